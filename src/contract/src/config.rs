@@ -1,0 +1,93 @@
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::document::ignore;
+use crate::{Limit, Provider};
+
+/// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    pub proxy: Proxy,
+    pub docker: Docker,
+    pub certificates: Certificates,
+    /// Needed as soon as a route's certificate comes from ACME.
+    pub acme: Option<Acme>,
+    #[serde(rename = "route", deserialize_with = "ignore")]
+    _route: (),
+}
+
+/// `[proxy]`: limits that hold for every route.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Proxy {
+    /// How long a client may take for the TLS handshake, or for the head of a request.
+    pub header_timeout: Limit,
+    /// How long an upstream may take to accept a connection.
+    pub connect_timeout: Limit,
+    /// How long an upstream may take from the end of the request to the head of its response.
+    pub response_timeout: Limit,
+    /// How long exchanges may go on after the proxy was told to stop.
+    pub drain_timeout: Limit,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            header_timeout: Limit::from_secs(10),
+            connect_timeout: Limit::from_secs(5),
+            response_timeout: Limit::from_secs(300),
+            drain_timeout: Limit::from_secs(10),
+        }
+    }
+}
+
+/// `[docker]`: where the watcher looks.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Docker {
+    pub socket: PathBuf,
+    /// The network whose addresses are used when a container names none.
+    pub network: Option<String>,
+    /// Read only containers whose `com.chameth.proxytag` is this; those without a tag when unset.
+    pub proxytag: Option<String>,
+}
+
+impl Default for Docker {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from("/run/docker.sock"),
+            network: None,
+            proxytag: None,
+        }
+    }
+}
+
+/// `[certificates]`: what holds for every certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Certificates {
+    /// Who makes the certificates of routes that do not say.
+    pub provider: Provider,
+}
+
+/// `[acme]`: the certificate authority and the account there.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Acme {
+    /// The URL of the server's directory (RFC 8555 7.1.1).
+    #[serde(default = "lets_encrypt")]
+    pub directory: String,
+    /// Where the authority may write to the operator.
+    pub email: Option<String>,
+    /// The operator has read the authority's terms of service and agrees to them.
+    #[serde(default)]
+    pub accept_terms: bool,
+    /// Roots to trust when calling the directory, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+fn lets_encrypt() -> String {
+    "https://acme-v02.api.letsencrypt.org/directory".to_owned()
+}

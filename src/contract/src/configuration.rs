@@ -1,0 +1,335 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::discovery::ParsedDiscovery;
+use crate::document::{Document, Nothing};
+use crate::{Config, FileError, Files, HostPattern, Located, Problem, Rejection};
+
+/// All files together: settings, the routes that hold, and what is wrong.
+///
+/// The routes never share a host. With `problems` empty everything that was written holds; otherwise
+/// it is what can be served without the faulty parts, which is good enough to start with and not good
+/// enough to replace something better.
+#[derive(Debug, Default)]
+pub struct Configuration {
+    pub config: Config,
+    /// The operator's routes, in file order, then the discovered ones.
+    pub routes: Vec<Located>,
+    pub rejections: Vec<Rejection>,
+    pub problems: Vec<Problem>,
+    /// What was left out on purpose, such as a container's claim on a host the operator routes.
+    pub notes: Vec<Problem>,
+}
+
+impl Configuration {
+    /// Judges the files. Reads no clock, socket or file.
+    pub fn parse(files: &Files) -> Self {
+        let mut this = Self {
+            problems: files.unlisted.iter().map(unreadable).collect(),
+            ..Self::default()
+        };
+        let mut operators = Vec::new();
+        if let Some((file, bytes)) = this.open(files.config.as_ref()) {
+            operators.extend(this.read_config(&file, bytes));
+        }
+        for source in &files.routes {
+            if let Some((file, bytes)) = this.open(Some(source)) {
+                operators.extend(this.read_routes(&file, bytes));
+            }
+        }
+        this.claim_for_operator(operators);
+        if let Some((file, bytes)) = this.open(files.discovery.as_ref()) {
+            let discovered = ParsedDiscovery::parse(&file, bytes);
+            this.problems.extend(discovered.problems);
+            this.rejections = discovered.rejections;
+            this.claim_for_containers(discovered.routes);
+        }
+        this
+    }
+
+    fn open<'a>(
+        &mut self,
+        source: Option<&'a (PathBuf, Result<Vec<u8>, FileError>)>,
+    ) -> Option<(Arc<Path>, &'a [u8])> {
+        match source? {
+            (path, Ok(bytes)) => Some((path.as_path().into(), bytes)),
+            (_, Err(error)) => {
+                self.problems.push(unreadable(error));
+                None
+            }
+        }
+    }
+
+    fn read_config(&mut self, file: &Arc<Path>, bytes: &[u8]) -> Vec<Located> {
+        let mut document = match Document::parse(file, bytes) {
+            Ok(document) => document,
+            Err(problem) => {
+                self.problems.push(problem);
+                return Vec::new();
+            }
+        };
+        let (routes, problems) = document.take_routes();
+        self.problems.extend(problems);
+        match document.read_rest() {
+            Ok(config) => self.config = config,
+            Err(problem) => self.problems.push(problem),
+        }
+        routes
+    }
+
+    fn read_routes(&mut self, file: &Arc<Path>, bytes: &[u8]) -> Vec<Located> {
+        let mut document = match Document::parse(file, bytes) {
+            Ok(document) => document,
+            Err(problem) => {
+                self.problems.push(problem);
+                return Vec::new();
+            }
+        };
+        let (routes, problems) = document.take_routes();
+        self.problems.extend(problems);
+        self.problems.extend(document.read_rest::<Nothing>().err());
+        routes
+    }
+
+    /// A host in two of the operator's routes is a problem that names both; the first keeps it.
+    fn claim_for_operator(&mut self, routes: Vec<Located>) {
+        let mut owners = Owners::default();
+        for route in routes {
+            let (route, contested) = owners.claim(route);
+            self.routes.extend(route);
+            self.problems.extend(contested);
+        }
+    }
+
+    /// The operator's routes and earlier containers keep their hosts; the newcomer is left out of them.
+    fn claim_for_containers(&mut self, routes: Vec<Located>) {
+        let mut owners = Owners::of(&self.routes);
+        for route in routes {
+            let (route, contested) = owners.claim(route);
+            self.routes.extend(route);
+            self.notes.extend(contested);
+        }
+    }
+}
+
+/// Which route holds which host: the place the route stands at.
+#[derive(Default)]
+struct Owners(BTreeMap<HostPattern, String>);
+
+impl Owners {
+    fn of(routes: &[Located]) -> Self {
+        let hosts = |located: &Located| {
+            let place = located.place();
+            let hosts = located.route.hosts.clone();
+            hosts.into_iter().map(move |host| (host, place.clone()))
+        };
+        Self(routes.iter().flat_map(hosts).collect())
+    }
+
+    /// The route with the hosts it got, if any, and a problem for each host it did not get.
+    fn claim(&mut self, mut located: Located) -> (Option<Located>, Vec<Problem>) {
+        let place = located.place();
+        let mut contested = Vec::new();
+        located.route.hosts.retain(|host| match self.0.get(host) {
+            None => true,
+            Some(owner) => {
+                let message = format!("{host} already has a route at {owner}");
+                contested.push(Problem::at(&located.file, located.position, message));
+                false
+            }
+        });
+        for host in &located.route.hosts {
+            self.0.insert(host.clone(), place.clone());
+        }
+        ((!located.route.hosts.is_empty()).then_some(located), contested)
+    }
+}
+
+fn unreadable(error: &FileError) -> Problem {
+    Problem::new(&error.path, format!("cannot be read: {}", error.source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(name: &str, text: &str) -> (PathBuf, Result<Vec<u8>, FileError>) {
+        (PathBuf::from(name), Ok(text.as_bytes().to_vec()))
+    }
+
+    fn parse(config: &str, routes: &[(&str, &str)], discovery: &str) -> Configuration {
+        Configuration::parse(&Files {
+            config: Some(source("fairlead.toml", config)),
+            routes: routes.iter().map(|(name, text)| source(name, text)).collect(),
+            discovery: Some(source("docker.toml", discovery)),
+            ..Files::default()
+        })
+    }
+
+    fn route(host: &str) -> String {
+        format!("[[route]]\nhosts = [\"{host}\"]\nupstreams = [\"http://127.0.0.1:80\"]\n")
+    }
+
+    fn hosts(configuration: &Configuration) -> Vec<String> {
+        let hosts = |located: &Located| located.route.hosts.clone();
+        configuration
+            .routes
+            .iter()
+            .flat_map(hosts)
+            .map(|host| host.to_string())
+            .collect()
+    }
+
+    fn shown(problems: &[Problem]) -> Vec<String> {
+        problems.iter().map(Problem::to_string).collect()
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let configuration = parse("", &[], "");
+        assert_eq!(configuration.config, Config::default());
+        assert_eq!(configuration.problems, []);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_place_and_nearest_key() {
+        for (text, expected) in [
+            (
+                "[acme]\nemial = \"a@b.test\"\n",
+                "fairlead.toml:2:1: unknown field `emial`, expected one of `directory`, `email`, `accept-terms`, \
+                 `ca-file` (did you mean `email`?)",
+            ),
+            (
+                "[[routes]]\n",
+                "fairlead.toml:1:3: unknown field `routes`, expected one of `proxy`, `docker`, `certificates`, \
+                 `acme`, `route` (did you mean `route`?)",
+            ),
+            (
+                "[[route]]\nhots = [\"a.test\"]\nupstreams = []\n",
+                "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `upstreams`, \
+                 `redirect-to-primary`, `provider`, `response-headers` (did you mean `hosts`?)",
+            ),
+        ] {
+            assert_eq!(shown(&parse(text, &[], "").problems), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_faulty_route_takes_down_itself_alone() {
+        let text = format!(
+            "{}[[route]]\nhosts = [\"127.0.0.1\"]\nupstreams = [\"http://a:1\"]\n{}",
+            route("a.test"),
+            route("b.test")
+        );
+        let configuration = parse("", &[("r.toml", &text)], "");
+        assert_eq!(hosts(&configuration), ["a.test", "b.test"]);
+        assert_eq!(
+            shown(&configuration.problems),
+            ["r.toml:5:9: \"127.0.0.1\" is not a host name: IP addresses cannot be hosts"]
+        );
+    }
+
+    #[test]
+    fn two_routes_of_the_operator_with_one_host_are_a_problem_that_names_both() {
+        let configuration = parse(&route("a.test"), &[("r.toml", &route("A.test"))], "");
+        assert_eq!(hosts(&configuration), ["a.test"]);
+        assert_eq!(
+            shown(&configuration.problems),
+            ["r.toml:1:1: a.test already has a route at fairlead.toml:1"]
+        );
+    }
+
+    #[test]
+    fn the_operator_wins_over_a_container_without_a_problem() {
+        let discovered =
+            "[[route]]\nhosts = [\"a.test\", \"b.test\"]\nupstreams = [\"http://172.17.0.2:80\"]\n";
+        let configuration = parse(&route("a.test"), &[], discovered);
+        assert_eq!(hosts(&configuration), ["a.test", "b.test"]);
+        assert_eq!(configuration.problems, []);
+        assert_eq!(
+            shown(&configuration.notes),
+            ["docker.toml:1:1: a.test already has a route at fairlead.toml:1"]
+        );
+    }
+
+    #[test]
+    fn a_syntax_error_keeps_the_other_files() {
+        let configuration = parse(&route("a.test"), &[("bad.toml", "[[route]\n")], &route("c.test"));
+        assert_eq!(hosts(&configuration), ["a.test", "c.test"]);
+        let problems = shown(&configuration.problems);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].starts_with("bad.toml:1:"), "{problems:?}");
+    }
+
+    #[test]
+    fn routes_without_hosts_or_upstreams_and_doubled_hosts_are_faults() {
+        for (text, expected) in [
+            (
+                "[[route]]\nhosts = []\nupstreams = [\"http://a:1\"]",
+                "a route needs at least one host",
+            ),
+            (
+                "[[route]]\nhosts = [\"a.test\"]\nupstreams = []",
+                "the route of a.test needs at least one upstream",
+            ),
+            (
+                "[[route]]\nhosts = [\"a.test\", \"A.TEST\"]\nupstreams = [\"http://a:1\"]",
+                "a.test stands twice in the route",
+            ),
+            (
+                "[[route]]\nhosts = [\"*.a.test\"]\nupstreams = [\"http://a:1\"]\nredirect-to-primary = true",
+                "redirect-to-primary needs an exact first host; *.a.test is a wildcard",
+            ),
+        ] {
+            let configuration = parse(text, &[], "");
+            assert_eq!(
+                shown(&configuration.problems),
+                [format!("fairlead.toml:1:1: {expected}")]
+            );
+            assert!(configuration.routes.is_empty());
+        }
+    }
+
+    #[test]
+    fn header_edits_are_checked_where_they_stand() {
+        let with = |edit: &str| format!("{}response-headers = [{edit}]\n", route("a.test"));
+        for edit in [
+            "{ replace = \"X-A\", value = \"1\" }",
+            "{ delete = \"Server\" }",
+            "{ add = \"Link\", value = \"<a>\" }",
+        ] {
+            assert_eq!(parse(&with(edit), &[], "").problems, [], "{edit}");
+        }
+        for edit in [
+            "{}",
+            "{ value = \"1\" }",
+            "{ replace = \"X-A\" }",
+            "{ delete = \"X-A\", value = \"1\" }",
+            "{ add = \"X-A\", delete = \"X-B\" }",
+            "{ replace = \"X A\", value = \"1\" }",
+            "{ replace = \"X-A\", value = \"1\\r\\nX-B: 2\" }",
+            "{ replace = \"Transfer-Encoding\", value = \"chunked\" }",
+        ] {
+            assert_eq!(parse(&with(edit), &[], "").problems.len(), 1, "{edit}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_refused_with_its_line() {
+        let configuration = Configuration::parse(&Files {
+            config: Some((PathBuf::from("fairlead.toml"), Ok(b"# fine\n# \xff\n".to_vec()))),
+            ..Files::default()
+        });
+        assert_eq!(
+            shown(&configuration.problems),
+            ["fairlead.toml:2:3: the file is not UTF-8 here"]
+        );
+    }
+
+    #[test]
+    fn byte_order_marks_and_windows_line_ends_are_accepted() {
+        let text = format!("\u{feff}{}", route("a.test").replace('\n', "\r\n"));
+        assert_eq!(hosts(&parse(&text, &[], "")), ["a.test"]);
+    }
+}

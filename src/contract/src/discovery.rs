@@ -1,0 +1,164 @@
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::{Document, Nothing, partition};
+use crate::{HostPattern, Located, Problem, Route};
+
+const HEADING: &str = "\
+# Written by fairlead-watcher from the containers that run. The next pass writes it anew:
+# routes of your own belong into /etc/fairlead/routes.d/.
+";
+
+/// `docker.toml`: the routes the containers asked for, and the containers left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Discovery {
+    pub routes: Vec<Route>,
+    pub rejections: Vec<Rejection>,
+}
+
+/// A container left out, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Rejection {
+    /// The container's name.
+    pub container: String,
+    /// The first twelve digits of its id.
+    pub id: String,
+    /// The hosts it asked for, as far as they could be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostPattern>,
+    /// One sentence that names the label or setting to change.
+    pub reason: String,
+}
+
+/// What was read from a `docker.toml`; a faulty element is a problem and leaves the others.
+#[derive(Debug, Default)]
+pub(crate) struct ParsedDiscovery {
+    pub(crate) routes: Vec<Located>,
+    pub(crate) rejections: Vec<Rejection>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl ParsedDiscovery {
+    pub(crate) fn parse(file: &Arc<Path>, bytes: &[u8]) -> Self {
+        let mut document = match Document::parse(file, bytes) {
+            Ok(document) => document,
+            Err(problem) => {
+                return Self {
+                    problems: vec![problem],
+                    ..Self::default()
+                };
+            }
+        };
+        let (routes, mut problems) = document.take_routes();
+        let (rejections, faults) = partition(
+            document
+                .take_all("rejection")
+                .into_iter()
+                .map(|(_, element)| element),
+        );
+        problems.extend(faults);
+        problems.extend(document.read_rest::<Nothing>().err());
+        Self {
+            routes,
+            rejections,
+            problems,
+        }
+    }
+}
+
+impl Discovery {
+    /// The file's text: equal values give equal bytes, and it reads back as it was.
+    pub fn render(&self) -> Result<String, toml::ser::Error> {
+        let mut text = HEADING.to_owned();
+        for route in &self.routes {
+            text.push('\n');
+            for container in route
+                .upstreams
+                .iter()
+                .filter_map(|upstream| upstream.container.as_deref())
+            {
+                text.push_str(&comment(container));
+            }
+            text.push_str(&element("route", route)?);
+        }
+        if !self.rejections.is_empty() {
+            text.push_str("\n# Containers left out:\n");
+        }
+        for rejection in &self.rejections {
+            text.push('\n');
+            text.push_str(&element("rejection", rejection)?);
+        }
+        Ok(text)
+    }
+}
+
+/// One `[[KEY]]` table whose values each stand on one line.
+fn element(key: &str, value: &impl Serialize) -> Result<String, toml::ser::Error> {
+    let mut text = format!("[[{key}]]\n");
+    for (key, value) in toml::Table::try_from(value)? {
+        writeln!(text, "{key} = {value}")?;
+    }
+    Ok(text)
+}
+
+/// A comment that stays one line whatever the container is called.
+fn comment(container: &str) -> String {
+    format!("# from container {}\n", container.escape_debug())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HeaderEdit, Upstream, UpstreamUrl};
+
+    fn discovery() -> Discovery {
+        Discovery {
+            routes: vec![Route {
+                hosts: vec![
+                    HostPattern::parse("app.test").unwrap(),
+                    HostPattern::parse("*.app.test").unwrap(),
+                ],
+                upstreams: vec![Upstream {
+                    url: UpstreamUrl::parse("http://172.17.0.2:80").unwrap(),
+                    container: Some("web\n[[route]]".to_owned()),
+                }],
+                redirect_to_primary: false,
+                provider: None,
+                response_headers: vec![HeaderEdit::replace("x-note", "a \"quoted\" = [value]").unwrap()],
+            }],
+            rejections: vec![Rejection {
+                container: "other".to_owned(),
+                id: "0123456789ab".to_owned(),
+                hosts: Vec::new(),
+                reason: "fairlead.port = \"\u{7}'''\n\" is not a port".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn what_was_rendered_reads_back_equal() {
+        let text = discovery().render().unwrap();
+        let parsed = ParsedDiscovery::parse(&Path::new("docker.toml").into(), text.as_bytes());
+        assert_eq!(parsed.problems, []);
+        assert_eq!(parsed.rejections, discovery().rejections);
+        let routes: Vec<Route> = parsed.routes.into_iter().map(|located| located.route).collect();
+        assert_eq!(routes, discovery().routes);
+    }
+
+    #[test]
+    fn a_faulty_route_leaves_the_others() {
+        let text = "[[route]]\nhosts = [\"a b\"]\nupstreams = []\n[[route]]\nhosts = [\"b.test\"]\nupstreams = [\"http://b:1\"]\n";
+        let parsed = ParsedDiscovery::parse(&Path::new("docker.toml").into(), text.as_bytes());
+        assert_eq!(parsed.routes.len(), 1);
+        assert_eq!(parsed.problems.len(), 1);
+        assert!(
+            parsed.problems[0].to_string().starts_with("docker.toml:2:"),
+            "{}",
+            parsed.problems[0]
+        );
+    }
+}

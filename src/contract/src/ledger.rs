@@ -1,0 +1,98 @@
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{HostPattern, Problem, Provider};
+
+const HEADING: &str = "\
+# Written by fairlead-certs: what it knows of this certificate.
+# Removing this file forgets failures and waiting times; the certificate itself stays.
+";
+
+/// `state.toml`: the history of one certificate, for the next pass and for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Ledger {
+    /// The names wanted in the certificate, the primary first.
+    pub names: Vec<HostPattern>,
+    pub provider: Provider,
+    /// The certificate in the store; `None` before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued: Option<Issued>,
+    /// The attempts that failed since the last success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// The certificate in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Issued {
+    /// Who signed it: the ACME directory's URL, or `internal`.
+    pub issuer: String,
+    /// When it was stored.
+    pub at: Timestamp,
+    pub not_after: Timestamp,
+    /// From when on it is to be renewed.
+    pub due: Timestamp,
+}
+
+/// Why there is no newer certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Failure {
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    pub since: Timestamp,
+    pub last: Timestamp,
+    /// In the authority's words where it said something.
+    pub error: String,
+    /// No attempt is made before.
+    pub next_try: Timestamp,
+}
+
+impl Ledger {
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Problem> {
+        let text =
+            str::from_utf8(bytes).map_err(|error| Problem::new(path, format!("not UTF-8: {error}")))?;
+        toml::from_str(text).map_err(|error| Problem::from_toml(path, text, &error))
+    }
+
+    pub fn render(&self) -> Result<String, toml::ser::Error> {
+        Ok(format!("{HEADING}\n{}", toml::to_string(self)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_reads_back_as_it_was_written() {
+        let at = Timestamp::from_second(1_800_000_000).unwrap();
+        let ledger = Ledger {
+            names: vec![HostPattern::parse("app.test").unwrap()],
+            provider: Provider::Acme,
+            issued: Some(Issued {
+                issuer: "https://ca.test/directory".to_owned(),
+                at,
+                not_after: at,
+                due: at,
+            }),
+            failure: Some(Failure {
+                attempts: 2,
+                since: at,
+                last: at,
+                error: "line one\nline \"two\"".to_owned(),
+                next_try: at,
+            }),
+        };
+        let text = ledger.render().unwrap();
+        assert_eq!(
+            Ledger::parse(Path::new("state.toml"), text.as_bytes()),
+            Ok(ledger)
+        );
+        assert!(text.contains("due = \"2027-01-15T08:00:00Z\""), "{text}");
+    }
+}

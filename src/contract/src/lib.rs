@@ -1,0 +1,38 @@
+//! The files fairlead's programs meet in: their places, their types, their checks and how they are
+//! written.
+//!
+//! Nothing here is asynchronous or opens a socket. Reading ([`Files`]) is apart from judging
+//! ([`Configuration::parse`]), so that every rule is a pure function of bytes.
+
+mod challenge;
+mod config;
+mod configuration;
+mod discovery;
+mod document;
+mod duration;
+mod files;
+mod host;
+mod ledger;
+mod logging;
+mod paths;
+mod problem;
+mod route;
+mod status;
+mod upstream;
+mod write;
+
+pub use challenge::{InvalidToken, Token};
+pub use config::{Acme, Certificates, Config, Docker, Proxy};
+pub use configuration::Configuration;
+pub use discovery::{Discovery, Rejection};
+pub use duration::{InvalidLimit, Limit};
+pub use files::{Digest, FileError, Files, MAX_FILE_BYTES, PairFiles, read_file};
+pub use host::{Host, HostPattern, InvalidHost};
+pub use ledger::{Failure, Issued, Ledger};
+pub use logging::start_logging;
+pub use paths::{CertificateDir, Paths};
+pub use problem::{Position, Problem};
+pub use route::{HeaderEdit, InvalidHeader, Located, Provider, Route};
+pub use status::{CheckReport, Loaded, Refusal, Status};
+pub use upstream::{InvalidUpstream, Upstream, UpstreamUrl};
+pub use write::{WriteError, Written, remove_if_present, write_atomically};

@@ -1,0 +1,122 @@
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::HostPattern;
+
+/// The three directories all programs share, and every place below them.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Paths {
+    /// The operator's files
+    #[arg(
+        long = "config-dir",
+        value_name = "DIR",
+        env = "FAIRLEAD_CONFIG_DIR",
+        default_value = "/etc/fairlead",
+        global = true
+    )]
+    pub config: PathBuf,
+    /// What must survive a reboot: discovered routes, certificates, accounts
+    #[arg(
+        long = "state-dir",
+        value_name = "DIR",
+        env = "FAIRLEAD_STATE_DIR",
+        default_value = "/var/lib/fairlead",
+        global = true
+    )]
+    pub state: PathBuf,
+    /// What need not: challenges, the admin socket, the mark that containers changed
+    #[arg(
+        long = "runtime-dir",
+        value_name = "DIR",
+        env = "FAIRLEAD_RUNTIME_DIR",
+        default_value = "/run/fairlead",
+        global = true
+    )]
+    pub runtime: PathBuf,
+}
+
+impl Paths {
+    /// The operator's settings, and routes if they like.
+    pub fn config_file(&self) -> PathBuf {
+        self.config.join("fairlead.toml")
+    }
+
+    /// The operator's routes: every `*.toml` in it.
+    pub fn routes_dir(&self) -> PathBuf {
+        self.config.join("routes.d")
+    }
+
+    /// The routes of the containers. Writer: the watcher.
+    pub fn discovery_file(&self) -> PathBuf {
+        self.state.join("routes/docker.toml")
+    }
+
+    /// One directory per certificate. Writer: the certs program.
+    pub fn certificates_dir(&self) -> PathBuf {
+        self.state.join("certificates")
+    }
+
+    pub fn certificate(&self, name: &HostPattern) -> CertificateDir {
+        CertificateDir(self.certificates_dir().join(name.to_string()))
+    }
+
+    /// The root that signs `internal` certificates, for clients to trust. Writer: the certs program.
+    pub fn internal_ca_file(&self) -> PathBuf {
+        self.certificates_dir().join("internal-ca.pem")
+    }
+
+    /// Account keys and the internal authority's key; mode 0700. Reader and writer: the certs program.
+    pub fn account_dir(&self) -> PathBuf {
+        self.state.join("account")
+    }
+
+    /// HTTP-01 answers, one file per token. Writer: the certs program.
+    pub fn challenges_dir(&self) -> PathBuf {
+        self.runtime.join("challenges")
+    }
+
+    /// Exists when containers changed and no pass of the watcher has read them yet.
+    pub fn watcher_dirty_file(&self) -> PathBuf {
+        self.runtime.join("watcher/dirty")
+    }
+
+    /// Exists when something new was loaded and no pass of the certs program has looked at it yet.
+    pub fn certs_dirty_file(&self) -> PathBuf {
+        self.runtime.join("certs/dirty")
+    }
+
+    /// Status and metrics of the proxy, by HTTP.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.runtime.join("admin.sock")
+    }
+}
+
+/// The directory of one certificate in the store, named after its first name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CertificateDir(PathBuf);
+
+impl CertificateDir {
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The leaf first, then its issuers, PEM.
+    pub fn chain_file(&self) -> PathBuf {
+        self.0.join("fullchain.pem")
+    }
+
+    /// The leaf's private key, PEM; readable by group fairlead.
+    pub fn key_file(&self) -> PathBuf {
+        self.0.join("key.pem")
+    }
+
+    /// The [`Ledger`](crate::Ledger).
+    pub fn ledger_file(&self) -> PathBuf {
+        self.0.join("state.toml")
+    }
+}

@@ -1,0 +1,112 @@
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A fault in a file, in words that say what to change. Shown as `file:line:column: message`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Problem {
+    pub file: PathBuf,
+    #[serde(flatten)]
+    pub position: Option<Position>,
+    pub message: String,
+}
+
+impl Problem {
+    pub fn new(file: &Path, message: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            position: None,
+            message: message.into(),
+        }
+    }
+
+    pub fn at(file: &Path, position: Position, message: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            position: Some(position),
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn from_toml(file: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let message = match suggest_key(error.message()) {
+            Some(key) => format!("{} (did you mean `{key}`?)", first_line(error.message())),
+            None => first_line(error.message()).to_owned(),
+        };
+        Self {
+            file: file.to_owned(),
+            position: error.span().map(|span| Position::of(text, &span)),
+            message,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(Position { line, column }) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// A place in a text file: line and column count from 1, columns in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+impl Position {
+    pub(crate) fn of(text: &str, span: &Range<usize>) -> Self {
+        let before = text.get(..span.start).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    }
+}
+
+fn first_line(message: &str) -> &str {
+    message.lines().next().unwrap_or(message)
+}
+
+/// The known key nearest to an unknown one, taken from serde's own list:
+/// ``unknown field `hots`, expected one of `hosts`, …``.
+fn suggest_key(message: &str) -> Option<&str> {
+    message.strip_prefix("unknown field")?;
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = quoted.next()?;
+    quoted
+        .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+        .filter(|(distance, known)| *distance <= known.len() / 2)
+        .min()
+        .map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_count_characters() {
+        assert_eq!(
+            Position::of("é = 1\nüü = x", &(14..15)),
+            Position { line: 2, column: 6 }
+        );
+        assert_eq!(Position::of("", &(0..0)), Position { line: 1, column: 1 });
+    }
+
+    #[test]
+    fn an_unknown_key_brings_the_nearest_known_one() {
+        let message = "unknown field `hots`, expected one of `hosts`, `upstreams`";
+        assert_eq!(suggest_key(message), Some("hosts"));
+        assert_eq!(suggest_key("unknown field `zzz`, expected `hosts`"), None);
+        assert_eq!(suggest_key("missing field `hosts`"), None);
+    }
+}

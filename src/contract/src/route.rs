@@ -1,0 +1,227 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{HostPattern, Position, Problem, Upstream};
+
+/// Host names and the upstreams that answer for them. Means the same in every file that holds one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Route {
+    /// Never empty in a [`Located`] route; the first one is the primary.
+    pub hosts: Vec<HostPattern>,
+    /// Never empty in a [`Located`] route.
+    pub upstreams: Vec<Upstream>,
+    /// Answer requests for the other hosts with a 308 to the primary.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redirect_to_primary: bool,
+    /// Who makes the certificate; `None` leaves it to `[certificates] provider`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+    /// Changes to the headers of responses, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub response_headers: Vec<HeaderEdit>,
+}
+
+impl Route {
+    pub fn primary(&self) -> Option<&HostPattern> {
+        self.hosts.first()
+    }
+
+    /// What is wrong with the route by itself, apart from the grammar of its parts.
+    fn find_fault(&self) -> Option<String> {
+        if self.hosts.is_empty() {
+            return Some("a route needs at least one host".to_owned());
+        }
+        if self.upstreams.is_empty() {
+            return Some(format!(
+                "the route of {} needs at least one upstream",
+                self.hosts[0]
+            ));
+        }
+        if self.redirect_to_primary && matches!(self.hosts[0], HostPattern::Wildcard(_)) {
+            return Some(format!(
+                "redirect-to-primary needs an exact first host; {} is a wildcard",
+                self.hosts[0]
+            ));
+        }
+        let twice =
+            |(index, host): (usize, &HostPattern)| self.hosts[..index].contains(host).then(|| host.clone());
+        self.hosts
+            .iter()
+            .enumerate()
+            .find_map(twice)
+            .map(|host| format!("{host} stands twice in the route"))
+    }
+}
+
+/// Who makes a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provider {
+    /// The ACME server of `[acme]`.
+    #[default]
+    Acme,
+    /// This machine's own certificate authority.
+    Internal,
+    /// Nobody: the operator puts a pair into the store.
+    Off,
+}
+
+impl Provider {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Acme => "acme",
+            Self::Internal => "internal",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// One change to a message's headers: exactly one verb, and a value for all but `delete`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenEdit", into = "WrittenEdit")]
+pub enum HeaderEdit {
+    /// Adds a field beside those that are there.
+    Add(HeaderName, HeaderValue),
+    /// Removes all fields of the name and sets one.
+    Replace(HeaderName, HeaderValue),
+    /// Sets the field only if there is none of its name.
+    Default(HeaderName, HeaderValue),
+    /// Removes all fields of the name.
+    Delete(HeaderName),
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WrittenEdit {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    add: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+}
+
+impl TryFrom<WrittenEdit> for HeaderEdit {
+    type Error = InvalidHeader;
+
+    fn try_from(written: WrittenEdit) -> Result<Self, InvalidHeader> {
+        let WrittenEdit {
+            add,
+            replace,
+            default,
+            delete,
+            value,
+        } = written;
+        let verb: fn(HeaderName, HeaderValue) -> Self = match (&add, &replace, &default, &delete) {
+            (Some(_), None, None, None) => Self::Add,
+            (None, Some(_), None, None) => Self::Replace,
+            (None, None, Some(_), None) => Self::Default,
+            (None, None, None, Some(name)) if value.is_none() => return Ok(Self::Delete(parse_name(name)?)),
+            (None, None, None, Some(_)) => return Err(InvalidHeader::ValueOfDelete),
+            _ => return Err(InvalidHeader::Verb),
+        };
+        let name = add.or(replace).or(default).unwrap_or_default();
+        let value = value.ok_or_else(|| InvalidHeader::NoValue(name.clone()))?;
+        Ok(verb(parse_name(&name)?, parse_value(&value)?))
+    }
+}
+
+impl From<HeaderEdit> for WrittenEdit {
+    fn from(edit: HeaderEdit) -> Self {
+        let shown = |value: &HeaderValue| Some(String::from_utf8_lossy(value.as_bytes()).into_owned());
+        match edit {
+            HeaderEdit::Add(name, value) => Self {
+                add: Some(name.to_string()),
+                value: shown(&value),
+                ..Self::default()
+            },
+            HeaderEdit::Replace(name, value) => Self {
+                replace: Some(name.to_string()),
+                value: shown(&value),
+                ..Self::default()
+            },
+            HeaderEdit::Default(name, value) => Self {
+                default: Some(name.to_string()),
+                value: shown(&value),
+                ..Self::default()
+            },
+            HeaderEdit::Delete(name) => Self {
+                delete: Some(name.to_string()),
+                ..Self::default()
+            },
+        }
+    }
+}
+
+impl HeaderEdit {
+    /// `Replace` from text, as labels write it.
+    pub fn replace(name: &str, value: &str) -> Result<Self, InvalidHeader> {
+        Ok(Self::Replace(parse_name(name)?, parse_value(value)?))
+    }
+}
+
+fn parse_name(text: &str) -> Result<HeaderName, InvalidHeader> {
+    let name = HeaderName::try_from(text).map_err(|_| InvalidHeader::Name(text.to_owned()))?;
+    match name.as_str() {
+        // They frame the message on one connection (RFC 9110 7.6.1, RFC 9112 6): only the proxy knows them.
+        "connection" | "content-length" | "keep-alive" | "te" | "trailer" | "transfer-encoding"
+        | "upgrade" => Err(InvalidHeader::Framing(name)),
+        _ => Ok(name),
+    }
+}
+
+fn parse_value(text: &str) -> Result<HeaderValue, InvalidHeader> {
+    HeaderValue::try_from(text).map_err(|_| InvalidHeader::Value(text.to_owned()))
+}
+
+/// A header edit that cannot be meant. Values are shown escaped.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InvalidHeader {
+    #[error("a header edit has exactly one of `add`, `replace`, `default` and `delete`")]
+    Verb,
+    #[error("`delete` takes no value")]
+    ValueOfDelete,
+    #[error("the edit of {0:?} needs a value")]
+    NoValue(String),
+    #[error("{0:?} is not a header name")]
+    Name(String),
+    #[error("{0:?} is not a header value")]
+    Value(String),
+    #[error("{0} frames the message and is set by the proxy alone")]
+    Framing(HeaderName),
+}
+
+/// A route that is right by itself, and the place it stands at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    pub route: Route,
+    pub file: Arc<Path>,
+    pub position: Position,
+}
+
+impl Located {
+    pub(crate) fn new(route: Route, file: &Arc<Path>, position: Position) -> Result<Self, Problem> {
+        match route.find_fault() {
+            Some(fault) => Err(Problem::at(file, position, fault)),
+            None => Ok(Self {
+                route,
+                file: file.clone(),
+                position,
+            }),
+        }
+    }
+
+    /// `file:line`, as messages name the route.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file.display(), self.position.line)
+    }
+}

@@ -1,0 +1,67 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Problem};
+
+/// What the proxy answers to `GET /status` on its admin socket, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub started: Timestamp,
+    /// Reloads that were asked for and have ended, well or not.
+    pub reloads: u64,
+    pub loaded: Loaded,
+    /// The last reload that was refused, or the faults found at the start; kept after a good one.
+    pub refusal: Option<Refusal>,
+}
+
+impl Status {
+    /// The refusal, if nothing was loaded since.
+    pub fn standing_refusal(&self) -> Option<&Refusal> {
+        self.refusal
+            .as_ref()
+            .filter(|refusal| refusal.at >= self.loaded.at)
+    }
+}
+
+/// The snapshot that answers requests now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Loaded {
+    pub at: Timestamp,
+    /// The files it was made from.
+    pub files: BTreeMap<PathBuf, Digest>,
+    pub routes: usize,
+    pub certificates: usize,
+    /// Declared names without a certificate: they get the TLS alert until one is there.
+    pub names_without_certificate: Vec<String>,
+    /// What was left out without refusing the rest, such as a pair that does not match.
+    pub notes: Vec<Problem>,
+}
+
+/// A set of files that was not loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Refusal {
+    pub at: Timestamp,
+    /// The files that were refused.
+    pub files: BTreeMap<PathBuf, Digest>,
+    pub problems: Vec<Problem>,
+}
+
+/// What `fairlead-proxy --check` prints as JSON: what a reload would do with the files on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CheckReport {
+    pub routes: usize,
+    pub certificates: usize,
+    /// Faults for which a reload would be refused.
+    pub problems: Vec<Problem>,
+    /// Faults that would only leave something out.
+    pub notes: Vec<Problem>,
+}

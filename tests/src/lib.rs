@@ -1,0 +1,1 @@
+//! Starts the programs and their neighbours for tests.
