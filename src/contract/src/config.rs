@@ -8,6 +8,7 @@ use crate::{Limit, Provider};
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[expect(clippy::manual_non_exhaustive, reason = "the private field lists `route` among the known keys")]
 pub struct Config {
     pub proxy: Proxy,
     pub docker: Docker,
