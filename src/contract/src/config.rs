@@ -8,7 +8,10 @@ use crate::{Limit, Provider};
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-#[expect(clippy::manual_non_exhaustive, reason = "the private field lists `route` among the known keys")]
+#[expect(
+    clippy::manual_non_exhaustive,
+    reason = "the private field lists `route` among the known keys"
+)]
 pub struct Config {
     pub proxy: Proxy,
     pub docker: Docker,
@@ -51,7 +54,8 @@ pub struct Docker {
     pub socket: PathBuf,
     /// The network whose addresses are used when a container names none.
     pub network: Option<String>,
-    /// Read only containers whose `com.chameth.proxytag` is this; those without a tag when unset.
+    /// Read the `com.chameth.` labels only of containers whose `com.chameth.proxytag` is this; when
+    /// unset, of those without a tag. Containers with `fairlead.` labels need no tag.
     pub proxytag: Option<String>,
 }
 

@@ -41,6 +41,15 @@ pub struct PairFiles {
 
 impl Files {
     pub fn read(paths: &Paths) -> Self {
+        let mut files = Self::read_without_pairs(paths);
+        for path in files.list(&paths.certificates_dir()) {
+            files.pairs.extend(read_pair(path));
+        }
+        files
+    }
+
+    /// Leaves the certificates unread, for programs that have no business with private keys.
+    pub fn read_without_pairs(paths: &Paths) -> Self {
         let mut files = Self {
             config: read_if_present(paths.config_file()),
             discovery: read_if_present(paths.discovery_file()),
@@ -50,9 +59,6 @@ impl Files {
             if is_route_file(&path) {
                 files.routes.extend(read_if_present(path));
             }
-        }
-        for path in files.list(&paths.certificates_dir()) {
-            files.pairs.extend(read_pair(path));
         }
         files
     }

@@ -163,6 +163,12 @@ impl From<HeaderEdit> for WrittenEdit {
 }
 
 impl HeaderEdit {
+    pub fn name(&self) -> &HeaderName {
+        match self {
+            Self::Add(name, _) | Self::Replace(name, _) | Self::Default(name, _) | Self::Delete(name) => name,
+        }
+    }
+
     /// `Replace` from text, as labels write it.
     pub fn replace(name: &str, value: &str) -> Result<Self, InvalidHeader> {
         Ok(Self::Replace(parse_name(name)?, parse_value(value)?))
