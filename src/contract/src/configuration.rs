@@ -14,6 +14,8 @@ use crate::{Config, FileError, Files, HostPattern, Located, Problem, Rejection};
 #[derive(Debug, Default)]
 pub struct Configuration {
     pub config: Config,
+    /// `config` is not what the operator wrote, for a fault among the problems; it holds the defaults.
+    pub config_is_faulty: bool,
     /// The operator's routes, in file order, then the discovered ones.
     pub routes: Vec<Located>,
     pub rejections: Vec<Rejection>,
@@ -30,8 +32,9 @@ impl Configuration {
             ..Self::default()
         };
         let mut operators = Vec::new();
-        if let Some((file, bytes)) = this.open(files.config.as_ref()) {
-            operators.extend(this.read_config(&file, bytes));
+        match this.open(files.config.as_ref()) {
+            Some((file, bytes)) => operators.extend(this.read_config(&file, bytes)),
+            None => this.config_is_faulty = files.config.is_some(),
         }
         for source in &files.routes {
             if let Some((file, bytes)) = this.open(Some(source)) {
@@ -65,6 +68,7 @@ impl Configuration {
         let mut document = match Document::parse(file, bytes) {
             Ok(document) => document,
             Err(problem) => {
+                self.config_is_faulty = true;
                 self.problems.push(problem);
                 return Vec::new();
             }
@@ -73,7 +77,10 @@ impl Configuration {
         self.problems.extend(problems);
         match document.read_rest() {
             Ok(config) => self.config = config,
-            Err(problem) => self.problems.push(problem),
+            Err(problem) => {
+                self.config_is_faulty = true;
+                self.problems.push(problem);
+            }
         }
         routes
     }
@@ -190,6 +197,28 @@ mod tests {
         let configuration = parse("", &[], "");
         assert_eq!(configuration.config, Config::default());
         assert_eq!(configuration.problems, []);
+    }
+
+    #[test]
+    fn faulty_settings_are_told_apart_from_faulty_routes() {
+        for (text, faulty) in [
+            ("", false),
+            ("[[route]]\nhosts = []\nupstreams = []\n", false),
+            ("[acme]\nemial = \"a@b.test\"\n", true),
+            ("[acme\n", true),
+            ("\u{0}", true),
+        ] {
+            assert_eq!(parse(text, &[], "").config_is_faulty, faulty, "{text:?}");
+        }
+        let unreadable = || FileError {
+            path: PathBuf::from("fairlead.toml"),
+            source: std::io::Error::other("of a test"),
+        };
+        let files = Files {
+            config: Some((PathBuf::from("fairlead.toml"), Err(unreadable()))),
+            ..Files::default()
+        };
+        assert!(Configuration::parse(&files).config_is_faulty);
     }
 
     #[test]

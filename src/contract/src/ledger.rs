@@ -42,13 +42,17 @@ pub struct Issued {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Failure {
+    /// Who was asked: the ACME directory's URL, or `internal`. `None` when nobody was, because what is
+    /// configured stands in the way; then there is nothing to wait for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// How often it was tried in vain.
     pub attempts: u32,
     pub since: Timestamp,
     pub last: Timestamp,
     /// In the authority's words where it said something.
     pub error: String,
-    /// No attempt is made before.
+    /// No attempt is made before, unless other names or another issuer are wanted.
     pub next_try: Timestamp,
 }
 
@@ -81,6 +85,7 @@ mod tests {
                 due: at,
             }),
             failure: Some(Failure {
+                issuer: Some("https://ca.test/directory".to_owned()),
                 attempts: 2,
                 since: at,
                 last: at,
