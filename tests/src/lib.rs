@@ -1,13 +1,25 @@
 //! Starts the programs and their neighbours for tests.
 //!
-//! Everything waits for events with a deadline and ends what it started. Waiting blocks the calling
-//! thread, so an asynchronous test that shares its runtime with an upstream is
+//! Everything waits for events with a deadline and ends what it started. Waiting for a program blocks
+//! the calling thread, so an asynchronous test that shares its runtime with an upstream is
 //! `#[tokio::test(flavor = "multi_thread")]`.
 
+pub mod body;
+mod certificates;
+mod client;
 mod environment;
 mod programs;
 mod proxy;
+mod site;
+mod upstream;
+mod wire;
 
+pub use body::Body;
+pub use certificates::{Authority, Pair};
+pub use client::{Client, get, origin_form};
 pub use environment::Environment;
 pub use programs::{DEADLINE, Finished, Program, Running, Signal};
 pub use proxy::{Proxy, Sockets, activate};
+pub use site::{Site, route};
+pub use upstream::Upstream;
+pub use wire::{Wire, accept, within};

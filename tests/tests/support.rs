@@ -8,6 +8,10 @@ fn a_program_that_is_told_nonsense_says_so_and_fails() {
     for program in [Program::Proxy, Program::Watcher, Program::Certs, Program::Cli] {
         let finished = environment.run(program, &["--no-such-option"]);
         assert!(!finished.status.success(), "{program:?}");
-        assert!(finished.stderr.contains("--no-such-option"), "{program:?}: {}", finished.stderr);
+        assert!(
+            finished.stderr.contains("--no-such-option"),
+            "{program:?}: {}",
+            finished.stderr
+        );
     }
 }
