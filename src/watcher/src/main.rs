@@ -1,1 +1,37 @@
-fn main() {}
+//! Writes the routes that running containers ask for.
+
+mod address;
+mod changes;
+mod container;
+mod daemon;
+mod follow;
+mod known;
+mod labels;
+mod pace;
+mod pass;
+mod plan;
+
+use anyhow::Result;
+use clap::Parser;
+use fairlead_contract::{Paths, start_logging};
+
+/// Writes the routes that running containers ask for.
+#[derive(Parser)]
+#[command(name = "fairlead-watcher", version)]
+struct Args {
+    /// Write nothing: make the mark that a pass is needed whenever containers change, and print `dirty`
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    paths: Paths,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    start_logging();
+    let args = Args::parse();
+    if args.follow {
+        match follow::follow(&args.paths).await? {}
+    }
+    pass::pass(&args.paths).await
+}

@@ -1,0 +1,131 @@
+use std::fmt;
+
+use fairlead_contract::{Discovery, HostPattern, Rejection, Route};
+
+/// One difference between two passes, for the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change<'a> {
+    Added(&'a Route),
+    Removed(&'a Route),
+    /// The route as it is now.
+    Altered(&'a Route),
+    LeftOut(&'a Rejection),
+}
+
+/// Lists what became different, routes by their primary host.
+pub(crate) fn changes<'a>(before: &'a Discovery, after: &'a Discovery) -> Vec<Change<'a>> {
+    let gone = before.routes.iter().filter(|route| same(route, after).is_none());
+    let left_out = after
+        .rejections
+        .iter()
+        .filter(|rejection| !before.rejections.contains(rejection));
+    gone.map(Change::Removed)
+        .chain(after.routes.iter().filter_map(|route| match same(route, before) {
+            None => Some(Change::Added(route)),
+            Some(earlier) if earlier != route => Some(Change::Altered(route)),
+            Some(_) => None,
+        }))
+        .chain(left_out.map(Change::LeftOut))
+        .collect()
+}
+
+fn same<'a>(route: &Route, discovery: &'a Discovery) -> Option<&'a Route> {
+    discovery
+        .routes
+        .iter()
+        .find(|other| other.primary() == route.primary())
+}
+
+impl fmt::Display for Change<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Added(route) => write!(f, "added {}", Shown(route)),
+            Self::Removed(route) => write!(f, "removed {}", Shown(route)),
+            Self::Altered(route) => write!(f, "changed {}", Shown(route)),
+            Self::LeftOut(rejection) => write!(
+                f,
+                "left out container {} ({}): {}",
+                rejection.container.escape_debug(),
+                rejection.id,
+                rejection.reason
+            ),
+        }
+    }
+}
+
+/// Hosts and upstreams of a route on one line.
+struct Shown<'a>(&'a Route);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts: Vec<String> = self.0.hosts.iter().map(HostPattern::to_string).collect();
+        write!(f, "{} →", hosts.join(" "))?;
+        for upstream in &self.0.upstreams {
+            write!(f, " {}", upstream.url)?;
+            if let Some(container) = &upstream.container {
+                write!(f, " ({})", container.escape_debug())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fairlead_contract::{Upstream, UpstreamUrl};
+
+    use super::*;
+
+    fn route(host: &str, url: &str) -> Route {
+        Route {
+            hosts: vec![HostPattern::parse(host).unwrap()],
+            upstreams: vec![Upstream {
+                url: UpstreamUrl::parse(url).unwrap(),
+                container: Some("web".to_owned()),
+            }],
+            redirect_to_primary: false,
+            provider: None,
+            response_headers: Vec::new(),
+        }
+    }
+
+    fn rejection(container: &str) -> Rejection {
+        Rejection {
+            container: container.to_owned(),
+            id: "0123456789ab".to_owned(),
+            hosts: Vec::new(),
+            reason: "it has no port".to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_difference_is_one_line_and_the_rest_none() {
+        let before = Discovery {
+            routes: vec![
+                route("a.test", "http://a:1"),
+                route("b.test", "http://b:1"),
+                route("c.test", "http://c:1"),
+            ],
+            rejections: vec![rejection("old")],
+        };
+        let after = Discovery {
+            routes: vec![
+                route("a.test", "http://a:1"),
+                route("b.test", "http://b:2"),
+                route("d.test", "http://d:1"),
+            ],
+            rejections: vec![rejection("new\n"), rejection("old")],
+        };
+        let lines: Vec<String> = changes(&before, &after).iter().map(Change::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "removed c.test → http://c:1 (web)",
+                "changed b.test → http://b:2 (web)",
+                "added d.test → http://d:1 (web)",
+                "left out container new\\n (0123456789ab): it has no port",
+            ]
+        );
+        assert_eq!(changes(&after, &after), []);
+    }
+}

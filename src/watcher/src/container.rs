@@ -1,0 +1,173 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bollard::models::{ContainerSummary, EndpointSettings, PortSummary, PortSummaryTypeEnum};
+
+const ID_DIGITS: usize = 12;
+
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// A running container, as far as routes depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Container {
+    /// Without Docker's leading slash.
+    pub(crate) name: String,
+    /// The first twelve digits.
+    pub(crate) id: String,
+    /// Seconds since 1970.
+    pub(crate) created: i64,
+    pub(crate) labels: Labels,
+    /// The exposed TCP ports, published or not.
+    pub(crate) ports: BTreeSet<u16>,
+    /// Those of them that are published on the host.
+    pub(crate) published: BTreeSet<u16>,
+    pub(crate) reach: Reach,
+}
+
+/// Where a container listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// In networks, each with the container's address there once it has one.
+    Networks(BTreeMap<String, Option<IpAddr>>),
+    /// On the addresses of the host itself.
+    Host,
+    /// On the addresses of another container.
+    OtherContainer,
+    /// It has no network.
+    Nowhere,
+}
+
+impl From<ContainerSummary> for Container {
+    fn from(summary: ContainerSummary) -> Self {
+        let id: String = summary.id.unwrap_or_default().chars().take(ID_DIGITS).collect();
+        let ports = summary.ports.unwrap_or_default();
+        let mode = summary
+            .host_config
+            .and_then(|config| config.network_mode)
+            .unwrap_or_default();
+        let networks = summary
+            .network_settings
+            .and_then(|settings| settings.networks)
+            .unwrap_or_default();
+        Self {
+            name: own_name(&summary.names.unwrap_or_default()).unwrap_or_else(|| id.clone()),
+            id,
+            created: summary.created.unwrap_or_default(),
+            labels: summary.labels.unwrap_or_default().into_iter().collect(),
+            ports: tcp_ports(&ports, |_| true),
+            published: tcp_ports(&ports, |port| port.public_port.is_some()),
+            reach: Reach::of(&mode, networks),
+        }
+    }
+}
+
+impl Reach {
+    fn of(mode: &str, networks: HashMap<String, EndpointSettings>) -> Self {
+        match mode {
+            "host" => Self::Host,
+            "none" => Self::Nowhere,
+            _ if mode.starts_with("container:") => Self::OtherContainer,
+            _ => Self::Networks(
+                networks
+                    .into_iter()
+                    .map(|(name, endpoint)| (name, address(&endpoint)))
+                    .collect(),
+            ),
+        }
+    }
+}
+
+/// Docker lists `/name`, and `/other/alias` for each legacy link of another container.
+fn own_name(names: &[String]) -> Option<String> {
+    names
+        .iter()
+        .filter_map(|name| name.strip_prefix('/'))
+        .find(|name| !name.contains('/'))
+        .map(str::to_owned)
+}
+
+fn tcp_ports(ports: &[PortSummary], wanted: fn(&PortSummary) -> bool) -> BTreeSet<u16> {
+    ports
+        .iter()
+        .filter(|port| port.typ == Some(PortSummaryTypeEnum::TCP) && wanted(port))
+        .map(|port| port.private_port)
+        .collect()
+}
+
+/// The IPv4 address; where there is none, the IPv6 address, unless it needs a scope to be used.
+fn address(endpoint: &EndpointSettings) -> Option<IpAddr> {
+    let ipv4 = endpoint
+        .ip_address
+        .as_deref()
+        .and_then(|text| text.parse::<Ipv4Addr>().ok());
+    let ipv6 = endpoint
+        .global_ipv6_address
+        .as_deref()
+        .and_then(|text| text.parse::<Ipv6Addr>().ok())
+        .filter(|ip| !ip.is_unicast_link_local());
+    ipv4.map(IpAddr::from)
+        .or_else(|| ipv6.map(IpAddr::from))
+        .filter(|ip| !ip.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(json: &str) -> Container {
+        serde_json::from_str::<ContainerSummary>(json).unwrap().into()
+    }
+
+    #[test]
+    fn a_listed_container_keeps_what_routes_need() {
+        let container = listed(
+            r#"{"Id":"5c4fbcdc11b3fa78734360f08e59919d2b49fc72af4f2d487477edc701ea1843",
+                "Names":["/proxy/alias","/web1"],"Created":1795399477,
+                "Ports":[{"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8088,"Type":"tcp"},
+                         {"IP":"::","PrivatePort":80,"PublicPort":8088,"Type":"tcp"},
+                         {"PrivatePort":53,"Type":"udp"},{"PrivatePort":9000,"Type":"tcp"}],
+                "Labels":{"fairlead.hosts":"a.test"},"HostConfig":{"NetworkMode":"web"},
+                "NetworkSettings":{"Networks":{
+                    "web":{"IPAddress":"172.17.0.2","GlobalIPv6Address":"fd00::2"},
+                    "six":{"IPAddress":"","GlobalIPv6Address":"fd00::3"},
+                    "late":{"IPAddress":"","GlobalIPv6Address":""},
+                    "link":{"IPAddress":"","GlobalIPv6Address":"fe80::1"}}}}"#,
+        );
+        let networks = [
+            ("late", None),
+            ("link", None),
+            ("six", Some("fd00::3")),
+            ("web", Some("172.17.0.2")),
+        ];
+        let expected = Container {
+            name: "web1".to_owned(),
+            id: "5c4fbcdc11b3".to_owned(),
+            created: 1_795_399_477,
+            labels: [("fairlead.hosts".to_owned(), "a.test".to_owned())].into(),
+            ports: [80, 9000].into(),
+            published: [80].into(),
+            reach: Reach::Networks(
+                networks
+                    .map(|(name, ip)| (name.to_owned(), ip.map(|ip| ip.parse().unwrap())))
+                    .into(),
+            ),
+        };
+        assert_eq!(container, expected);
+    }
+
+    #[test]
+    fn the_network_mode_decides_before_the_networks() {
+        for (mode, reach) in [
+            ("host", Reach::Host),
+            ("none", Reach::Nowhere),
+            ("container:5c4f", Reach::OtherContainer),
+            ("bridge", Reach::Networks(BTreeMap::new())),
+        ] {
+            let container = listed(&format!(
+                r#"{{"Id":"1","Names":[],"HostConfig":{{"NetworkMode":"{mode}"}}}}"#
+            ));
+            assert_eq!(container.reach, reach, "{mode}");
+            assert_eq!(container.name, "1");
+        }
+    }
+}

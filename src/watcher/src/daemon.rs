@@ -1,0 +1,120 @@
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bollard::errors::Error as ApiError;
+use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use fairlead_contract::Docker as Settings;
+use futures_util::{Stream, TryStreamExt};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::container::Container;
+
+/// How long the daemon may take to answer.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The events after which the running containers or their addresses may be others. What happens
+/// inside a container (health checks run commands there every few seconds) is not among them.
+const EVENTS: [&str; 7] = [
+    "start",
+    "die",
+    "pause",
+    "unpause",
+    "rename",
+    "connect",
+    "disconnect",
+];
+
+/// Docker's daemon behind its socket.
+pub(crate) struct Daemon {
+    socket: PathBuf,
+    client: Docker,
+}
+
+impl Daemon {
+    pub(crate) fn connect(settings: &Settings) -> Result<Self, DaemonError> {
+        let socket = &settings.socket;
+        let client =
+            Docker::connect_with_unix(&socket.to_string_lossy(), LIMIT.as_secs(), API_DEFAULT_VERSION)
+                .map_err(|error| DaemonError::of(socket, error))?;
+        Ok(Self {
+            socket: socket.clone(),
+            client,
+        })
+    }
+
+    /// Lists the containers that run: neither paused ones nor those between two starts.
+    pub(crate) async fn running_containers(&self) -> Result<Vec<Container>, DaemonError> {
+        let options = ListContainersOptionsBuilder::new()
+            .filters(&filters(&[("status", &["running"])]))
+            .build();
+        let summaries = self.within(self.client.list_containers(Some(options))).await?;
+        Ok(summaries.into_iter().map(Container::from).collect())
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), DaemonError> {
+        self.within(self.client.ping()).await.map(drop)
+    }
+
+    /// Something happens after which a pass may have another result, at `since` or later.
+    pub(crate) fn events(&self, since: SystemTime) -> impl Stream<Item = Result<(), DaemonError>> {
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let options = EventsOptionsBuilder::new()
+            .since(&format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
+            .filters(&filters(&[
+                ("type", &["container", "network"]),
+                ("event", &EVENTS),
+            ]))
+            .build();
+        self.client
+            .events(Some(options))
+            .map_ok(drop)
+            .map_err(|error| DaemonError::of(&self.socket, error))
+    }
+
+    /// The client's own limit ends with the head of the answer.
+    async fn within<T>(&self, answer: impl Future<Output = Result<T, ApiError>>) -> Result<T, DaemonError> {
+        match timeout(LIMIT, answer).await {
+            Ok(answer) => answer.map_err(|error| DaemonError::of(&self.socket, error)),
+            Err(_) => Err(DaemonError::Silent(self.socket.clone())),
+        }
+    }
+}
+
+fn filters<'a>(filters: &[(&'a str, &[&'a str])]) -> HashMap<&'a str, Vec<&'a str>> {
+    filters
+        .iter()
+        .map(|(key, values)| (*key, values.to_vec()))
+        .collect()
+}
+
+/// Docker gave no answer that can be used. Not the same as an answer without containers.
+#[derive(Debug, Error)]
+pub(crate) enum DaemonError {
+    #[error(
+        "cannot reach Docker at {}: is it running, is this the right [docker] socket, and may this user open \
+         it (group docker)?",
+        socket.display()
+    )]
+    Unreachable { socket: PathBuf, source: Box<ApiError> },
+    #[error("Docker at {} did not answer within {LIMIT:?}: see what it is doing", .0.display())]
+    Silent(PathBuf),
+    #[error("Docker at {} did not do what it was asked", socket.display())]
+    Refused { socket: PathBuf, source: Box<ApiError> },
+}
+
+impl DaemonError {
+    fn of(socket: &Path, error: ApiError) -> Self {
+        let socket = socket.to_owned();
+        let source = Box::new(error);
+        match *source {
+            ApiError::RequestTimeoutError => Self::Silent(socket),
+            ApiError::SocketNotFoundError(_) | ApiError::HyperLegacyError { .. } => {
+                Self::Unreachable { socket, source }
+            }
+            _ => Self::Refused { socket, source },
+        }
+    }
+}

@@ -1,0 +1,274 @@
+mod chameth;
+mod own;
+
+use std::collections::BTreeSet;
+
+use fairlead_contract::{Docker, HeaderEdit, HostPattern, InvalidHeader, InvalidHost, Provider};
+use thiserror::Error;
+
+use crate::container::Labels;
+
+const MAX_BYTES: usize = 16 * 1024;
+const PROVIDERS: [Provider; 3] = [Provider::Acme, Provider::Internal, Provider::Off];
+
+/// All dialects, in the order in which they are tried.
+const DIALECTS: [Dialect; 2] = [own::DIALECT, chameth::DIALECT];
+
+/// One way to say in labels what a container serves.
+struct Dialect {
+    /// What its labels start with.
+    prefix: &'static str,
+    /// The label that names the hosts.
+    hosts: &'static str,
+    speaks: fn(&Labels) -> bool,
+    read: fn(&Labels, &Docker) -> Result<Claim, Fault>,
+}
+
+/// What a container asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// Not empty and none twice; the first one is the primary.
+    pub(crate) hosts: Vec<HostPattern>,
+    pub(crate) port: WantedPort,
+    pub(crate) network: Option<String>,
+    pub(crate) provider: Option<Provider>,
+    pub(crate) redirect_to_primary: Option<bool>,
+    pub(crate) response_headers: Vec<HeaderEdit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WantedPort {
+    Number(u16),
+    /// The only TCP port that is exposed; `label` would name another one.
+    Only {
+        published_too: bool,
+        label: &'static str,
+    },
+}
+
+/// What was found in a container's labels.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// The hosts as far as they could be read, also of a claim with a fault.
+    pub(crate) hosts: Vec<HostPattern>,
+    pub(crate) claim: Result<Claim, Fault>,
+    /// What the labels that were passed over start with.
+    pub(crate) ignored: Vec<&'static str>,
+}
+
+/// Reads the labels in the first dialect they speak; `None` if they speak none.
+///
+/// The others are never merged with it, not even if it is faulty: a container is exposed as its
+/// owner asked or not at all.
+pub(crate) fn read(labels: &Labels, docker: &Docker) -> Option<Reading> {
+    let mut spoken = DIALECTS.iter().filter(|dialect| (dialect.speaks)(labels));
+    let dialect = spoken.next()?;
+    let claim = check_characters(labels, dialect.prefix).and_then(|()| (dialect.read)(labels, docker));
+    Some(Reading {
+        hosts: readable_hosts(labels, dialect.hosts),
+        claim,
+        ignored: spoken.map(|dialect| dialect.prefix).collect(),
+    })
+}
+
+/// Labels are lines of reasonable length: anything else is a mistake or an attack.
+fn check_characters(labels: &Labels, prefix: &str) -> Result<(), Fault> {
+    let ours = || labels.iter().filter(|(label, _)| label.starts_with(prefix));
+    let unclean = |text: &str| text.chars().any(char::is_control);
+    if ours()
+        .map(|(label, value)| label.len() + value.len())
+        .sum::<usize>()
+        > MAX_BYTES
+    {
+        return Err(Fault::TooLong(prefix.to_owned()));
+    }
+    match ours().find(|(label, value)| unclean(label) || unclean(value)) {
+        Some((label, value)) => Err(Fault::ControlCharacter(label.clone(), value.clone())),
+        None => Ok(()),
+    }
+}
+
+fn readable_hosts(labels: &Labels, label: &str) -> Vec<HostPattern> {
+    let text = labels.get(label).map(String::as_str).unwrap_or_default();
+    distinct(names(text).filter_map(|name| HostPattern::parse(name).ok()))
+}
+
+fn parse_hosts(label: &'static str, text: &str) -> Result<Vec<HostPattern>, Fault> {
+    let hosts: Vec<_> = names(text)
+        .map(HostPattern::parse)
+        .collect::<Result<_, _>>()
+        .map_err(|source| Fault::Host(label, source))?;
+    if hosts.is_empty() {
+        return Err(Fault::NoHost(label));
+    }
+    Ok(distinct(hosts.into_iter()))
+}
+
+fn distinct(hosts: impl Iterator<Item = HostPattern>) -> Vec<HostPattern> {
+    let mut seen = BTreeSet::new();
+    hosts.filter(|host| seen.insert(host.clone())).collect()
+}
+
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', ' ']).filter(|name| !name.is_empty())
+}
+
+fn parse_port(label: &'static str, text: &str) -> Result<u16, Fault> {
+    // A sign would pass the standard library's parser.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if digits && port != 0 => Ok(port),
+        _ => Err(Fault::Port(label, text.to_owned())),
+    }
+}
+
+fn parse_provider(label: &'static str, text: &str) -> Result<Provider, Fault> {
+    PROVIDERS
+        .into_iter()
+        .find(|provider| provider.as_str() == text)
+        .ok_or_else(|| Fault::Provider(label, text.to_owned()))
+}
+
+/// Why a container's labels do not say what to do. Foreign words are shown escaped.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Fault {
+    #[error("the label {0:?} = {1:?} holds a line break or another control character: take it out")]
+    ControlCharacter(String, String),
+    #[error("the labels {0}* hold more than 16 KiB together: shorten them")]
+    TooLong(String),
+    #[error("{unknown:?} is not a label of fairlead: did you mean {nearest}?")]
+    Unknown { unknown: String, nearest: &'static str },
+    #[error("the label {0} is missing: name the hosts there")]
+    MissingHosts(&'static str),
+    #[error("the label {0} names no host")]
+    NoHost(&'static str),
+    #[error("the label {0}: {1}")]
+    Host(&'static str, InvalidHost),
+    #[error("the label {0} = {1:?} is not a port from 1 to 65535")]
+    Port(&'static str, String),
+    #[error("the label {0} = {1:?} is none of acme, internal and off")]
+    Provider(&'static str, String),
+    #[error("the label {0} = {1:?} is neither true nor false")]
+    Bool(&'static str, String),
+    #[error("the label {label} needs an exact first host, and {primary} is a wildcard")]
+    RedirectToWildcard {
+        label: &'static str,
+        primary: HostPattern,
+    },
+    #[error("the label {0:?} = {1:?} is not of the form `Name: value`")]
+    HeaderForm(String, String),
+    #[error("the label {0:?}: {1}")]
+    Header(String, InvalidHeader),
+    #[error("the label {0:?} is not supported yet, and without it the site would not be what was asked for")]
+    Unsupported(String),
+    #[error("the label {label} is {found:?} and [docker] proxytag is {wanted:?}: it is for another instance")]
+    OtherInstance {
+        label: &'static str,
+        found: String,
+        wanted: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `LABEL=value` pairs as a container's labels.
+    pub(super) fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs
+            .iter()
+            .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    pub(super) fn claim(pairs: &[(&str, &str)]) -> Result<Claim, Fault> {
+        read(&labels(pairs), &Docker::default())
+            .expect("the labels are in a dialect")
+            .claim
+    }
+
+    /// The fault as people read it.
+    pub(super) fn fault(pairs: &[(&str, &str)]) -> String {
+        claim(pairs).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn labels_of_others_are_not_ours() {
+        for label in [
+            "",
+            "fairlead",
+            "fairleads.hosts",
+            "traefik.enable",
+            "com.chameth.proxy",
+        ] {
+            assert_eq!(
+                read(&labels(&[(label, "x")]), &Docker::default()),
+                None,
+                "{label}"
+            );
+        }
+    }
+
+    #[test]
+    fn own_labels_come_first_and_are_not_merged() {
+        let both = labels(&[
+            ("fairlead.hosts", "own.test"),
+            ("com.chameth.vhost", "other.test"),
+            ("com.chameth.proxy", "81"),
+        ]);
+        let reading = read(&both, &Docker::default()).unwrap();
+        let claim = reading.claim.unwrap();
+        assert_eq!(claim.hosts, [HostPattern::parse("own.test").unwrap()]);
+        assert!(!matches!(claim.port, WantedPort::Number(_)));
+        assert_eq!(reading.ignored, ["com.chameth."]);
+    }
+
+    #[test]
+    fn a_fault_in_own_labels_does_not_fall_back_to_others() {
+        let both = labels(&[
+            ("fairlead.hsots", "own.test"),
+            ("com.chameth.vhost", "other.test"),
+        ]);
+        let reading = read(&both, &Docker::default()).unwrap();
+        assert!(reading.claim.is_err());
+        assert_eq!(reading.hosts, []);
+    }
+
+    #[test]
+    fn control_characters_are_refused_and_shown_escaped() {
+        for value in [
+            "a.test\nb.test",
+            "a.test\r",
+            "a\u{1b}[31m.test",
+            "a.test\u{85}",
+            "a.test\u{0}",
+        ] {
+            let fault = fault(&[("fairlead.hosts", value)]);
+            assert!(fault.contains("control character"), "{fault:?}");
+            assert!(!fault.contains(char::is_control), "{fault:?}");
+        }
+        let fault = fault(&[("fairlead.hosts", "a.test"), ("fairlead.\u{7}", "")]);
+        assert!(fault.contains(r#""fairlead.\u{7}""#), "{fault}");
+    }
+
+    #[test]
+    fn hosts_of_a_faulty_claim_are_kept_as_far_as_they_can_be_read() {
+        let faulty = labels(&[
+            ("fairlead.hosts", "a.test, b c.test/x a.test"),
+            ("fairlead.port", "0"),
+        ]);
+        let reading = read(&faulty, &Docker::default()).unwrap();
+        let hosts: Vec<String> = reading.hosts.iter().map(ToString::to_string).collect();
+        assert_eq!(hosts, ["a.test", "b"]);
+        assert!(reading.claim.is_err());
+    }
+
+    #[test]
+    fn labels_of_absurd_length_are_refused() {
+        let long = "a.test ".repeat(3000);
+        assert_eq!(
+            fault(&[("fairlead.hosts", &long)]),
+            "the labels fairlead.* hold more than 16 KiB together: shorten them"
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! `com.chameth.*`: the labels of Dotege and its successor.
+
+use fairlead_contract::{Docker, HeaderEdit, Provider};
+
+use super::{Claim, Dialect, Fault, WantedPort, parse_hosts, parse_port, parse_provider};
+use crate::container::Labels;
+
+pub(super) const DIALECT: Dialect = Dialect {
+    prefix: "com.chameth.",
+    hosts: VHOST,
+    speaks,
+    read,
+};
+
+const VHOST: &str = "com.chameth.vhost";
+const PROXY: &str = "com.chameth.proxy";
+const PROXYTAG: &str = "com.chameth.proxytag";
+const HEADERS: &str = "com.chameth.headers";
+const PROVIDER: &str = "com.chameth.provider";
+const SUBJECT: &str = "com.chameth.subject";
+const SPLITHOSTS: &str = "com.chameth.splithosts";
+const ERRORS: &str = "com.chameth.errors.";
+
+/// The prefix is its author's for other programs too, so only this one label makes a container ours,
+/// and unknown ones are no fault.
+fn speaks(labels: &Labels) -> bool {
+    labels.contains_key(VHOST)
+}
+
+fn read(labels: &Labels, docker: &Docker) -> Result<Claim, Fault> {
+    refuse_other_instances(labels, docker)?;
+    refuse_unsupported(labels)?;
+    let hosts = labels.get(VHOST).ok_or(Fault::MissingHosts(VHOST))?;
+    let port = labels
+        .get(PROXY)
+        .map(|text| parse_port(PROXY, text))
+        .transpose()?;
+    let provider = labels.get(PROVIDER).map(|text| parse_their_provider(text));
+    let headers = labels.iter().filter(|(label, _)| label.starts_with(HEADERS));
+    Ok(Claim {
+        hosts: parse_hosts(VHOST, hosts)?,
+        port: port.map_or(
+            WantedPort::Only {
+                published_too: false,
+                label: PROXY,
+            },
+            WantedPort::Number,
+        ),
+        network: None,
+        provider: provider.transpose()?,
+        redirect_to_primary: None,
+        response_headers: headers
+            .map(|(label, value)| parse_header(label, value))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn refuse_other_instances(labels: &Labels, docker: &Docker) -> Result<(), Fault> {
+    let found = labels.get(PROXYTAG).map(String::as_str).unwrap_or_default();
+    let wanted = docker.proxytag.as_deref().unwrap_or_default();
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Fault::OtherInstance {
+        label: PROXYTAG,
+        found: found.to_owned(),
+        wanted: wanted.to_owned(),
+    })
+}
+
+fn refuse_unsupported(labels: &Labels) -> Result<(), Fault> {
+    let asked = |(label, value): &(&String, &String)| match label.as_str() {
+        SUBJECT => true,
+        SPLITHOSTS => matches!(value.as_str(), "true" | "1"),
+        _ => label.starts_with(ERRORS),
+    };
+    match labels.iter().find(asked) {
+        Some((label, _)) => Err(Fault::Unsupported(label.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Their own words are `lego` and `selfsigned`; ours are understood too.
+fn parse_their_provider(text: &str) -> Result<Provider, Fault> {
+    match text {
+        "lego" => Ok(Provider::Acme),
+        "selfsigned" => Ok(Provider::Internal),
+        _ => parse_provider(PROVIDER, text),
+    }
+}
+
+/// `Name: value` or `Name value`.
+fn parse_header(label: &str, text: &str) -> Result<HeaderEdit, Fault> {
+    let text = text.trim_matches(' ');
+    let (name, value) = text
+        .split_once([':', ' '])
+        .ok_or_else(|| Fault::HeaderForm(label.to_owned(), text.to_owned()))?;
+    HeaderEdit::replace(name, value.trim_matches(' '))
+        .map_err(|source| Fault::Header(label.to_owned(), source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+    use super::super::tests::{claim, fault, labels};
+    use super::*;
+
+    #[test]
+    fn names_are_split_at_commas_and_spaces_and_the_first_is_primary() {
+        let claim = claim(&[(VHOST, "  a, b c,,,")]).unwrap();
+        let hosts: Vec<String> = claim.hosts.iter().map(ToString::to_string).collect();
+        assert_eq!(hosts, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn an_empty_vhost_is_a_fault() {
+        assert_eq!(fault(&[(VHOST, "")]), "the label com.chameth.vhost names no host");
+    }
+
+    #[test]
+    fn only_a_port_is_a_port() {
+        for text in ["0", "65536", "-100", "3.14159", "bob", "", "+80", " 80", "80 "] {
+            assert_eq!(
+                fault(&[(VHOST, "a"), (PROXY, text)]),
+                format!("the label com.chameth.proxy = {text:?} is not a port from 1 to 65535")
+            );
+        }
+        for (text, port) in [("1", 1), ("65535", 65535)] {
+            let claim = claim(&[(VHOST, "a"), (PROXY, text)]).unwrap();
+            assert_eq!(claim.port, WantedPort::Number(port));
+        }
+    }
+
+    #[test]
+    fn published_ports_do_not_count_when_the_port_is_inferred() {
+        let only = WantedPort::Only {
+            published_too: false,
+            label: PROXY,
+        };
+        assert_eq!(claim(&[(VHOST, "a")]).unwrap().port, only);
+    }
+
+    #[test]
+    fn headers_are_written_with_a_colon_or_a_space() {
+        let claim = claim(&[
+            (VHOST, "a"),
+            ("com.chameth.headers", "X-One: 1: one"),
+            ("com.chameth.headers.2", "X-Two two 2"),
+            ("com.chameth.headers_3", "X-Three http://three.test"),
+            ("com.chameth.headersEmpty", "X-Empty:"),
+        ])
+        .unwrap();
+        let expected = [
+            ("x-one", "1: one"),
+            ("x-two", "two 2"),
+            ("x-empty", ""),
+            ("x-three", "http://three.test"),
+        ];
+        for (name, value) in expected {
+            let edit = HeaderEdit::replace(name, value).unwrap();
+            assert!(claim.response_headers.contains(&edit), "{name}");
+        }
+        assert_eq!(claim.response_headers.len(), expected.len());
+    }
+
+    #[test]
+    fn what_is_no_header_is_a_fault() {
+        for (value, expected) in [
+            ("X-One", "is not of the form `Name: value`"),
+            ("", "is not of the form `Name: value`"),
+            (": x", "\"\" is not a header name"),
+            ("X\u{f6}: x", "is not a header name"),
+            ("Connection: close", "connection frames the message"),
+        ] {
+            let fault = fault(&[(VHOST, "a"), ("com.chameth.headers", value)]);
+            assert!(fault.contains(expected), "{value:?}: {fault}");
+        }
+    }
+
+    #[test]
+    fn the_tag_must_be_the_operators() {
+        let tagged = |tag: &str| Docker {
+            proxytag: Some(tag.to_owned()),
+            ..Docker::default()
+        };
+        let mine = labels(&[(VHOST, "a"), (PROXYTAG, "mine")]);
+        let bare = labels(&[(VHOST, "a")]);
+        let claim = |labels, docker: &Docker| read(labels, docker).unwrap().claim;
+        assert!(claim(&mine, &tagged("mine")).is_ok());
+        assert!(claim(&bare, &Docker::default()).is_ok());
+        for (labels, docker) in [
+            (&mine, tagged("other")),
+            (&mine, Docker::default()),
+            (&bare, tagged("mine")),
+        ] {
+            let fault = claim(labels, &docker).unwrap_err();
+            assert!(matches!(fault, Fault::OtherInstance { .. }), "{fault}");
+        }
+    }
+
+    #[test]
+    fn providers_are_understood_in_their_words_and_ours() {
+        for (text, provider) in [
+            ("lego", Provider::Acme),
+            ("acme", Provider::Acme),
+            ("selfsigned", Provider::Internal),
+            ("internal", Provider::Internal),
+            ("off", Provider::Off),
+        ] {
+            let claim = claim(&[(VHOST, "a"), (PROVIDER, text)]).unwrap();
+            assert_eq!(claim.provider, Some(provider));
+        }
+        assert!(fault(&[(VHOST, "a"), (PROVIDER, "zerossl")]).contains("\"zerossl\""));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_and_not_ignored() {
+        for (label, value) in [
+            (SUBJECT, "*.a.test"),
+            (SPLITHOSTS, "true"),
+            (SPLITHOSTS, "1"),
+            ("com.chameth.errors.404", "errors:80/404"),
+        ] {
+            let fault = fault(&[(VHOST, "a"), (label, value)]);
+            assert!(
+                fault.contains(label) && fault.contains("not supported"),
+                "{fault}"
+            );
+        }
+        assert!(claim(&[(VHOST, "a"), (SPLITHOSTS, "false")]).is_ok());
+        assert!(claim(&[(VHOST, "a"), ("com.chameth.backup", "daily")]).is_ok());
+    }
+}

@@ -1,0 +1,113 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What belongs together arrives within this time: a container that dies leaves its networks too.
+const QUIET: Duration = Duration::from_millis(25);
+/// The longest wait while events never cease.
+const LONGEST: Duration = Duration::from_millis(200);
+/// At most this many marks …
+const MARKS: usize = 3;
+/// … in this time: enough for a container to be replaced without a wait, and few in a storm.
+const WINDOW: Duration = Duration::from_millis(600);
+
+/// Decides when events become a mark.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    burst: Option<Burst>,
+    /// The last marks, the oldest first.
+    marks: VecDeque<Instant>,
+}
+
+/// Events that no mark stands for yet.
+#[derive(Debug)]
+struct Burst {
+    first: Instant,
+    last: Instant,
+}
+
+impl Pace {
+    pub(crate) fn event(&mut self, now: Instant) {
+        let first = self.burst.as_ref().map_or(now, |burst| burst.first);
+        self.burst = Some(Burst { first, last: now });
+    }
+
+    pub(crate) fn marked(&mut self, now: Instant) {
+        self.burst = None;
+        self.marks.push_back(now);
+        if self.marks.len() > MARKS {
+            self.marks.pop_front();
+        }
+    }
+
+    /// When to mark; never while there is nothing to mark.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let burst = self.burst.as_ref()?;
+        let calm = (burst.last + QUIET).min(burst.first + LONGEST);
+        let allowed = match self.marks.front() {
+            Some(oldest) if self.marks.len() == MARKS => *oldest + WINDOW,
+            _ => calm,
+        };
+        Some(calm.max(allowed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Marks whenever due while events arrive at the given milliseconds; returns when.
+    fn marks(events: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut pace = Pace::default();
+        let mut marks = Vec::new();
+        let mut mark_until = |pace: &mut Pace, limit: Option<Instant>| {
+            while let Some(due) = pace.due().filter(|due| limit.is_none_or(|limit| *due <= limit)) {
+                marks.push(u64::try_from((due - start).as_millis()).unwrap());
+                pace.marked(due);
+            }
+        };
+        for event in events {
+            mark_until(&mut pace, Some(at(event)));
+            pace.event(at(event));
+        }
+        mark_until(&mut pace, None);
+        marks
+    }
+
+    #[test]
+    fn nothing_is_due_without_an_event() {
+        assert!(marks([]).is_empty());
+    }
+
+    #[test]
+    fn one_event_is_marked_after_the_quiet_time() {
+        assert_eq!(marks([0]), [25]);
+    }
+
+    #[test]
+    fn events_close_together_are_one_mark() {
+        assert_eq!(marks([0, 10, 30, 50]), [75]);
+    }
+
+    #[test]
+    fn a_network_joined_before_the_start_does_not_delay_the_start() {
+        assert_eq!(marks([0, 100]), [25, 125]);
+    }
+
+    #[test]
+    fn steady_events_cannot_starve_the_mark() {
+        let marks = marks((0..2000).step_by(10));
+        assert_eq!(marks[0], 200);
+        assert!(marks.windows(2).all(|pair| pair[1] - pair[0] <= 600), "{marks:?}");
+    }
+
+    #[test]
+    fn a_storm_makes_few_marks_and_the_last_event_is_marked() {
+        let marks = marks((0..3000).step_by(30));
+        assert!(marks.len() <= 3 * 6 + 1, "{marks:?}");
+        assert!(marks.last().is_some_and(|last| *last > 2970), "{marks:?}");
+    }
+}

@@ -1,0 +1,627 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairlead_contract::{
+    Discovery, Docker, HeaderEdit, HostPattern, Rejection, Route, Upstream, UpstreamUrl,
+};
+
+use crate::address::upstream_url;
+use crate::container::Container;
+use crate::known::Known;
+use crate::labels::{self, Claim, Fault};
+
+const MAX_REASON: usize = 500;
+
+/// What a pass decided.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) discovery: Discovery,
+    /// What was done otherwise than somebody might expect, one sentence each.
+    pub(crate) remarks: Vec<String>,
+}
+
+/// Derives the routes from the containers that run.
+///
+/// Reads no clock, socket or file, and ignores the order of `containers`: equal input gives equal
+/// bytes. A container with wrong labels is rejected alone, so one typo cannot take other sites down.
+///
+/// Containers with the same primary host are one route. Where they disagree, the oldest that says
+/// something decides; hosts and headers add up. A host that several routes want belongs to the
+/// operator's files first, then to the route that has it, then to the one of the oldest container.
+pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
+    containers.sort_by(|a, b| (a.created, &a.name, &a.id).cmp(&(b.created, &b.name, &b.id)));
+    let mut plan = Plan::default();
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for container in &containers {
+        if let Some(member) = plan.judge(container, known) {
+            join(&mut groups, member);
+        }
+    }
+    let owners = Owners::decide(&groups, known);
+    for (index, group) in groups.iter().enumerate() {
+        plan.discovery.routes.extend(group.route(index, &owners));
+        plan.discovery.rejections.extend(group.losses(index, &owners));
+    }
+    plan.discovery.routes.sort_by(|a, b| a.hosts.cmp(&b.hosts));
+    plan.discovery.rejections.sort();
+    plan
+}
+
+impl Plan {
+    /// The container as a member of a route; notes a rejection if it asked for one and cannot be.
+    fn judge<'a>(&mut self, container: &'a Container, known: &Known) -> Option<Member<'a>> {
+        let reading = labels::read(&container.labels, &known.docker)?;
+        for prefix in &reading.ignored {
+            self.remarks.push(format!(
+                "the labels {prefix}* of container {} were not read, because others come first",
+                container.name.escape_debug()
+            ));
+        }
+        match admit(container, reading.claim, &known.docker) {
+            Ok(member) => Some(member),
+            Err(reason) => {
+                let rejection = rejection(container, reading.hosts, &reason);
+                self.discovery.rejections.push(rejection);
+                None
+            }
+        }
+    }
+}
+
+fn admit<'a>(
+    container: &'a Container,
+    claim: Result<Claim, Fault>,
+    docker: &Docker,
+) -> Result<Member<'a>, String> {
+    let claim = claim.map_err(|fault| fault.to_string())?;
+    let url = upstream_url(container, &claim, docker).map_err(|reason| reason.to_string())?;
+    Ok(Member {
+        container,
+        claim,
+        url,
+    })
+}
+
+fn rejection(container: &Container, hosts: Vec<HostPattern>, reason: &str) -> Rejection {
+    Rejection {
+        container: container.name.clone(),
+        id: container.id.clone(),
+        hosts,
+        reason: shorten(reason),
+    }
+}
+
+/// Labels may be long; what is said about them is not.
+fn shorten(reason: &str) -> String {
+    match reason.char_indices().nth(MAX_REASON) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.to_owned(),
+    }
+}
+
+/// A container whose claim can be met.
+struct Member<'a> {
+    container: &'a Container,
+    claim: Claim,
+    url: UpstreamUrl,
+}
+
+/// The containers of one primary host, the oldest first. Never empty.
+struct Group<'a>(Vec<Member<'a>>);
+
+fn join<'a>(groups: &mut Vec<Group<'a>>, member: Member<'a>) {
+    let primary = &member.claim.hosts[0];
+    match groups.iter_mut().find(|group| group.primary() == primary) {
+        Some(group) => group.0.push(member),
+        None => groups.push(Group(vec![member])),
+    }
+}
+
+impl Group<'_> {
+    fn primary(&self) -> &HostPattern {
+        &self.0[0].claim.hosts[0]
+    }
+
+    /// The hosts of all members, each once, in the order of the oldest that names it.
+    fn hosts(&self) -> Vec<&HostPattern> {
+        let mut seen = BTreeSet::new();
+        let hosts = self.0.iter().flat_map(|member| &member.claim.hosts);
+        hosts.filter(|host| seen.insert(*host)).collect()
+    }
+
+    fn has_container(&self, names: &BTreeSet<&str>) -> bool {
+        self.0
+            .iter()
+            .any(|member| names.contains(member.container.name.as_str()))
+    }
+
+    /// The route with the hosts that are this group's, if there are any.
+    fn route(&self, index: usize, owners: &Owners<'_>) -> Option<Route> {
+        let hosts: Vec<HostPattern> = self
+            .hosts()
+            .into_iter()
+            .filter(|host| owners.is(host, index))
+            .cloned()
+            .collect();
+        // With the primary lost a redirect would lead to somebody else's site.
+        let has_primary = hosts.first()? == self.primary();
+        Some(Route {
+            hosts,
+            upstreams: self.upstreams(),
+            redirect_to_primary: has_primary && self.says(|claim| claim.redirect_to_primary) == Some(true),
+            provider: self.says(|claim| claim.provider),
+            response_headers: self.response_headers(),
+        })
+    }
+
+    fn upstreams(&self) -> Vec<Upstream> {
+        let upstream = |member: &Member<'_>| Upstream {
+            url: member.url.clone(),
+            container: Some(member.container.name.clone()),
+        };
+        let mut upstreams: Vec<Upstream> = self.0.iter().map(upstream).collect();
+        upstreams.sort();
+        upstreams
+    }
+
+    fn says<T>(&self, option: fn(&Claim) -> Option<T>) -> Option<T> {
+        self.0.iter().find_map(|member| option(&member.claim))
+    }
+
+    /// Of several edits of one header the first holds.
+    fn response_headers(&self) -> Vec<HeaderEdit> {
+        let mut seen = BTreeSet::new();
+        let edits = self.0.iter().flat_map(|member| &member.claim.response_headers);
+        edits
+            .filter(|edit| seen.insert(edit.name().as_str()))
+            .cloned()
+            .collect()
+    }
+
+    /// A rejection for each member that asked for hosts which are somebody else's.
+    fn losses(&self, index: usize, owners: &Owners<'_>) -> Vec<Rejection> {
+        let lost = |member: &Member<'_>| {
+            let hosts: Vec<HostPattern> = member
+                .claim
+                .hosts
+                .iter()
+                .filter(|host| !owners.is(host, index))
+                .cloned()
+                .collect();
+            let reason = owners.explain(&hosts)?;
+            Some(rejection(member.container, hosts, &reason))
+        };
+        self.0.iter().filter_map(lost).collect()
+    }
+}
+
+/// Who has which host.
+struct Owners<'a>(BTreeMap<&'a HostPattern, Owner<'a>>);
+
+enum Owner<'a> {
+    /// The place of the operator's route.
+    Operator(&'a str),
+    /// The group, by index and by its oldest container.
+    Group(usize, &'a str),
+}
+
+impl<'a> Owners<'a> {
+    fn decide(groups: &'a [Group<'a>], known: &'a Known) -> Self {
+        let mut claimants: BTreeMap<&HostPattern, Vec<usize>> = BTreeMap::new();
+        for (index, group) in groups.iter().enumerate() {
+            for host in group.hosts() {
+                claimants.entry(host).or_default().push(index);
+            }
+        }
+        let incumbents = Incumbents::of(known);
+        let owner = |host, claimants: &[usize]| match known.operator.get(host) {
+            Some(place) => Owner::Operator(place),
+            None => {
+                let index = incumbents.find(host, claimants, groups).unwrap_or(claimants[0]);
+                Owner::Group(index, &groups[index].0[0].container.name)
+            }
+        };
+        Self(
+            claimants
+                .into_iter()
+                .map(|(host, claimants)| (host, owner(host, &claimants)))
+                .collect(),
+        )
+    }
+
+    fn is(&self, host: &HostPattern, index: usize) -> bool {
+        matches!(self.0.get(host), Some(Owner::Group(owner, _)) if *owner == index)
+    }
+
+    /// Says whose the hosts are; nothing if there are none.
+    fn explain(&self, hosts: &[HostPattern]) -> Option<String> {
+        let sentence = |host: &HostPattern| match self.0.get(host)? {
+            Owner::Operator(place) => Some(format!("{host} is routed by the operator at {place}")),
+            Owner::Group(_, container) => Some(format!(
+                "{host} belongs to the container {}",
+                container.escape_debug()
+            )),
+        };
+        let sentences: Vec<String> = hosts.iter().filter_map(sentence).collect();
+        (!sentences.is_empty()).then(|| {
+            format!(
+                "{}: take the host out of the labels here, or out of there",
+                sentences.join("; ")
+            )
+        })
+    }
+}
+
+/// Which route had which host after the last pass.
+struct Incumbents<'a>(BTreeMap<&'a HostPattern, &'a Route>);
+
+impl<'a> Incumbents<'a> {
+    fn of(known: &'a Known) -> Self {
+        let hosts = |route: &'a Route| route.hosts.iter().map(move |host| (host, route));
+        Self(known.present.routes.iter().flat_map(hosts).collect())
+    }
+
+    /// The claimant that had the host: by its containers, or else by its primary host, as after a
+    /// replacement under another name.
+    fn find(&self, host: &HostPattern, claimants: &[usize], groups: &[Group<'_>]) -> Option<usize> {
+        let route = self.0.get(host)?;
+        let containers: BTreeSet<&str> = route
+            .upstreams
+            .iter()
+            .filter_map(|upstream| upstream.container.as_deref())
+            .collect();
+        let mut claimants = claimants.iter().copied();
+        let by_container = claimants
+            .clone()
+            .find(|index| groups[*index].has_container(&containers));
+        by_container.or_else(|| claimants.find(|index| Some(groups[*index].primary()) == route.primary()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use fairlead_contract::{Configuration, Files, Provider};
+
+    use super::*;
+    use crate::container::Reach;
+
+    fn container(name: &str, created: i64, labels: &[(&str, &str)]) -> Container {
+        let octet = name.bytes().fold(0, u8::wrapping_add);
+        let ip = format!("10.0.0.{octet}").parse().unwrap();
+        Container {
+            name: name.to_owned(),
+            id: "0123456789ab".to_owned(),
+            created,
+            labels: labels
+                .iter()
+                .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()))
+                .collect(),
+            ports: [80].into(),
+            published: BTreeSet::new(),
+            reach: Reach::Networks([("web".to_owned(), Some(ip))].into()),
+        }
+    }
+
+    fn serving(name: &str, created: i64, hosts: &str) -> Container {
+        container(name, created, &[("fairlead.hosts", hosts)])
+    }
+
+    /// `primary others | containers` for each route.
+    fn routes(discovery: &Discovery) -> Vec<String> {
+        let shown = |route: &Route| {
+            let hosts: Vec<String> = route.hosts.iter().map(ToString::to_string).collect();
+            let upstreams = route.upstreams.iter();
+            let containers: Vec<&str> = upstreams
+                .filter_map(|upstream| upstream.container.as_deref())
+                .collect();
+            format!("{} | {}", hosts.join(" "), containers.join(" "))
+        };
+        discovery.routes.iter().map(shown).collect()
+    }
+
+    /// `container: reason` for each rejection.
+    fn rejections(discovery: &Discovery) -> Vec<String> {
+        let shown = |rejection: &Rejection| format!("{}: {}", rejection.container, rejection.reason);
+        discovery.rejections.iter().map(shown).collect()
+    }
+
+    fn planned(containers: &[Container], known: &Known) -> Discovery {
+        plan(containers.to_vec(), known).discovery
+    }
+
+    fn after(present: Discovery) -> Known {
+        Known {
+            present,
+            ..Known::default()
+        }
+    }
+
+    /// What every reader of the file makes of it.
+    fn read_back(discovery: &Discovery) -> Configuration {
+        let text = discovery.render().unwrap();
+        Configuration::parse(&Files {
+            discovery: Some((PathBuf::from("docker.toml"), Ok(text.into_bytes()))),
+            ..Files::default()
+        })
+    }
+
+    #[test]
+    fn a_labelled_container_is_a_route_and_others_are_not_mentioned() {
+        let containers = [
+            serving("web", 1, "a.test www.a.test"),
+            container("db", 2, &[("role", "db")]),
+        ];
+        let discovery = planned(&containers, &Known::default());
+        assert_eq!(routes(&discovery), ["a.test www.a.test | web"]);
+        assert_eq!(discovery.rejections, []);
+    }
+
+    #[test]
+    fn one_wrong_label_rejects_one_container() {
+        let wrong = container(
+            "wrong",
+            1,
+            &[("fairlead.hosts", "b.test"), ("fairlead.port", "0")],
+        );
+        let containers = [serving("web", 1, "a.test"), wrong];
+        let discovery = planned(&containers, &Known::default());
+        assert_eq!(routes(&discovery), ["a.test | web"]);
+        assert_eq!(
+            rejections(&discovery),
+            ["wrong: the label fairlead.port = \"0\" is not a port from 1 to 65535"]
+        );
+        assert_eq!(discovery.rejections[0].hosts[0].to_string(), "b.test");
+    }
+
+    #[test]
+    fn a_container_that_cannot_be_reached_is_rejected_with_its_hosts() {
+        let mut web = serving("web", 1, "a.test");
+        web.reach = Reach::Nowhere;
+        let discovery = planned(&[web], &Known::default());
+        assert_eq!(
+            rejections(&discovery),
+            ["web: it is in no network: connect it to one"]
+        );
+        assert_eq!(discovery.rejections[0].hosts[0].to_string(), "a.test");
+    }
+
+    #[test]
+    fn containers_of_the_same_primary_host_are_one_route() {
+        let containers = [
+            serving("two", 2, "a.test b.test"),
+            serving("one", 1, "a.test c.test"),
+            serving("other", 1, "d.test"),
+        ];
+        let discovery = planned(&containers, &Known::default());
+        assert_eq!(
+            routes(&discovery),
+            ["a.test c.test b.test | one two", "d.test | other"]
+        );
+        assert!(discovery.routes[0].upstreams.is_sorted());
+    }
+
+    #[test]
+    fn where_replicas_disagree_the_oldest_that_says_something_decides() {
+        let replica = |name, created, provider: &str, header: &str| {
+            container(
+                name,
+                created,
+                &[
+                    ("com.chameth.vhost", "a.test"),
+                    ("com.chameth.provider", provider),
+                    ("com.chameth.headers", header),
+                    ("com.chameth.headers.own", &format!("X-{name}: 1")),
+                ],
+            )
+        };
+        let silent = container("silent", 0, &[("com.chameth.vhost", "a.test")]);
+        let containers = [
+            replica("young", 2, "off", "x-version: 2"),
+            replica("old", 1, "internal", "X-Version: 1"),
+            silent,
+        ];
+        let discovery = planned(&containers, &Known::default());
+        let route = &discovery.routes[0];
+        assert_eq!(route.provider, Some(Provider::Internal));
+        let expected = [("x-version", "1"), ("x-old", "1"), ("x-young", "1")];
+        assert_eq!(
+            route.response_headers,
+            expected.map(|(name, value)| HeaderEdit::replace(name, value).unwrap())
+        );
+    }
+
+    #[test]
+    fn the_operators_routes_keep_their_hosts() {
+        let host = HostPattern::parse("b.test").unwrap();
+        let known = Known {
+            operator: [(host, "routes.d/b.toml:3".to_owned())].into(),
+            ..Known::default()
+        };
+        let discovery = planned(&[serving("web", 1, "a.test b.test")], &known);
+        assert_eq!(routes(&discovery), ["a.test | web"]);
+        assert_eq!(
+            rejections(&discovery),
+            [
+                "web: b.test is routed by the operator at routes.d/b.toml:3: take the host out of the labels \
+                 here, or out of there"
+            ]
+        );
+    }
+
+    #[test]
+    fn of_two_newcomers_the_older_container_gets_the_host() {
+        for (created, owner, loser) in [
+            ((1, 2), "one", "two"),
+            ((2, 1), "two", "one"),
+            ((1, 1), "one", "two"),
+        ] {
+            let containers = [
+                serving("one", created.0, "a.test shared.test"),
+                serving("two", created.1, "b.test shared.test"),
+            ];
+            let discovery = planned(&containers, &Known::default());
+            assert_eq!(discovery.routes.len(), 2);
+            assert_eq!(
+                rejections(&discovery),
+                [format!(
+                    "{loser}: shared.test belongs to the container {owner}: take the host out of the labels \
+                     here, or out of there"
+                )]
+            );
+        }
+    }
+
+    #[test]
+    fn who_has_a_host_keeps_it_from_older_containers() {
+        let web = serving("web", 5, "a.test");
+        let before = planned(std::slice::from_ref(&web), &Known::default());
+        let newcomer = serving("newcomer", 1, "b.test a.test");
+        let discovery = planned(&[newcomer, web], &after(before));
+        assert_eq!(routes(&discovery), ["a.test | web", "b.test | newcomer"]);
+        assert_eq!(discovery.rejections[0].container, "newcomer");
+    }
+
+    #[test]
+    fn a_replacement_under_another_name_inherits_the_hosts() {
+        let before = planned(&[serving("blue", 1, "a.test b.test")], &Known::default());
+        let containers = [
+            serving("green", 9, "a.test b.test"),
+            serving("older", 2, "c.test b.test"),
+        ];
+        let discovery = planned(&containers, &after(before));
+        assert_eq!(routes(&discovery), ["a.test b.test | green", "c.test | older"]);
+    }
+
+    #[test]
+    fn a_redirect_never_leads_to_a_host_of_somebody_else() {
+        let redirecting = container(
+            "web",
+            2,
+            &[
+                ("fairlead.hosts", "a.test b.test c.test"),
+                ("fairlead.redirect-to-primary", "true"),
+            ],
+        );
+        let alone = planned(std::slice::from_ref(&redirecting), &Known::default());
+        assert!(alone.routes[0].redirect_to_primary);
+        let containers = [serving("first", 1, "x.test a.test"), redirecting];
+        let discovery = planned(&containers, &Known::default());
+        assert_eq!(
+            routes(&discovery),
+            ["b.test c.test | web", "x.test a.test | first"]
+        );
+        assert!(!discovery.routes[0].redirect_to_primary);
+    }
+
+    #[test]
+    fn labels_passed_over_are_remarked_upon() {
+        let both = container(
+            "web",
+            1,
+            &[("fairlead.hosts", "a.test"), ("com.chameth.vhost", "b.test")],
+        );
+        assert_eq!(
+            plan(vec![both], &Known::default()).remarks,
+            ["the labels com.chameth.* of container web were not read, because others come first"]
+        );
+    }
+
+    #[test]
+    fn a_reason_is_never_long() {
+        let wrong = container("web", 1, &[("fairlead.hosts", &"ä".repeat(4000))]);
+        let reason = &planned(&[wrong], &Known::default()).rejections[0].reason;
+        assert_eq!(reason.chars().count(), MAX_REASON + 1);
+    }
+
+    #[test]
+    fn the_order_of_the_list_changes_no_byte() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut containers = any_containers(&mut random, 60);
+        let known = after(planned(&containers[..30], &Known::default()));
+        let expected = planned(&containers, &known);
+        assert!(expected.routes.len() > 5 && expected.rejections.len() > 5);
+        for _ in 0..50 {
+            random.shuffle(&mut containers);
+            assert_eq!(planned(&containers, &known).render(), expected.render());
+        }
+    }
+
+    #[test]
+    fn a_second_pass_over_its_own_result_changes_nothing() {
+        let mut random = fastrand::Rng::with_seed(2);
+        for _ in 0..20 {
+            let containers = any_containers(&mut random, 20);
+            let first = planned(&containers, &Known::default());
+            assert_eq!(planned(&containers, &after(first.clone())), first);
+        }
+    }
+
+    /// Containers that compete for few hosts with each other; some have a fault.
+    fn any_containers(random: &mut fastrand::Rng, count: i64) -> Vec<Container> {
+        let host = |random: &mut fastrand::Rng| format!("{}.test", random.char('a'..='p'));
+        let any = |index| {
+            let hosts = format!("{} {}", host(random), host(random));
+            let labels = [("fairlead.hosts", hosts.as_str()), ("fairlead.port", "x")];
+            let count = if random.u8(0..4) == 0 { 2 } else { 1 };
+            container(&format!("c{index}"), random.i64(0..5), &labels[..count])
+        };
+        (0..count).map(any).collect()
+    }
+
+    #[test]
+    fn whatever_stands_in_a_label_the_file_reads_back_as_planned() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..2000 {
+            let vhost = format!("a.test {}", any_text(&mut random));
+            let header = format!("X-A: {}", any_text(&mut random));
+            let provider = any_text(&mut random);
+            let labels = [
+                ("com.chameth.vhost", vhost.as_str()),
+                ("com.chameth.headers", &header),
+                ("com.chameth.provider", &provider),
+            ];
+            let mut hostile = container("web", 1, &labels[..random.usize(1..=3)]);
+            hostile.name = any_text(&mut random);
+            let discovery = planned(&[hostile, serving("good", 1, "good.test")], &Known::default());
+            let configuration = read_back(&discovery);
+            assert_eq!(configuration.problems, [], "{labels:?}");
+            assert_eq!(configuration.rejections, discovery.rejections);
+            let located = configuration.routes.into_iter();
+            let routes: Vec<Route> = located.map(|located| located.route).collect();
+            assert_eq!(routes, discovery.routes);
+            assert!(
+                routes
+                    .iter()
+                    .any(|route| route.hosts[0].to_string() == "good.test")
+            );
+        }
+    }
+
+    /// Text made of the pieces that break things.
+    fn any_text(random: &mut fastrand::Rng) -> String {
+        const PIECES: [&str; 18] = [
+            "\n",
+            "\r\n",
+            "\"",
+            "\"\"\"",
+            "'''",
+            "'",
+            "[[route]]",
+            "hosts = [\"evil.test\"]",
+            "\\",
+            "\u{1b}[31m",
+            "#",
+            "\u{0}",
+            "\u{85}",
+            "\u{2028}",
+            "b.test",
+            "x",
+            " ",
+            "ü",
+        ];
+        (0..random.usize(0..6))
+            .map(|_| PIECES[random.usize(..PIECES.len())])
+            .collect()
+    }
+}
