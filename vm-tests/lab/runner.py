@@ -1,0 +1,84 @@
+"""The command line: finds the tests, runs each in a fresh machine, says how many passed."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from lab.fixtures import PROJECT, NotInstalled, install_fairlead, install_neighbours
+from lab.isolation import isolate
+from lab.machine import Machine
+from lab.root import cached_root
+from lab.script import Report, Script
+from lab.tree import Tree, fresh_tree
+
+TESTS = PROJECT / "vm-tests"
+JOURNAL = "journalctl --no-pager --quiet --output=short-monotonic --lines=40"
+
+
+def main() -> int:
+    """Runs the tests that the command line asks for and returns the exit status."""
+    arguments = _parse()
+    if os.geteuid() != 0:
+        sys.exit("vm-tests/run: it boots machines, which needs root")
+    for termination in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(termination, lambda number, _: sys.exit(128 + number))
+    isolate()
+    root = cached_root()
+    report = Report()
+    try:
+        for test in arguments.tests:
+            _run(test, root, arguments, report)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        return 128 + signal.SIGINT
+    print(f"{report.passed} passed, {report.failed} failed")
+    return 1 if report.failed else 0
+
+
+def _parse() -> argparse.Namespace:
+    found = {path.stem: path for path in sorted(TESTS.glob("*.py"))}
+    parser = argparse.ArgumentParser(prog="vm-tests/run", description=__doc__)
+    parser.add_argument("names", metavar="NAME", nargs="*", help="; ".join(found) + " (default: all)")
+    parser.add_argument(
+        "--bin-dir",
+        metavar="DIR",
+        type=Path,
+        default=PROJECT / "target/release",
+        help="where the built programs are (default: target/release)",
+    )
+    parser.add_argument("--keep", action="store_true", help="open a shell in a machine that failed")
+    parser.add_argument(
+        "--interactive", action="store_true", help="open a shell in each machine after its test"
+    )
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in found]
+    if unknown:
+        parser.error(f"no such test: {', '.join(unknown)}")
+    arguments.tests = [found[name] for name in arguments.names or found]
+    return arguments
+
+
+def _run(test: Path, root: Path, arguments: argparse.Namespace, report: Report) -> None:
+    """Runs one test in a machine that exists only for it."""
+    with fresh_tree(root) as tree:
+        _furnish(tree, arguments.bin_dir, report)
+        machine = Machine(tree, report.say)
+        try:
+            passed = Script(test, machine, report).run()
+            if not passed and machine.is_up:
+                report.say(f"--- the end of the journal ---\n{machine.execute(JOURNAL)[1]}")
+            if arguments.interactive or (arguments.keep and not passed):
+                machine.shell_interact()
+        finally:
+            machine.crash()
+
+
+def _furnish(tree: Tree, programs: Path, report: Report) -> None:
+    """Installs what the machine has beyond Debian. The driver's own test needs no fairlead."""
+    install_neighbours(tree.root)
+    try:
+        install_fairlead(tree.root, programs)
+    except NotInstalled as error:
+        report.say(f"the machine is without fairlead: {error}")
