@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -90,7 +91,7 @@ fn filters<'a>(filters: &[(&'a str, &[&'a str])]) -> HashMap<&'a str, Vec<&'a st
         .collect()
 }
 
-/// Docker gave no answer that can be used. Not the same as an answer without containers.
+/// Docker did not say which containers run. Not the same as saying that none does.
 #[derive(Debug, Error)]
 pub(crate) enum DaemonError {
     #[error(
@@ -98,23 +99,36 @@ pub(crate) enum DaemonError {
          it (group docker)?",
         socket.display()
     )]
-    Unreachable { socket: PathBuf, source: Box<ApiError> },
+    Unreachable {
+        socket: PathBuf,
+        source: Box<dyn StdError + Send + Sync>,
+    },
     #[error("Docker at {} did not answer within {LIMIT:?}: see what it is doing", .0.display())]
     Silent(PathBuf),
-    #[error("Docker at {} did not do what it was asked", socket.display())]
-    Refused { socket: PathBuf, source: Box<ApiError> },
+    #[error("Docker at {} gave no answer that can be used", socket.display())]
+    Refused {
+        socket: PathBuf,
+        source: Box<dyn StdError + Send + Sync>,
+    },
 }
 
 impl DaemonError {
     fn of(socket: &Path, error: ApiError) -> Self {
         let socket = socket.to_owned();
-        let source = Box::new(error);
-        match *source {
+        match error {
             ApiError::RequestTimeoutError => Self::Silent(socket),
-            ApiError::SocketNotFoundError(_) | ApiError::HyperLegacyError { .. } => {
-                Self::Unreachable { socket, source }
-            }
-            _ => Self::Refused { socket, source },
+            ApiError::HyperLegacyError { err } if err.is_connect() => Self::Unreachable {
+                socket,
+                source: err.into(),
+            },
+            ApiError::SocketNotFoundError(_) => Self::Unreachable {
+                socket,
+                source: error.into(),
+            },
+            _ => Self::Refused {
+                socket,
+                source: error.into(),
+            },
         }
     }
 }

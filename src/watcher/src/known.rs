@@ -25,12 +25,8 @@ impl Known {
             return Err(Unknown::Discovery(error));
         }
         let configuration = Configuration::parse(&files);
-        let (settings, others): (Vec<_>, Vec<_>) = configuration
-            .problems
-            .iter()
-            .partition(|problem| problem.file == paths.config_file());
-        refuse(&settings)?;
-        for problem in others {
+        refuse_faulty_settings(&configuration)?;
+        for problem in &configuration.problems {
             warn!("{problem}");
         }
         Ok(Self::of(configuration, &discovery))
@@ -63,7 +59,7 @@ pub(crate) fn read_settings(paths: &Paths) -> Result<Docker, Unknown> {
         ..Files::default()
     };
     let configuration = Configuration::parse(&files);
-    refuse(&configuration.problems.iter().collect::<Vec<_>>())?;
+    refuse_faulty_settings(&configuration)?;
     Ok(configuration.config.docker)
 }
 
@@ -78,11 +74,11 @@ pub(crate) enum Unknown {
     Discovery(#[source] FileError),
 }
 
-fn refuse(problems: &[&Problem]) -> Result<(), Unknown> {
-    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    if lines.is_empty() {
+fn refuse_faulty_settings(configuration: &Configuration) -> Result<(), Unknown> {
+    if !configuration.config_is_faulty {
         return Ok(());
     }
+    let lines: Vec<String> = configuration.problems.iter().map(Problem::to_string).collect();
     Err(Unknown::Settings(lines.join("\n")))
 }
 
@@ -158,6 +154,7 @@ mod tests {
         let machine = Machine::with(&[
             ("etc/routes.d/a.toml", &ROUTE.replace("HOST", "a.test")),
             ("etc/routes.d/b.toml", "[[route]\n"),
+            ("etc/fairlead.toml", "[[route]]\nhosts = []\nupstreams = []\n"),
         ]);
         assert_eq!(machine.read().unwrap().operator.len(), 1);
     }

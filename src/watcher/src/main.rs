@@ -11,9 +11,12 @@ mod pace;
 mod pass;
 mod plan;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::Parser;
 use fairlead_contract::{Paths, start_logging};
+use tracing::error;
 
 /// Writes the routes that running containers ask for.
 #[derive(Parser)]
@@ -27,9 +30,18 @@ struct Args {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     start_logging();
-    let args = Args::parse();
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<()> {
     if args.follow {
         match follow::follow(&args.paths).await? {}
     }
