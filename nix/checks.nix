@@ -1,0 +1,55 @@
+# What `nix flake check` runs beside the builds.
+{
+  pkgs,
+  packages,
+  module,
+}:
+let
+  inherit (pkgs) lib;
+
+  # A command over the whole workspace, with the crates of Cargo.lock and without a network.
+  cargo =
+    name: tools: command:
+    pkgs.rustPlatform.buildRustPackage {
+      inherit name;
+      src = lib.cleanSource ../.;
+      cargoLock.lockFile = ../Cargo.lock;
+      nativeBuildInputs = tools;
+      buildPhase = ''
+        runHook preBuild
+        ${command}
+        runHook postBuild
+      '';
+      doCheck = false;
+      installPhase = "touch $out";
+    };
+
+  over =
+    name: tools: command:
+    pkgs.runCommand name { nativeBuildInputs = tools; } ''
+      cd ${lib.cleanSource ../.}
+      ${command}
+      touch $out
+    '';
+in
+{
+  package = packages.default;
+  inherit (packages) options-docs;
+  module = pkgs.callPackage ./module-tests.nix { inherit module; };
+  clippy = cargo "fairlead-clippy" [
+    pkgs.clippy
+  ] "cargo clippy --workspace --all-targets --locked --offline -- --deny warnings";
+  # Without the tests that start whole programs beside Docker: the VM tests have a Docker.
+  tests =
+    cargo "fairlead-tests" [ ]
+      "cargo test --workspace --exclude fairlead-tests --locked --offline";
+  crate-graph = cargo "fairlead-crate-graph" [
+    pkgs.cargo-deny
+  ] "cargo deny --offline check bans licenses sources";
+  fmt = over "fairlead-fmt" [
+    pkgs.cargo
+    pkgs.rustfmt
+  ] "cargo fmt --all --check";
+  nixfmt = over "fairlead-nixfmt" [ pkgs.nixfmt ] "nixfmt --check flake.nix nix/*.nix";
+}
+// import ./vm-tests.nix { inherit lib pkgs module; }

@@ -1,0 +1,308 @@
+# The units come from the package as they are; this module says which of them are wanted, makes the
+# users, and turns Nix options into the operator's files.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib)
+    literalExpression
+    mkEnableOption
+    mkIf
+    mkOption
+    types
+    ;
+  cfg = config.services.fairlead;
+  toml = pkgs.formats.toml { };
+
+  routeType = types.submodule {
+    freeformType = toml.type;
+    options = {
+      upstreams = mkOption {
+        type = types.nonEmptyListOf types.str;
+        example = [ "http://127.0.0.1:8080" ];
+        description = "URLs of the upstreams that answer for the route. They share the load.";
+      };
+      aliases = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "www.example.com" ];
+        description = "Further hosts of the route, beside the primary that names it.";
+      };
+      redirectToPrimary = mkOption {
+        type = types.bool;
+        default = false;
+        description = "Whether requests for the aliases are redirected to the primary.";
+      };
+      provider = mkOption {
+        type = types.nullOr providerType;
+        default = null;
+        description = ''
+          Who makes the certificate. When null,
+          {option}`services.fairlead.settings.certificates.provider` decides.
+        '';
+      };
+    };
+  };
+
+  providerType = types.enum [
+    "acme"
+    "internal"
+    "off"
+  ];
+
+  withoutNulls = lib.filterAttrsRecursive (_: value: value != null);
+
+  toRoute =
+    primary: route:
+    withoutNulls (
+      removeAttrs route [
+        "aliases"
+        "redirectToPrimary"
+      ]
+    )
+    // {
+      hosts = [ primary ] ++ route.aliases;
+    }
+    // lib.optionalAttrs route.redirectToPrimary { redirect-to-primary = true; };
+
+  routes = lib.mapAttrsToList toRoute cfg.routes;
+
+  acme = withoutNulls {
+    inherit (cfg.acme) email directory;
+    accept-terms = if cfg.acme.acceptTerms then true else null;
+    ca-file = cfg.acme.caFile;
+  };
+
+  canCheck = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
+
+  # The configuration directory as the programs will see it: a fault fails the build of the system.
+  configuration = pkgs.runCommand "fairlead-configuration" { } ''
+    mkdir -p $out/routes.d
+    cp ${toml.generate "fairlead.toml" (withoutNulls cfg.settings)} $out/fairlead.toml
+    cp ${toml.generate "nixos.toml" { route = routes; }} $out/routes.d/nixos.toml
+    ${lib.optionalString canCheck ''
+      ${lib.getExe cfg.package} check --config-dir $out --state-dir $TMPDIR --runtime-dir $TMPDIR
+    ''}
+  '';
+
+  # switch-to-configuration does not look into drop-ins for a prefix.
+  sandbox = ../systemd/system/fairlead-.service.d/50-sandbox.conf;
+
+  usesAcme = route: (route.provider or cfg.settings.certificates.provider) == "acme";
+  namesForAcme = lib.concatMap (route: route.hosts or [ ]) (
+    lib.filter usesAcme (routes ++ cfg.settings.route or [ ])
+  );
+  discoversForAcme = cfg.docker.enable && cfg.settings.certificates.provider == "acme";
+in
+{
+  options.services.fairlead = {
+    enable = mkEnableOption "fairlead, which turns the containers of a Docker host into HTTPS sites";
+
+    package = mkOption {
+      type = types.package;
+      defaultText = literalExpression "the package of fairlead's flake";
+      description = "The package with the programs and their units.";
+    };
+
+    docker.enable = mkEnableOption "routes from the labels of the running containers";
+
+    openFirewall = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether to open TCP ports 80 and 443 in the firewall.";
+    };
+
+    routes = mkOption {
+      type = types.attrsOf routeType;
+      default = { };
+      example = literalExpression ''
+        {
+          "wiki.example.com" = {
+            upstreams = [ "http://127.0.0.1:8080" ];
+            aliases = [ "www.wiki.example.com" ];
+            redirectToPrimary = true;
+          };
+        }
+      '';
+      description = ''
+        Routes by their primary host, for what no container's label says. Keys of `[[route]]` that have
+        no option here are written as they are, for instance `response-headers`.
+      '';
+    };
+
+    acme = {
+      acceptTerms = mkOption {
+        type = types.bool;
+        default = false;
+        description = "Whether you have read the authority's terms of service and agree to them.";
+      };
+      email = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "you@example.com";
+        description = "Where the authority may write to you.";
+      };
+      directory = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "https://acme-staging-v02.api.letsencrypt.org/directory";
+        description = "URL of the ACME server's directory. Let's Encrypt when null.";
+      };
+      caFile = mkOption {
+        type = types.nullOr types.path;
+        default = null;
+        description = "Roots to trust when calling the ACME server. The system's when null.";
+      };
+    };
+
+    settings = mkOption {
+      type = types.submodule {
+        freeformType = toml.type;
+        options.certificates.provider = mkOption {
+          type = providerType;
+          default = "acme";
+          description = ''
+            Who makes the certificates of routes that do not say: the ACME server, this machine's own
+            authority, or nobody.
+          '';
+        };
+      };
+      default = { };
+      example = literalExpression ''
+        {
+          proxy.response-timeout = "10min";
+          docker.network = "web";
+        }
+      '';
+      description = ''
+        Content of {file}`/etc/fairlead/fairlead.toml`. It is checked when the system is built. Files
+        that you put into {file}`/etc/fairlead/routes.d` by hand hold beside it.
+      '';
+    };
+  };
+
+  config = mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = namesForAcme == [ ] && !discoversForAcme || cfg.settings.acme.accept-terms or false;
+        message = ''
+          fairlead would ask ${cfg.settings.acme.directory or "Let's Encrypt"} for certificates (${
+            lib.concatStringsSep ", " (namesForAcme ++ lib.optional discoversForAcme "every labelled container")
+          }), and nobody accepted its terms of service. Read them and set
+          services.fairlead.acme.acceptTerms = true, or have the machine's own authority make them:
+          services.fairlead.settings.certificates.provider = "internal".'';
+      }
+      {
+        assertion =
+          cfg.docker.enable -> config.virtualisation.docker.enable || cfg.settings ? docker.socket;
+        message = ''
+          services.fairlead.docker.enable reads the containers of Docker, and there is no Docker. Set
+          virtualisation.docker.enable = true, or name another socket, which group docker must be able
+          to open: services.fairlead.settings.docker.socket.'';
+      }
+    ];
+
+    services.fairlead.settings = mkIf (acme != { }) { inherit acme; };
+
+    environment.systemPackages = [ cfg.package ];
+    environment.etc = {
+      "fairlead/fairlead.toml".source = "${configuration}/fairlead.toml";
+      "fairlead/routes.d/nixos.toml".source = "${configuration}/routes.d/nixos.toml";
+    };
+
+    # As in systemd/sysusers.d, which NixOS does not read.
+    users.groups = lib.genAttrs [
+      "docker"
+      "fairlead"
+      "fairlead-certs"
+      "fairlead-proxy"
+      "fairlead-watcher"
+    ] (_: { });
+    users.users =
+      lib.mapAttrs
+        (name: description: {
+          inherit description;
+          isSystemUser = true;
+          group = name;
+        })
+        {
+          fairlead-certs = "fairlead certificates";
+          fairlead-proxy = "fairlead proxy";
+          fairlead-watcher = "fairlead watcher";
+        };
+
+    networking.firewall.allowedTCPPorts = mkIf cfg.openFirewall [
+      80
+      443
+    ];
+
+    # NixOS ignores [Install]: what a unit is wanted by is said again here.
+    systemd = {
+      packages = [ cfg.package ];
+      tmpfiles.packages = [ cfg.package ];
+
+      sockets =
+        lib.genAttrs
+          [
+            "fairlead-admin"
+            "fairlead-http"
+            "fairlead-https"
+          ]
+          (_: {
+            wantedBy = [ "sockets.target" ];
+          });
+
+      paths.fairlead-certs.wantedBy = [ "multi-user.target" ];
+      paths.fairlead-watcher.wantedBy = mkIf cfg.docker.enable [ "multi-user.target" ];
+      timers.fairlead-certs.wantedBy = [ "timers.target" ];
+      timers.fairlead-watcher.wantedBy = mkIf cfg.docker.enable [ "timers.target" ];
+
+      services.fairlead-proxy = {
+        wantedBy = [ "multi-user.target" ];
+        restartTriggers = [ sandbox ];
+        # One restart, instead of a stop before and a start after the switch: that would also close
+        # the sockets and refuse connections meanwhile.
+        stopIfChanged = false;
+      };
+
+      # `fairlead reload` calls systemctl.
+      services.fairlead-watcher.path = [ config.systemd.package ];
+      services.fairlead-certs = {
+        path = [ config.systemd.package ];
+        # A pass that waits for the authority finishes first; the next one is the new program.
+        restartIfChanged = false;
+      };
+
+      services.fairlead-docker-events = mkIf cfg.docker.enable {
+        wantedBy = [ "multi-user.target" ];
+        restartTriggers = [
+          sandbox
+          (builtins.toJSON cfg.settings.docker or { })
+        ];
+        stopIfChanged = false;
+      };
+
+      # `fairlead reload` and not reloadTriggers: a refused reload fails the switch, with the reason.
+      services.fairlead-apply = {
+        description = "fairlead: the configuration of this generation of the system";
+        wantedBy = [ "multi-user.target" ];
+        after = [ "fairlead-proxy.service" ];
+        restartTriggers = [ configuration ];
+        path = [ config.systemd.package ];
+        serviceConfig = {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          # With full privilege and outside the sandbox: it may ask systemd for the reload.
+          ExecStart = [
+            "+${lib.getExe cfg.package} reload"
+            # New settings may matter to the other two even if the proxy has nothing new to load.
+            "+${lib.getExe' pkgs.coreutils "touch"} /run/fairlead/certs/dirty /run/fairlead/watcher/dirty"
+          ];
+        };
+      };
+    };
+  };
+}

@@ -1,0 +1,32 @@
+# What the tests and their neighbours need, beside what builds the programs.
+{
+  mkShell,
+  fairlead,
+  cargo-deny,
+  clippy,
+  curl,
+  mypy,
+  nixfmt,
+  openssl,
+  pebble,
+  python3Packages,
+  rust-analyzer,
+  rustfmt,
+  shellcheck,
+}:
+mkShell {
+  inputsFrom = builtins.attrValues fairlead.programs;
+  packages = [
+    cargo-deny
+    clippy
+    curl
+    mypy
+    nixfmt
+    openssl
+    pebble
+    python3Packages.pyflakes
+    rust-analyzer
+    rustfmt
+    shellcheck
+  ];
+}

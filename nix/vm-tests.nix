@@ -1,0 +1,79 @@
+# Every script in vm-tests/ as the testScript of a NixOS VM test. The machine has the same files,
+# neighbours and names as the Debian machine of vm-tests/lab, from the same fixtures.
+{
+  lib,
+  pkgs,
+  module,
+}:
+let
+  scripts = lib.filterAttrs (name: type: type == "regular" && lib.hasSuffix ".py" name) (
+    builtins.readDir ../vm-tests
+  );
+
+  neighbours = ../vm-tests/fixtures/root/etc;
+
+  busybox = pkgs.busybox.override { enableStatic = true; };
+
+  # Only the program: its applets must not stand in for the system's.
+  busyboxProgram = pkgs.runCommand "busybox-program" { } ''
+    mkdir -p $out/bin
+    ln -s ${busybox}/bin/busybox $out/bin/
+  '';
+
+  fixtures = pkgs.runCommand "fairlead-test" { nativeBuildInputs = [ pkgs.openssl ]; } ''
+    cp -r --no-preserve=mode ${neighbours}/fairlead-test $out
+    sh ${../vm-tests/fixtures/make} $out ${busybox}/bin/busybox
+  '';
+
+  units = pkgs.runCommand "fairlead-test-units" { } ''
+    mkdir -p $out/lib/systemd/system
+    cp --no-preserve=mode ${neighbours}/systemd/system/*.service $out/lib/systemd/system/
+    sed -i 's|/usr/bin/pebble|${pkgs.pebble}/bin/pebble|' $out/lib/systemd/system/*.service
+  '';
+
+  machine = {
+    imports = [ module ];
+
+    services.fairlead = {
+      enable = true;
+      docker.enable = true;
+      acme.acceptTerms = true;
+    };
+    # The scripts write the operator's files themselves, as on any other system.
+    environment.etc = {
+      "fairlead/fairlead.toml".enable = false;
+      "fairlead/routes.d/nixos.toml".enable = false;
+      "fairlead-test".source = fixtures;
+      "resolv.conf".source = neighbours + "/resolv.conf";
+    };
+
+    virtualisation.docker.enable = true;
+    virtualisation.memorySize = 2048;
+    security.pki.certificateFiles = [ "${fixtures}/ca.pem" ];
+    systemd.packages = [ units ];
+    systemd.services.pebble.wantedBy = [ "multi-user.target" ];
+    systemd.services.pebble-challtestsrv.wantedBy = [ "multi-user.target" ];
+    environment.systemPackages = [
+      busyboxProgram
+      pkgs.curl
+      pkgs.jq
+      pkgs.openssl
+      pkgs.python3
+    ];
+  };
+
+  test =
+    file: _:
+    let
+      name = lib.removeSuffix ".py" file;
+    in
+    lib.nameValuePair "vm-${name}" (
+      pkgs.testers.runNixOSTest {
+        name = "fairlead-${name}";
+        globalTimeout = 900;
+        nodes.machine = machine;
+        testScript = builtins.readFile (../vm-tests + "/${file}");
+      }
+    );
+in
+lib.mapAttrs' test scripts
