@@ -1,1 +1,71 @@
-fn main() {}
+//! `fairlead-certs`: one pass over the certificates that routes need.
+//!
+//! Reads the files, decides what is due by a pure function ([`plan`]), obtains it, stores it, and ends.
+//! Time between passes belongs to systemd.
+
+mod acme;
+mod backoff;
+mod internal;
+mod pair;
+mod pass;
+mod plan;
+mod secret;
+mod store;
+mod wanted;
+mod words;
+
+use std::fs::{File, TryLockError};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use fairlead_contract::{Paths, start_logging};
+use rustls::crypto::aws_lc_rs;
+
+use crate::pass::Outcome;
+
+/// Obtains and renews the certificates that routes need, and ends.
+///
+/// Ends with 0 if nothing failed in this pass, and with 1 if a certificate could not be obtained;
+/// the others are not affected. Why it failed and when it is tried again stands in the certificate's
+/// state.toml.
+#[derive(Debug, Parser)]
+#[command(name = "fairlead-certs", version)]
+struct Arguments {
+    #[command(flatten)]
+    paths: Paths,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    // Before any TLS configuration is made: with two providers in the graph rustls does not choose.
+    aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow!("another cryptography provider is installed already"))?;
+    let Arguments { paths } = Arguments::parse();
+    start_logging();
+    let _lock = lock(&paths)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    Ok(match runtime.block_on(pass::run(&paths))? {
+        Outcome::Done => ExitCode::SUCCESS,
+        Outcome::Failed => ExitCode::FAILURE,
+    })
+}
+
+/// Waits until no other pass runs: two would order the same certificate twice.
+fn lock(paths: &Paths) -> anyhow::Result<File> {
+    let path = paths.account_dir().join("lock");
+    let context = || format!("cannot lock {}", path.display());
+    let lock = File::create(&path).with_context(context)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            tracing::info!("another pass is under way; waiting for its end");
+            lock.lock().with_context(context)?;
+        }
+        Err(TryLockError::Error(error)) => return Err(error).with_context(context),
+    }
+    Ok(lock)
+}

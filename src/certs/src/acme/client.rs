@@ -1,0 +1,189 @@
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fairlead_contract::read_file;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
+use hyper_util::rt::TokioExecutor;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
+use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio::time::timeout;
+
+use crate::acme::error::{AcmeError, Refusal, RequestError};
+
+/// From the first byte we send to the last one we receive.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// Far above every chain, directory or problem document.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Calls an ACME server with limits in time and size, and keeps of an error response what the
+/// library would drop: its status and its Retry-After.
+pub(crate) struct BoundedClient(Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>);
+
+impl BoundedClient {
+    /// Trusts the roots in `ca_file`, or the system's.
+    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, AcmeError> {
+        let builder = match ca_file {
+            Some(path) => HttpsConnectorBuilder::new().with_tls_config(
+                ClientConfig::builder()
+                    .with_root_certificates(read_roots(path)?)
+                    .with_no_client_auth(),
+            ),
+            None => HttpsConnectorBuilder::new()
+                .try_with_platform_verifier()
+                .map_err(AcmeError::SystemRoots)?,
+        };
+        let connector = builder.https_only().enable_http1().enable_http2().build();
+        Ok(Self(Client::builder(TokioExecutor::new()).build(connector)))
+    }
+}
+
+impl HttpClient for BoundedClient {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let url = request.uri().to_string();
+        let response = self.0.request(request);
+        Box::pin(async move {
+            let received = match timeout(REQUEST_LIMIT, receive(response, &url)).await {
+                Ok(received) => received.and_then(|response| refuse_errors(response, &url)),
+                Err(_) => Err(RequestError::Limit {
+                    url,
+                    limit: REQUEST_LIMIT,
+                }),
+            };
+            received
+                .map(|response| BytesResponse::from(response.map(Full::new)))
+                .map_err(|error| Error::Other(error.into()))
+        })
+    }
+}
+
+async fn receive(response: ResponseFuture, url: &str) -> Result<Response<Bytes>, RequestError> {
+    let response = response.await.map_err(|source| RequestError::Unreachable {
+        url: url.to_owned(),
+        source,
+    })?;
+    let (head, body) = response.into_parts();
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+        Err(source) => Err(RequestError::BrokenOff {
+            url: url.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Lets pass what the library understands: successes, and problem documents with status 400, among
+/// which is badNonce, which it handles itself.
+fn refuse_errors(response: Response<Bytes>, url: &str) -> Result<Response<Bytes>, RequestError> {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return Ok(response);
+    }
+    let problem = serde_json::from_slice::<Problem>(response.body()).ok();
+    if status == StatusCode::BAD_REQUEST && problem.is_some() {
+        return Ok(response);
+    }
+    Err(RequestError::Refused(Box::new(Refusal {
+        url: url.to_owned(),
+        status,
+        problem,
+        retry_after: read_retry_after(response.headers(), Timestamp::now()),
+    })))
+}
+
+/// A number of seconds or a date (RFC 9110 10.2.3).
+fn read_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse::<u32>() {
+        Ok(seconds) => now.checked_add(SignedDuration::from_secs(seconds.into())).ok(),
+        Err(_) => rfc2822::DateTimeParser::new().parse_timestamp(text).ok(),
+    }
+}
+
+fn read_roots(path: &Path) -> Result<RootCertStore, AcmeError> {
+    let unusable = |cause: String| AcmeError::CaFile {
+        path: path.to_owned(),
+        cause,
+    };
+    let bytes = read_file(path)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| unusable(error.to_string()))?;
+    }
+    match roots.is_empty() {
+        true => Err(unusable("it holds no certificate".to_owned())),
+        false => Ok(roots),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn respond(status: u16, body: &str, retry_after: Option<&str>) -> Result<Response<Bytes>, RequestError> {
+        let mut builder = Response::builder().status(status);
+        if let Some(value) = retry_after {
+            builder = builder.header(RETRY_AFTER, value);
+        }
+        let response = builder.body(Bytes::copy_from_slice(body.as_bytes())).unwrap();
+        refuse_errors(response, "https://ca.test/order")
+    }
+
+    #[test]
+    fn an_error_response_keeps_its_status_and_words() {
+        let limited = r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many\u001b[31m"}"#;
+        for (status, body, expected) in [
+            (
+                503,
+                "<html>",
+                "https://ca.test/order answered 503 Service Unavailable",
+            ),
+            (400, "<html>", "https://ca.test/order answered 400 Bad Request"),
+            (404, "", "https://ca.test/order answered 404 Not Found"),
+            (
+                429,
+                limited,
+                "the authority said: too many\\u{1b}[31m (rateLimited)",
+            ),
+        ] {
+            assert_eq!(respond(status, body, None).unwrap_err().to_string(), expected);
+        }
+        assert!(respond(200, "<html>", None).is_ok());
+        assert!(respond(400, r#"{"type": "urn:ietf:params:acme:error:badNonce"}"#, None).is_ok());
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        for (value, expected) in [
+            ("120", Some("2027-01-15T08:02:00Z")),
+            ("0", Some("2027-01-15T08:00:00Z")),
+            ("Fri, 15 Jan 2027 09:30:00 GMT", Some("2027-01-15T09:30:00Z")),
+            ("-5", None),
+            ("soon", None),
+            ("99999999999999999999", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+            let read = read_retry_after(&headers, now).map(|date| date.to_string());
+            assert_eq!(read.as_deref(), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+use std::error::Error as StdError;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fairlead_contract::{FileError, InvalidToken, WriteError};
+use http::StatusCode;
+use hyper_util::client::legacy;
+use instant_acme::{Error, Problem};
+use jiff::Timestamp;
+use thiserror::Error;
+
+use crate::backoff::AskedToWait;
+use crate::pair::InvalidPair;
+use crate::secret::SecretError;
+use crate::words::escaped;
+
+const URN: &str = "urn:ietf:params:acme:error:";
+
+/// Why an ACME server gave no certificate.
+#[derive(Debug, Error)]
+pub(crate) enum AcmeError {
+    #[error("the authority said: {}", words(.0))]
+    Problem(Problem),
+    #[error("{}", escaped(.0))]
+    Authorizations(String),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error("the authority's answer is not what RFC 8555 asks for")]
+    Protocol(#[source] Error),
+    #[error("the authority offers no HTTP-01 challenge for {}", escaped(.0))]
+    NoChallenge(String),
+    #[error("the authority's challenge is refused")]
+    Token(#[from] InvalidToken),
+    #[error("there was no certificate after {} minutes; the same order is taken up next time", .0.as_secs() / 60)]
+    OrderLimit(Duration),
+    #[error("the authority's order became invalid without a reason")]
+    InvalidOrder,
+    #[error("the authority delivered something else than a certificate for our key; it was rejected")]
+    Delivered(#[source] InvalidPair),
+    #[error("the authority delivered a certificate for other names ({}); it was rejected", escaped(&.0.join(", ")))]
+    DeliveredNames(Vec<String>),
+    #[error(
+        "the authority does not know our account any more: remove {} to register a new one; it said: {}",
+        path.display(),
+        words(problem)
+    )]
+    AccountGone { path: PathBuf, problem: Problem },
+    #[error("{} holds no usable account: {cause}; remove it to register a new one", path.display())]
+    AccountFile { path: PathBuf, cause: String },
+    #[error("the roots in {} cannot be used (ca-file under [acme]): {cause}", path.display())]
+    CaFile { path: PathBuf, cause: String },
+    #[error(
+        "the system's trusted roots cannot be used; install ca-certificates, or set ca-file under [acme]"
+    )]
+    SystemRoots(#[source] rustls::Error),
+    #[error("a key cannot be made or used")]
+    Key(#[from] rcgen::Error),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    Read(#[from] FileError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("cannot write what is kept of an account or order as TOML")]
+    Render(#[from] toml::ser::Error),
+}
+
+impl AcmeError {
+    /// Whether the order led to nothing for good. After anything else it can be taken up again.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Problem(_)
+                | Self::Authorizations(_)
+                | Self::NoChallenge(_)
+                | Self::Token(_)
+                | Self::InvalidOrder
+        )
+    }
+
+    /// Whether the fault lies on this machine and nobody was asked.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(
+            self,
+            Self::AccountFile { .. }
+                | Self::CaFile { .. }
+                | Self::SystemRoots(_)
+                | Self::Key(_)
+                | Self::Secret(_)
+                | Self::Read(_)
+                | Self::Write(_)
+                | Self::Render(_)
+        )
+    }
+
+    /// What the authority said about the time of the next attempt.
+    pub(crate) fn asked_to_wait(&self) -> Option<AskedToWait> {
+        match self {
+            Self::Request(RequestError::Refused(refusal)) => match refusal.retry_after {
+                Some(date) => Some(AskedToWait::Until(date)),
+                None => refusal.problem.as_ref().and_then(find_rate_limit),
+            },
+            Self::Problem(problem) => find_rate_limit(problem),
+            _ => None,
+        }
+    }
+
+    /// Says which file to remove if the authority has lost the account it was written for.
+    pub(crate) fn name_lost_account(self, account_file: &Path) -> Self {
+        match self.problem() {
+            Some(problem) if is_of_type(problem, "accountDoesNotExist") => Self::AccountGone {
+                path: account_file.to_owned(),
+                problem: problem.clone(),
+            },
+            _ => self,
+        }
+    }
+
+    /// The problem document behind the error, if the authority sent one.
+    pub(crate) fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Problem(problem) => Some(problem),
+            Self::Request(RequestError::Refused(refusal)) => refusal.problem.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for AcmeError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Api(problem) => Self::Problem(problem),
+            Error::Other(other) => match other.downcast::<RequestError>() {
+                Ok(error) => Self::Request(*error),
+                Err(other) => Self::Protocol(Error::Other(other)),
+            },
+            error => Self::Protocol(error),
+        }
+    }
+}
+
+/// Whether the problem is of the given type of RFC 8555 6.7.
+pub(crate) fn is_of_type(problem: &Problem, name: &str) -> bool {
+    problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(URN)) == Some(name)
+}
+
+/// A request that brought no usable response.
+#[derive(Debug, Error)]
+pub(crate) enum RequestError {
+    #[error("{url} did not answer within {} seconds", limit.as_secs())]
+    Limit { url: String, limit: Duration },
+    #[error("cannot reach {url}")]
+    Unreachable { url: String, source: legacy::Error },
+    #[error("the answer of {url} broke off")]
+    BrokenOff {
+        url: String,
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+}
+
+/// An error response.
+#[derive(Debug, Error)]
+pub(crate) struct Refusal {
+    pub(crate) url: String,
+    pub(crate) status: StatusCode,
+    pub(crate) problem: Option<Problem>,
+    pub(crate) retry_after: Option<Timestamp>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.problem {
+            Some(problem) => write!(f, "the authority said: {}", words(problem)),
+            None => write!(f, "{} answered {}", self.url, self.status),
+        }
+    }
+}
+
+/// The authority's own words, with those on single identifiers (RFC 8555 6.7.1).
+pub(crate) fn words(problem: &Problem) -> String {
+    let mut text = describe(problem.detail.as_deref(), problem.r#type.as_deref());
+    for subproblem in &problem.subproblems {
+        let name = match &subproblem.identifier {
+            Some(identifier) => identifier.authorized(false).to_string(),
+            None => "one name".to_owned(),
+        };
+        let described = describe(subproblem.detail.as_deref(), subproblem.r#type.as_deref());
+        text.push_str(&format!("; for {}: {described}", escaped(&name)));
+    }
+    text
+}
+
+fn describe(detail: Option<&str>, kind: Option<&str>) -> String {
+    let kind = kind.map(|kind| kind.strip_prefix(URN).unwrap_or(kind));
+    let text = match (detail, kind) {
+        (Some(detail), Some(kind)) => format!("{} ({kind})", detail.trim()),
+        (Some(only), None) | (None, Some(only)) => only.to_owned(),
+        (None, None) => "nothing".to_owned(),
+    };
+    escaped(&text)
+}
+
+fn find_rate_limit(problem: &Problem) -> Option<AskedToWait> {
+    is_of_type(problem, "rateLimited").then_some(AskedToWait::RateLimited)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(json: &str) -> Problem {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn subproblems_name_their_identifiers() {
+        let problem = problem(
+            r#"{"type": "urn:ietf:params:acme:error:malformed", "detail": "Some of the identifiers are bad.",
+                "subproblems": [
+                    {"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "No.\nNever.",
+                     "identifier": {"type": "dns", "value": "a.test"}},
+                    {"detail": "Hm"}]}"#,
+        );
+        assert_eq!(
+            words(&problem),
+            "Some of the identifiers are bad. (malformed); for a.test: No.\\u{a}Never. (rejectedIdentifier); \
+             for one name: Hm"
+        );
+    }
+
+    #[test]
+    fn a_rate_limit_is_told_from_other_problems_and_its_date_kept() {
+        let limited = || problem(r#"{"type": "urn:ietf:params:acme:error:rateLimited"}"#);
+        let date = Timestamp::from_second(1_800_000_000).unwrap();
+        let refused = |problem, retry_after| {
+            AcmeError::from(RequestError::Refused(Box::new(Refusal {
+                url: "https://ca.test/".to_owned(),
+                status: StatusCode::TOO_MANY_REQUESTS,
+                problem,
+                retry_after,
+            })))
+        };
+        for (error, expected) in [
+            (
+                refused(Some(limited()), Some(date)),
+                Some(AskedToWait::Until(date)),
+            ),
+            (refused(Some(limited()), None), Some(AskedToWait::RateLimited)),
+            (refused(None, Some(date)), Some(AskedToWait::Until(date))),
+            (refused(None, None), None),
+            (AcmeError::Problem(limited()), Some(AskedToWait::RateLimited)),
+            (AcmeError::InvalidOrder, None),
+        ] {
+            assert_eq!(error.asked_to_wait(), expected, "{error}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+use std::time::Duration;
+
+use fairlead_contract::HostPattern;
+use instant_acme::{
+    Account, AuthorizationStatus, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus,
+    RetryPolicy,
+};
+
+use crate::acme::AcmeError;
+use crate::acme::answers::Answers;
+use crate::acme::error::{is_of_type, words};
+use crate::acme::pending::Pending;
+
+/// The caller's limit ends the polling; this one only has to be longer.
+const POLLING: RetryPolicy = RetryPolicy::new()
+    .initial_delay(Duration::from_millis(100))
+    .backoff(1.5)
+    .timeout(Duration::from_secs(10 * 60));
+
+/// How often a step is tried whose nonces are refused (RFC 8555 6.5); the library tries each request
+/// three times by itself.
+const NONCE_ATTEMPTS: u32 = 10;
+
+/// Leads an order to its end, whatever state it is in, and returns the chain (RFC 8555 7.4).
+pub(crate) async fn obtain_chain(
+    account: &Account,
+    pending: &mut Pending,
+    answers: &mut Answers,
+) -> Result<String, AcmeError> {
+    let mut order = open(account, pending).await?;
+    if order.state().status == OrderStatus::Pending {
+        authorize(&mut order, answers).await?;
+    }
+    if order.state().status == OrderStatus::Ready {
+        let request = pending.signing_request()?;
+        persist(async || Ok(order.finalize_csr(&request).await?)).await?;
+    }
+    download(&mut order).await
+}
+
+/// Takes up the order that was under way, or makes a new one if there was none or it led to nothing.
+async fn open(account: &Account, pending: &mut Pending) -> Result<Order, AcmeError> {
+    if let Some(url) = pending.order().map(str::to_owned) {
+        match persist(async || Ok(account.order(url.clone()).await?)).await {
+            Ok(mut order) => {
+                if order.state().status != OrderStatus::Invalid {
+                    return Ok(order);
+                }
+            }
+            Err(error) if error.problem().is_some() => {
+                tracing::debug!("the order {url} cannot be taken up: {error}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let identifiers: Vec<_> = pending.names().iter().map(identify).collect();
+    let order = persist(async || Ok(account.new_order(&NewOrder::new(&identifiers)).await?)).await?;
+    pending.set_order(Some(order.url().to_owned()))?;
+    Ok(order)
+}
+
+fn identify(name: &HostPattern) -> Identifier {
+    Identifier::Dns(name.to_string())
+}
+
+async fn authorize(order: &mut Order, answers: &mut Answers) -> Result<(), AcmeError> {
+    persist(async || answer_challenges(order, answers).await).await?;
+    let polled = persist(async || Ok(order.poll_ready(&POLLING).await?)).await;
+    match polled {
+        Ok(OrderStatus::Invalid) => Err(explain(order).await.unwrap_or(AcmeError::InvalidOrder)),
+        Ok(_) => Ok(()),
+        // The order's own problem is often only that some authorization failed.
+        Err(error @ AcmeError::Problem(_)) => Err(explain(order).await.unwrap_or(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Answers the challenges of every authorization that is not valid already (RFC 8555 7.1.3).
+async fn answer_challenges(order: &mut Order, answers: &mut Answers) -> Result<(), AcmeError> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status != AuthorizationStatus::Pending {
+            continue;
+        }
+        let name = authorization.identifier().to_string();
+        let mut challenge = authorization
+            .challenge(ChallengeType::Http01)
+            .ok_or(AcmeError::NoChallenge(name))?;
+        answers.publish(&challenge)?;
+        if challenge.status == ChallengeStatus::Pending && !answers.is_ready(&challenge) {
+            challenge.set_ready().await?;
+            answers.remember_ready(&challenge);
+        }
+    }
+    Ok(())
+}
+
+/// What the authority found wrong with the single names; `None` if it does not say.
+async fn explain(order: &mut Order) -> Option<AcmeError> {
+    let mut causes = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        // What cannot be fetched now explains nothing; the caller has the order's own problem.
+        if authorization.refresh().await.is_err() {
+            continue;
+        }
+        let name = authorization.identifier().to_string();
+        let problems = authorization
+            .challenges
+            .iter()
+            .filter_map(|challenge| challenge.error.as_ref());
+        causes.extend(problems.map(|problem| format!("for {name} the authority said: {}", words(problem))));
+    }
+    (!causes.is_empty()).then(|| AcmeError::Authorizations(causes.join("; ")))
+}
+
+async fn download(order: &mut Order) -> Result<String, AcmeError> {
+    match order.state().status {
+        OrderStatus::Invalid => Err(AcmeError::InvalidOrder),
+        OrderStatus::Valid => {
+            let chain = persist(async || Ok(order.certificate().await?)).await?;
+            chain.ok_or(AcmeError::InvalidOrder)
+        }
+        _ => persist(async || Ok(order.poll_certificate(&POLLING).await?)).await,
+    }
+}
+
+/// Tries a step again as long as only its nonces are refused: the authority did nothing then.
+pub(crate) async fn persist<T>(mut step: impl AsyncFnMut() -> Result<T, AcmeError>) -> Result<T, AcmeError> {
+    let mut attempts = 1;
+    loop {
+        match step().await {
+            Err(error) if attempts < NONCE_ATTEMPTS && is_bad_nonce(&error) => attempts += 1,
+            ended => return ended,
+        }
+    }
+}
+
+fn is_bad_nonce(error: &AcmeError) -> bool {
+    error
+        .problem()
+        .is_some_and(|problem| is_of_type(problem, "badNonce"))
+}

@@ -1,0 +1,118 @@
+use std::path::PathBuf;
+
+use fairlead_contract::{HostPattern, remove_if_present};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use serde::{Deserialize, Serialize};
+
+use crate::acme::AcmeError;
+use crate::secret::{read_secret, write_secret};
+
+const HEADING: &str = "\
+# Written by fairlead-certs: an order that has not ended, and the key its certificate will belong to.
+";
+
+/// An order under way, as it is kept on disk so that it survives a crash.
+pub(crate) struct Pending {
+    path: PathBuf,
+    record: Record,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Record {
+    directory: String,
+    names: Vec<HostPattern>,
+    /// `None` before the authority has made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    order: Option<String>,
+    key: String,
+}
+
+impl Pending {
+    /// Opens what was kept for these names at this directory, or makes a new key and keeps that.
+    ///
+    /// It is on disk when this returns, so no order is spent on a disk that could not hold its key.
+    pub(crate) fn open(path: PathBuf, directory: &str, names: &[HostPattern]) -> Result<Self, AcmeError> {
+        let kept = read_secret(&path)?.and_then(|text| toml::from_str::<Record>(&text).ok());
+        let is_ours = |record: &Record| record.directory == directory && record.names == names;
+        if let Some(record) = kept.filter(is_ours) {
+            return Ok(Self { path, record });
+        }
+        let record = Record {
+            directory: directory.to_owned(),
+            names: names.to_vec(),
+            order: None,
+            key: KeyPair::generate()?.serialize_pem(),
+        };
+        let pending = Self { path, record };
+        pending.write()?;
+        Ok(pending)
+    }
+
+    pub(crate) fn names(&self) -> &[HostPattern] {
+        &self.record.names
+    }
+
+    /// PEM.
+    pub(crate) fn key(&self) -> &str {
+        &self.record.key
+    }
+
+    /// The URL of the order, if one was made.
+    pub(crate) fn order(&self) -> Option<&str> {
+        self.record.order.as_deref()
+    }
+
+    pub(crate) fn set_order(&mut self, url: Option<String>) -> Result<(), AcmeError> {
+        self.record.order = url;
+        self.write()
+    }
+
+    /// The certificate signing request (RFC 8555 7.4), DER: exactly the order's names, no subject.
+    pub(crate) fn signing_request(&self) -> Result<Vec<u8>, AcmeError> {
+        let names: Vec<String> = self.names().iter().map(HostPattern::to_string).collect();
+        let mut parameters = CertificateParams::new(names)?;
+        parameters.distinguished_name = DistinguishedName::new();
+        let request = parameters.serialize_request(&KeyPair::from_pem(self.key())?)?;
+        Ok(request.der().to_vec())
+    }
+
+    pub(crate) fn remove(&self) -> Result<(), AcmeError> {
+        Ok(remove_if_present(&self.path)?)
+    }
+
+    fn write(&self) -> Result<(), AcmeError> {
+        let text = format!("{HEADING}\n{}", toml::to_string(&self.record)?);
+        Ok(write_secret(&self.path, &text)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_taken_up_for_the_same_names_and_directory_only() {
+        let root = tempfile::tempdir().unwrap();
+        let names = |names: &[&str]| -> Vec<_> {
+            names
+                .iter()
+                .map(|name| HostPattern::parse(name).unwrap())
+                .collect()
+        };
+        let open = |directory: &str, wanted: &[&str]| {
+            Pending::open(root.path().join("a.test.toml"), directory, &names(wanted)).unwrap()
+        };
+        let mut first = open("https://ca.test", &["a.test"]);
+        first
+            .set_order(Some("https://ca.test/order/1".to_owned()))
+            .unwrap();
+        let again = open("https://ca.test", &["a.test"]);
+        assert_eq!(again.record, first.record);
+        let other_names = open("https://ca.test", &["a.test", "b.test"]);
+        assert_eq!(other_names.order(), None);
+        assert_ne!(other_names.key(), first.key());
+        let other_directory = open("https://other.test", &["a.test", "b.test"]);
+        assert_ne!(other_directory.key(), other_names.key());
+    }
+}

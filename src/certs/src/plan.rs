@@ -1,0 +1,393 @@
+use std::collections::BTreeSet;
+
+use fairlead_contract::{Failure, HostPattern, Ledger};
+use jiff::Timestamp;
+
+use crate::pair::Leaf;
+use crate::wanted::{Issuer, Wanted};
+
+/// What is known of one certificate before the pass.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) stored: Stored,
+    pub(crate) ledger: Option<Ledger>,
+}
+
+/// What the store holds under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    Absent,
+    /// Files that are no pair, and why.
+    Broken(String),
+    /// Files that could not be read, and why. Not the same as absent.
+    Unreadable(String),
+    Whole(Leaf),
+}
+
+/// What to do about one certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It serves until it is due.
+    Keep { due: Timestamp },
+    /// Ask `issuer` now.
+    Obtain { issuer: Issuer, reason: Reason },
+    /// The last attempts failed; ask again from then on.
+    Wait { until: Timestamp, reason: Reason },
+    /// Nothing can be done before somebody changes something; the text says what.
+    Hindered(String),
+}
+
+/// Why a certificate is wanted, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reason {
+    /// There is none.
+    Missing,
+    /// The store's files are no pair.
+    Broken,
+    /// Its names are not the route's.
+    Names,
+    /// Somebody else is to sign now.
+    Issuer,
+    /// Two thirds of its lifetime are over.
+    Due,
+}
+
+impl Reason {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "there is none",
+            Self::Broken => "the stored files are no pair",
+            Self::Names => "its names changed",
+            Self::Issuer => "its issuer changed",
+            Self::Due => "it is due for renewal",
+        }
+    }
+}
+
+/// Decides what to do about one certificate at the instant `now`.
+///
+/// Reads no clock, socket or file. `authority_key` is the key identifier of the internal authority,
+/// whose certificates are worth nothing once its key is another.
+pub(crate) fn decide(
+    wanted: &Wanted,
+    known: &Known,
+    authority_key: Option<&[u8]>,
+    now: Timestamp,
+) -> Decision {
+    let reason = match &known.stored {
+        Stored::Unreadable(cause) => return Decision::Hindered(cause.clone()),
+        Stored::Absent => Reason::Missing,
+        Stored::Broken(_) => Reason::Broken,
+        Stored::Whole(leaf) => match find_reason(wanted, leaf, known.ledger.as_ref(), authority_key, now) {
+            Some(reason) => reason,
+            None => return Decision::Keep { due: leaf.due() },
+        },
+    };
+    let issuer = match &wanted.issuer {
+        Ok(issuer) => issuer,
+        Err(hindrance) => return Decision::Hindered(hindrance.clone()),
+    };
+    match find_waiting(wanted, issuer, known.ledger.as_ref(), now) {
+        Some(until) => Decision::Wait { until, reason },
+        None => Decision::Obtain {
+            issuer: issuer.clone(),
+            reason,
+        },
+    }
+}
+
+/// The failures that count for the next attempt: those with the same names at the same issuer.
+pub(crate) fn counting_failure<'a>(
+    wanted: &Wanted,
+    issuer: &Issuer,
+    ledger: Option<&'a Ledger>,
+) -> Option<&'a Failure> {
+    let ledger = ledger?;
+    let failure = ledger.failure.as_ref()?;
+    let same_issuer = failure.issuer.as_ref() == Some(&issuer.to_string());
+    (same_issuer && as_set(&ledger.names) == as_set(&wanted.names)).then_some(failure)
+}
+
+fn find_reason(
+    wanted: &Wanted,
+    leaf: &Leaf,
+    ledger: Option<&Ledger>,
+    authority_key: Option<&[u8]>,
+    now: Timestamp,
+) -> Option<Reason> {
+    if !leaf.names_exactly(&wanted.names) {
+        return Some(Reason::Names);
+    }
+    if is_of_another_issuer(wanted, leaf, ledger, authority_key) {
+        return Some(Reason::Issuer);
+    }
+    (leaf.due() <= now).then_some(Reason::Due)
+}
+
+/// A certificate that no ledger speaks of was put there by hand and stays until it is due.
+fn is_of_another_issuer(
+    wanted: &Wanted,
+    leaf: &Leaf,
+    ledger: Option<&Ledger>,
+    authority_key: Option<&[u8]>,
+) -> bool {
+    let recorded = ledger
+        .and_then(|ledger| ledger.issued.as_ref())
+        .filter(|issued| issued.not_after == leaf.not_after);
+    match (&wanted.issuer, recorded) {
+        (Ok(Issuer::Internal), Some(issued)) if issued.issuer == "internal" => {
+            leaf.authority_key.as_deref() != authority_key
+        }
+        (Ok(issuer), Some(issued)) => issued.issuer != issuer.to_string(),
+        (Ok(_), None) | (Err(_), _) => false,
+    }
+}
+
+/// A failure in the future is one of a clock that was set back since: it says nothing about now.
+fn find_waiting(
+    wanted: &Wanted,
+    issuer: &Issuer,
+    ledger: Option<&Ledger>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let failure = counting_failure(wanted, issuer, ledger)?;
+    (failure.last <= now && now < failure.next_try).then_some(failure.next_try)
+}
+
+fn as_set(names: &[HostPattern]) -> BTreeSet<&HostPattern> {
+    names.iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fairlead_contract::{Issued, Provider};
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    const DIRECTORY: &str = "https://ca.test/directory";
+
+    fn at(day: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap() + SignedDuration::from_hours(24 * day)
+    }
+
+    fn patterns(names: &[&str]) -> Vec<HostPattern> {
+        names
+            .iter()
+            .map(|name| HostPattern::parse(name).unwrap())
+            .collect()
+    }
+
+    fn acme() -> Issuer {
+        Issuer::Acme(DIRECTORY.to_owned())
+    }
+
+    fn wanted(names: &[&str], issuer: Issuer) -> Wanted {
+        Wanted {
+            name: HostPattern::parse(names[0]).unwrap(),
+            names: patterns(names),
+            provider: Provider::Acme,
+            issuer: Ok(issuer),
+        }
+    }
+
+    /// Valid from day 0 to day 90, so due on day 60.
+    fn leaf(names: &[&str]) -> Leaf {
+        Leaf {
+            names: names.iter().map(ToString::to_string).collect(),
+            not_before: at(0),
+            not_after: at(90),
+            authority_key: Some(vec![1]),
+        }
+    }
+
+    fn issued(issuer: &str) -> Issued {
+        Issued {
+            issuer: issuer.to_owned(),
+            at: at(0),
+            not_after: at(90),
+            due: at(60),
+        }
+    }
+
+    /// Failed on day 1, waits until day 2.
+    fn failure(issuer: Option<&str>) -> Failure {
+        Failure {
+            issuer: issuer.map(str::to_owned),
+            attempts: 3,
+            since: at(0),
+            last: at(1),
+            error: "no".to_owned(),
+            next_try: at(2),
+        }
+    }
+
+    fn ledger(names: &[&str], issued: Option<Issued>, failure: Option<Failure>) -> Option<Ledger> {
+        Some(Ledger {
+            names: patterns(names),
+            provider: Provider::Acme,
+            issued,
+            failure,
+        })
+    }
+
+    fn decide_on(wanted: &Wanted, stored: Stored, ledger: Option<Ledger>, day: i64) -> Decision {
+        decide(wanted, &Known { stored, ledger }, Some(&[1]), at(day))
+    }
+
+    fn obtain(reason: Reason) -> Decision {
+        Decision::Obtain {
+            issuer: acme(),
+            reason,
+        }
+    }
+
+    #[test]
+    fn what_is_missing_broken_or_due_is_obtained_and_the_rest_is_kept() {
+        let names = ["a.test", "b.test"];
+        let swapped = ["b.test", "a.test"];
+        let ours = || ledger(&names, Some(issued(DIRECTORY)), None);
+        let whole = || Stored::Whole(leaf(&names));
+        for (stored, ledger, day, expected) in [
+            (Stored::Absent, None, 0, obtain(Reason::Missing)),
+            (Stored::Broken("x".into()), ours(), 1, obtain(Reason::Broken)),
+            (whole(), ours(), 1, Decision::Keep { due: at(60) }),
+            (whole(), ours(), 59, Decision::Keep { due: at(60) }),
+            (whole(), ours(), 60, obtain(Reason::Due)),
+            (whole(), ours(), 1000, obtain(Reason::Due)),
+            (whole(), ours(), -5, Decision::Keep { due: at(60) }),
+            (
+                Stored::Whole(leaf(&swapped)),
+                ours(),
+                1,
+                Decision::Keep { due: at(60) },
+            ),
+            (Stored::Whole(leaf(&["a.test"])), ours(), 1, obtain(Reason::Names)),
+            (
+                Stored::Whole(leaf(&["a.test", "b.test", "c.test"])),
+                ours(),
+                1,
+                obtain(Reason::Names),
+            ),
+            (
+                whole(),
+                ledger(&names, Some(issued("https://other.test")), None),
+                1,
+                obtain(Reason::Issuer),
+            ),
+            (
+                whole(),
+                ledger(&names, Some(issued("internal")), None),
+                1,
+                obtain(Reason::Issuer),
+            ),
+            (whole(), None, 1, Decision::Keep { due: at(60) }),
+            (whole(), None, 60, obtain(Reason::Due)),
+        ] {
+            let shown = format!("{stored:?} {ledger:?} {day}");
+            assert_eq!(
+                decide_on(&wanted(&names, acme()), stored, ledger, day),
+                expected,
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failure_holds_back_its_own_names_and_issuer_until_the_next_try() {
+        let missing = |until| Decision::Wait {
+            until,
+            reason: Reason::Missing,
+        };
+        for (names, issuer, day, expected) in [
+            (&["a.test"][..], Some(DIRECTORY), 1, missing(at(2))),
+            (&["a.test"], Some(DIRECTORY), 2, obtain(Reason::Missing)),
+            // The clock was set back behind the failure.
+            (&["a.test"], Some(DIRECTORY), 0, obtain(Reason::Missing)),
+            (
+                &["a.test"],
+                Some("https://other.test"),
+                1,
+                obtain(Reason::Missing),
+            ),
+            (&["a.test", "b.test"], Some(DIRECTORY), 1, obtain(Reason::Missing)),
+            (&["a.test"], None, 1, obtain(Reason::Missing)),
+        ] {
+            let ledger = ledger(names, None, Some(failure(issuer)));
+            let shown = format!("{ledger:?} {day}");
+            assert_eq!(
+                decide_on(&wanted(&["a.test"], acme()), Stored::Absent, ledger, day),
+                expected,
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failed_renewal_waits_although_it_is_due() {
+        let ledger = ledger(
+            &["a.test"],
+            Some(issued(DIRECTORY)),
+            Some(Failure {
+                last: at(61),
+                next_try: at(62),
+                ..failure(Some(DIRECTORY))
+            }),
+        );
+        let decision = decide_on(
+            &wanted(&["a.test"], acme()),
+            Stored::Whole(leaf(&["a.test"])),
+            ledger,
+            61,
+        );
+        assert_eq!(
+            decision,
+            Decision::Wait {
+                until: at(62),
+                reason: Reason::Due
+            }
+        );
+    }
+
+    #[test]
+    fn unreadable_is_not_missing() {
+        let stored = Stored::Unreadable("permission denied".to_owned());
+        let decision = decide_on(&wanted(&["a.test"], acme()), stored, None, 0);
+        assert_eq!(decision, Decision::Hindered("permission denied".to_owned()));
+    }
+
+    #[test]
+    fn a_hindrance_matters_only_once_a_certificate_is_wanted() {
+        let wanted = Wanted {
+            issuer: Err("write this".to_owned()),
+            ..wanted(&["a.test"], acme())
+        };
+        let ours = || ledger(&["a.test"], Some(issued(DIRECTORY)), None);
+        let hindered = Decision::Hindered("write this".to_owned());
+        assert_eq!(decide_on(&wanted, Stored::Absent, None, 0), hindered);
+        let whole = || Stored::Whole(leaf(&["a.test"]));
+        assert_eq!(
+            decide_on(&wanted, whole(), ours(), 1),
+            Decision::Keep { due: at(60) }
+        );
+        assert_eq!(decide_on(&wanted, whole(), ours(), 60), hindered);
+    }
+
+    #[test]
+    fn another_key_of_the_internal_authority_is_another_issuer() {
+        let wanted = wanted(&["a.test"], Issuer::Internal);
+        let known = Known {
+            stored: Stored::Whole(leaf(&["a.test"])),
+            ledger: ledger(&["a.test"], Some(issued("internal")), None),
+        };
+        let renewal = Decision::Obtain {
+            issuer: Issuer::Internal,
+            reason: Reason::Issuer,
+        };
+        assert_eq!(
+            decide(&wanted, &known, Some(&[1]), at(1)),
+            Decision::Keep { due: at(60) }
+        );
+        assert_eq!(decide(&wanted, &known, Some(&[2]), at(1)), renewal);
+    }
+}

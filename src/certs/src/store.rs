@@ -1,0 +1,257 @@
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use fairlead_contract::{
+    CertificateDir, FileError, HostPattern, Ledger, Paths, WriteError, read_file, remove_if_present,
+    write_atomically,
+};
+use thiserror::Error;
+
+use crate::pair::Pair;
+use crate::plan::{Known, Stored};
+use crate::words::chain;
+
+const CHAIN_MODE: u32 = 0o644;
+/// Readable for the proxy through group fairlead, which the directory hands down.
+const KEY_MODE: u32 = 0o640;
+const LEDGER_MODE: u32 = 0o644;
+
+/// What the store knows of a certificate. A ledger that cannot be understood is as none, and said so.
+pub(crate) fn read_known(paths: &Paths, name: &HostPattern) -> Known {
+    let directory = paths.certificate(name);
+    match read_ledger(&directory) {
+        Ok(ledger) => Known {
+            stored: read_stored(&directory),
+            ledger,
+        },
+        Err(error) => Known {
+            stored: Stored::Unreadable(chain(&error)),
+            ledger: None,
+        },
+    }
+}
+
+/// Puts a pair in the place of the present one.
+///
+/// Both files are complete on disk before the first is renamed, so an error leaves the present pair
+/// as it was. Between the two renames a reader can see a key and a chain that do not match; readers
+/// keep what they have then.
+pub(crate) fn write_pair(directory: &CertificateDir, pair: &Pair) -> Result<(), StoreError> {
+    make_directory(directory.path())?;
+    let files = [
+        (directory.key_file(), pair.key.as_bytes(), KEY_MODE),
+        (directory.chain_file(), pair.chain.as_bytes(), CHAIN_MODE),
+    ];
+    for (path, bytes, mode) in &files {
+        if let Err(error) = write_atomically(&next(path), bytes, *mode) {
+            discard(&files.map(|(path, ..)| next(&path)));
+            return Err(error.into());
+        }
+    }
+    for (path, ..) in &files {
+        rename(&next(path), path)?;
+    }
+    sync(directory.path())
+}
+
+/// Keeps files that are no pair for people to look at, under other names.
+pub(crate) fn set_aside(directory: &CertificateDir) -> Result<(), StoreError> {
+    for path in [directory.key_file(), directory.chain_file()] {
+        match rename(&path, &suffixed(&path, ".broken")) {
+            Err(StoreError::Rename { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn write_ledger(directory: &CertificateDir, ledger: &Ledger) -> Result<(), StoreError> {
+    make_directory(directory.path())?;
+    write_atomically(&directory.ledger_file(), ledger.render()?.as_bytes(), LEDGER_MODE)?;
+    Ok(())
+}
+
+fn read_stored(directory: &CertificateDir) -> Stored {
+    let is_absent = |read: &Result<_, FileError>| read.as_ref().is_err_and(FileError::is_not_found);
+    let (chain_file, key_file) = (
+        read_file(&directory.chain_file()),
+        read_file(&directory.key_file()),
+    );
+    match (&chain_file, &key_file) {
+        (Ok(chain_bytes), Ok(key_bytes)) => match Pair::parse(chain_bytes, key_bytes) {
+            Ok(pair) => Stored::Whole(pair.leaf),
+            Err(error) => Stored::Broken(chain(&error)),
+        },
+        (chain_read, key_read) if is_absent(chain_read) && is_absent(key_read) => Stored::Absent,
+        (chain_read, Ok(_)) if is_absent(chain_read) => Stored::Broken("the chain is missing".to_owned()),
+        (Ok(_), key_read) if is_absent(key_read) => Stored::Broken("the key is missing".to_owned()),
+        (Err(error), _) if !error.is_not_found() => Stored::Unreadable(chain(error)),
+        (_, Err(error)) | (Err(error), _) => Stored::Unreadable(chain(error)),
+    }
+}
+
+fn read_ledger(directory: &CertificateDir) -> Result<Option<Ledger>, FileError> {
+    let path = directory.ledger_file();
+    let bytes = match read_file(&path) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        read => read?,
+    };
+    let parsed = Ledger::parse(&path, &bytes);
+    Ok(parsed
+        .inspect_err(|problem| tracing::warn!("going on without the history of a certificate: {problem}"))
+        .ok())
+}
+
+/// The group comes from the setgid bit of the directory above, and so does the bit itself.
+fn make_directory(path: &Path) -> Result<(), StoreError> {
+    match DirBuilder::new().mode(0o750).create(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::Directory {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn next(path: &Path) -> PathBuf {
+    suffixed(path, ".next")
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn discard(paths: &[PathBuf]) {
+    for path in paths {
+        if let Err(error) = remove_if_present(path) {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(|source| StoreError::Rename {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        source,
+    })
+}
+
+fn sync(directory: &Path) -> Result<(), StoreError> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| StoreError::Sync {
+            path: directory.to_owned(),
+            source,
+        })
+}
+
+#[derive(Debug, Error)]
+pub(crate) enum StoreError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("cannot make the directory {}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("cannot rename {} to {}", from.display(), to.display())]
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+        source: io::Error,
+    },
+    #[error("cannot write {} through to the disk", path.display())]
+    Sync { path: PathBuf, source: io::Error },
+    #[error("cannot write the ledger as TOML")]
+    Render(#[from] toml::ser::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn make_pair() -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let parameters = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        let chain = parameters.self_signed(&key).unwrap().pem();
+        Pair::parse(chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+    }
+
+    fn names(directory: &CertificateDir) -> Vec<String> {
+        let entries = fs::read_dir(directory.path()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_pair_reads_back_whole_with_the_modes_its_readers_need() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = CertificateDir::new(root.path().join("a.test"));
+        assert_eq!(read_stored(&directory), Stored::Absent);
+        let pair = make_pair();
+        write_pair(&directory, &pair).unwrap();
+        assert_eq!(read_stored(&directory), Stored::Whole(pair.leaf));
+        assert_eq!(names(&directory), ["fullchain.pem", "key.pem"]);
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(directory.key_file()), 0o640);
+        assert_eq!(mode(directory.chain_file()), 0o644);
+    }
+
+    #[test]
+    fn a_chain_that_cannot_be_written_leaves_the_present_pair() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = CertificateDir::new(root.path().join("a.test"));
+        let present = make_pair();
+        write_pair(&directory, &present).unwrap();
+        // A directory in its place cannot be replaced by a file.
+        fs::create_dir(next(&directory.chain_file())).unwrap();
+        write_pair(&directory, &make_pair()).unwrap_err();
+        assert_eq!(fs::read(directory.key_file()).unwrap(), present.key.as_bytes());
+        assert_eq!(
+            names(&directory),
+            ["fullchain.pem", "fullchain.pem.next", "key.pem"]
+        );
+    }
+
+    #[test]
+    fn half_a_pair_and_a_mismatched_one_are_broken_and_can_be_set_aside() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = CertificateDir::new(root.path().join("a.test"));
+        write_pair(&directory, &make_pair()).unwrap();
+        let other = make_pair();
+        write_atomically(&directory.key_file(), other.key.as_bytes(), KEY_MODE).unwrap();
+        assert_eq!(
+            read_stored(&directory),
+            Stored::Broken("the key is not the certificate's".to_owned())
+        );
+        set_aside(&directory).unwrap();
+        assert_eq!(names(&directory), ["fullchain.pem.broken", "key.pem.broken"]);
+        assert_eq!(read_stored(&directory), Stored::Absent);
+        write_atomically(&directory.key_file(), other.key.as_bytes(), KEY_MODE).unwrap();
+        assert_eq!(
+            read_stored(&directory),
+            Stored::Broken("the chain is missing".to_owned())
+        );
+        set_aside(&directory).unwrap();
+        assert_eq!(names(&directory), ["fullchain.pem.broken", "key.pem.broken"]);
+    }
+
+    #[test]
+    fn what_is_not_a_file_is_unreadable() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = CertificateDir::new(root.path().join("a.test"));
+        write_pair(&directory, &make_pair()).unwrap();
+        fs::remove_file(directory.key_file()).unwrap();
+        fs::create_dir(directory.key_file()).unwrap();
+        assert!(matches!(read_stored(&directory), Stored::Unreadable(_)));
+    }
+}

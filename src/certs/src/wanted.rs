@@ -1,0 +1,167 @@
+use std::fmt;
+use std::path::Path;
+
+use fairlead_contract::{Acme, Config, Configuration, HostPattern, Provider, Route};
+
+/// A certificate that a route needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The route's primary; the certificate's directory is named after it.
+    pub(crate) name: HostPattern,
+    /// Every host of the route, the primary first.
+    pub(crate) names: Vec<HostPattern>,
+    pub(crate) provider: Provider,
+    /// Whom to ask, or why nobody can be asked.
+    pub(crate) issuer: Result<Issuer, String>,
+}
+
+/// Who signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Issuer {
+    /// The ACME server with this directory.
+    Acme(String),
+    Internal,
+}
+
+impl fmt::Display for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Acme(directory) => f.write_str(directory),
+            Self::Internal => f.write_str("internal"),
+        }
+    }
+}
+
+/// The certificates of all routes, one per route, in the order of the routes.
+///
+/// `config_file` is where the messages send the operator.
+pub(crate) fn find_wanted(configuration: &Configuration, config_file: &Path) -> Vec<Wanted> {
+    let config = &configuration.config;
+    let routes = configuration.routes.iter();
+    routes
+        .filter_map(|located| find_one(&located.route, config, config_file))
+        .collect()
+}
+
+fn find_one(route: &Route, config: &Config, config_file: &Path) -> Option<Wanted> {
+    let provider = route.provider.unwrap_or(config.certificates.provider);
+    let issuer = match provider {
+        Provider::Off => return None,
+        Provider::Internal => Ok(Issuer::Internal),
+        Provider::Acme => find_acme(route, config.acme.as_ref(), config_file),
+    };
+    Some(Wanted {
+        name: route.primary()?.clone(),
+        names: route.hosts.clone(),
+        provider,
+        issuer,
+    })
+}
+
+fn find_acme(route: &Route, acme: Option<&Acme>, config_file: &Path) -> Result<Issuer, String> {
+    if let Some(wildcard) = route
+        .hosts
+        .iter()
+        .find(|host| matches!(host, HostPattern::Wildcard(_)))
+    {
+        return Err(format!(
+            "{wildcard} is a wildcard, and wildcards need DNS-01, which is not available yet: \
+             use provider = \"internal\", or provider = \"off\" and put a pair into the store"
+        ));
+    }
+    match acme {
+        Some(acme) if !acme.directory.starts_with("https://") => Err(format!(
+            "the directory {:?} under [acme] in {} must start with https://",
+            acme.directory,
+            config_file.display()
+        )),
+        Some(acme) if acme.accept_terms => Ok(Issuer::Acme(acme.directory.clone())),
+        _ => Err(format!(
+            "ACME needs your consent to the authority's terms of service: write \"accept-terms = true\" \
+             under [acme] in {}, or use provider = \"internal\"",
+            config_file.display()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use fairlead_contract::Files;
+
+    use super::*;
+
+    fn find(text: &str) -> Vec<Wanted> {
+        let path = PathBuf::from("/etc/fairlead/fairlead.toml");
+        let files = Files {
+            config: Some((path.clone(), Ok(text.as_bytes().to_vec()))),
+            ..Files::default()
+        };
+        let configuration = Configuration::parse(&files);
+        assert_eq!(configuration.problems, []);
+        find_wanted(&configuration, &path)
+    }
+
+    fn route(hosts: &str, rest: &str) -> String {
+        format!("[[route]]\nhosts = [{hosts}]\nupstreams = [\"http://127.0.0.1:80\"]\n{rest}\n")
+    }
+
+    fn issuers(text: &str) -> Vec<Result<String, String>> {
+        find(text)
+            .into_iter()
+            .map(|wanted| wanted.issuer.map(|issuer| issuer.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn a_route_has_one_certificate_named_after_its_primary() {
+        let text = route("\"b.test\", \"a.test\"", "provider = \"internal\"");
+        let wanted = find(&text);
+        assert_eq!(wanted.len(), 1);
+        assert_eq!(wanted[0].name.to_string(), "b.test");
+        assert_eq!(wanted[0].names.len(), 2);
+        assert_eq!(wanted[0].issuer, Ok(Issuer::Internal));
+    }
+
+    #[test]
+    fn a_route_decides_its_provider_before_the_settings_do() {
+        let routes = format!(
+            "{}{}{}",
+            route("\"a.test\"", ""),
+            route("\"b.test\"", "provider = \"acme\""),
+            route("\"c.test\"", "provider = \"off\"")
+        );
+        let settings = "[certificates]\nprovider = \"internal\"\n\
+                        [acme]\ndirectory = \"https://ca.test/dir\"\naccept-terms = true\n";
+        let expected = [Ok("internal".to_owned()), Ok("https://ca.test/dir".to_owned())];
+        assert_eq!(issuers(&format!("{settings}{routes}")), expected);
+    }
+
+    #[test]
+    fn what_acme_cannot_do_is_said_without_asking_it() {
+        let accepted = "[acme]\naccept-terms = true\n";
+        for (settings, hosts, expected) in [
+            (
+                "",
+                "\"a.test\"",
+                "write \"accept-terms = true\" under [acme] in /etc/fairlead/fairlead.toml",
+            ),
+            ("[acme]\n", "\"a.test\"", "write \"accept-terms = true\""),
+            (
+                "[acme]\naccept-terms = true\ndirectory = \"http://ca.test\"\n",
+                "\"a.test\"",
+                "must start with https://",
+            ),
+            (
+                accepted,
+                "\"a.test\", \"*.a.test\"",
+                "wildcards need DNS-01, which is not available yet",
+            ),
+        ] {
+            let issuers = issuers(&format!("{settings}{}", route(hosts, "")));
+            let message = issuers[0].as_ref().unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}
