@@ -7,6 +7,7 @@
 pub mod body;
 mod certificates;
 mod client;
+mod docker;
 mod environment;
 mod programs;
 mod proxy;
@@ -17,6 +18,7 @@ mod wire;
 pub use body::Body;
 pub use certificates::{Authority, Pair};
 pub use client::{Client, get, origin_form};
+pub use docker::Docker;
 pub use environment::Environment;
 pub use programs::{DEADLINE, Finished, Program, Running, Signal};
 pub use proxy::{Proxy, Sockets, activate};

@@ -149,6 +149,13 @@ impl Running {
         self.wait_until(&what, |heard| find_line(&heard.stdout, part))
     }
 
+    /// Waits until the standard output has at least `count` lines, and returns how many it has.
+    pub fn wait_for_output_lines(&self, count: usize) -> usize {
+        self.wait_until(&format!("{count} lines on standard output"), |heard| {
+            Some(heard.stdout.lines().count()).filter(|lines| *lines >= count)
+        })
+    }
+
     /// What was logged up to now.
     pub fn log(&self) -> String {
         self.said.lock().stderr.clone()

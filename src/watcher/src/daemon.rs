@@ -69,10 +69,12 @@ impl Daemon {
                 ("event", &EVENTS),
             ]))
             .build();
-        self.client
-            .events(Some(options))
-            .map_ok(drop)
-            .map_err(|error| DaemonError::of(&self.socket, error))
+        self.client.events(Some(options)).map_ok(drop).map_err(|error| {
+            match DaemonError::of(&self.socket, error) {
+                DaemonError::Refused { socket, source } => DaemonError::BrokenOff { socket, source },
+                error => error,
+            }
+        })
     }
 
     /// The client's own limit ends with the head of the answer.
@@ -91,7 +93,7 @@ fn filters<'a>(filters: &[(&'a str, &[&'a str])]) -> HashMap<&'a str, Vec<&'a st
         .collect()
 }
 
-/// Docker did not say which containers run. Not the same as saying that none does.
+/// Docker did not say what it was asked. Not the same as saying that there is nothing.
 #[derive(Debug, Error)]
 pub(crate) enum DaemonError {
     #[error(
@@ -107,6 +109,11 @@ pub(crate) enum DaemonError {
     Silent(PathBuf),
     #[error("Docker at {} gave no answer that can be used", socket.display())]
     Refused {
+        socket: PathBuf,
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    #[error("Docker at {} broke off the stream of events", socket.display())]
+    BrokenOff {
         socket: PathBuf,
         source: Box<dyn StdError + Send + Sync>,
     },

@@ -107,7 +107,7 @@ enum Lost {
     Daemon(#[from] DaemonError),
     #[error(transparent)]
     Settings(#[from] Unknown),
-    #[error("Docker ended the stream of events")]
+    #[error("Docker ended the stream of events, as when it stops")]
     Ended,
     #[error("cannot make the mark {0}")]
     Mark(String, #[source] io::Error),

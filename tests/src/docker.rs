@@ -1,0 +1,207 @@
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use fairlead_contract::write_atomically;
+use tempfile::TempDir;
+
+use crate::{Running, Signal};
+
+/// What [`Docker::run`] runs: a web server on the exposed port 80, stopped at once.
+const IMAGE: &str = "fairlead-test";
+const NETWORK: &str = "fairlead-test";
+
+/// A real dockerd of this test's own, apart from any other on the machine. Needs root.
+///
+/// It changes nothing of the host but the bridge of its network, which goes with it in the end.
+pub struct Docker {
+    root: TempDir,
+    daemon: Option<Running>,
+}
+
+impl Docker {
+    /// Starts the daemon, with an image and one network.
+    #[expect(clippy::new_without_default, reason = "it starts a daemon")]
+    pub fn new() -> Self {
+        let root = tempfile::Builder::new()
+            .prefix("fairlead-")
+            .tempdir()
+            .expect("cannot make a directory below $TMPDIR");
+        let mut docker = Self { root, daemon: None };
+        write_atomically(&docker.root.path().join("daemon.json"), b"{}", 0o644)
+            .expect("cannot write a file of the test");
+        docker.start_daemon();
+        docker.import_image();
+        docker.create_network(NETWORK);
+        docker
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.root.path().join("docker.sock")
+    }
+
+    /// The text of a `fairlead.toml` that names the socket.
+    pub fn settings(&self) -> String {
+        format!("[docker]\nsocket = {:?}\n", self.socket())
+    }
+
+    /// Runs Docker's own command to its end and returns what it printed.
+    pub fn docker(&self, arguments: &[&str]) -> String {
+        let output = self
+            .command(arguments)
+            .output()
+            .expect("cannot run docker: install docker-cli");
+        assert!(
+            output.status.success(),
+            "docker {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// `docker run` in the background, in the one network unless `options` say otherwise.
+    pub fn run(&self, name: &str, options: &[&str]) {
+        let mut arguments = vec!["run", "--detach", "--name", name, "--stop-signal", "KILL"];
+        if !options.iter().any(|option| option.starts_with("--network")) {
+            arguments.extend(["--network", NETWORK]);
+        }
+        arguments.extend(options);
+        arguments.push(IMAGE);
+        self.docker(&arguments);
+    }
+
+    /// Removes the container, running or not.
+    pub fn remove(&self, name: &str) {
+        self.docker(&["rm", "--force", name]);
+    }
+
+    /// The container's IPv4 address in its only network.
+    pub fn address(&self, name: &str) -> String {
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        self.docker(&["inspect", "--format", format, name])
+    }
+
+    /// Makes another network. Daemons choose subnets by looking at the host's routes, so only one of
+    /// them may choose at a time.
+    pub fn create_network(&self, name: &str) {
+        let path = env::temp_dir().join("fairlead-tests-docker.lock");
+        let file = File::create(path).expect("cannot make a file in $TMPDIR");
+        file.lock().expect("cannot lock a file in $TMPDIR");
+        self.docker(&["network", "create", name]);
+    }
+
+    /// Starts the daemon again after [`Self::stop_daemon`].
+    pub fn start_daemon(&mut self) {
+        let version = Command::new("dockerd").arg("--version").output();
+        version.expect("cannot run dockerd: install docker.io");
+        let running = Running::start(daemon(self.root.path()), &self.root.path().join("notify"));
+        running.wait_for_notification("READY=1");
+        self.daemon = Some(running);
+    }
+
+    /// Stops the daemon and its containers, as `systemctl stop docker` does.
+    pub fn stop_daemon(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.signal(Signal::TERM);
+            daemon.finish();
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command
+            .arg("--host")
+            .arg(format!("unix://{}", self.socket().display()))
+            .args(arguments)
+            .env("DOCKER_CONFIG", self.root.path())
+            .env_remove("DOCKER_HOST")
+            .env_remove("DOCKER_CONTEXT")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// An image without a registry: a static busybox and a page.
+    fn import_image(&self) {
+        let image = self.root.path().join("image");
+        for directory in ["bin", "www"] {
+            fs::create_dir_all(image.join(directory)).expect("cannot make a directory below $TMPDIR");
+        }
+        fs::copy("/bin/busybox", image.join("bin/busybox"))
+            .expect("cannot copy /bin/busybox: install busybox-static");
+        File::create(image.join("www/index.html")).expect("cannot make a file below $TMPDIR");
+        let archive = self.root.path().join("image.tar");
+        let status = Command::new("tar")
+            .args(["--create", "--file"])
+            .arg(&archive)
+            .arg("--directory")
+            .arg(&image)
+            .arg(".")
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "tar fails");
+        self.docker(&[
+            "import",
+            "--change",
+            r#"CMD ["/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/www"]"#,
+            "--change",
+            "EXPOSE 80",
+            &archive.display().to_string(),
+            IMAGE,
+        ]);
+    }
+
+    fn clean_up(&self) {
+        let containers = self.docker(&["ps", "--all", "--quiet"]);
+        let mut remove = vec!["rm", "--force"];
+        remove.extend(containers.lines());
+        if remove.len() > 2 {
+            self.docker(&remove);
+        }
+        let filters = ["network", "ls", "--quiet", "--filter", "type=custom"];
+        for network in self.docker(&filters).lines() {
+            self.docker(&["network", "rm", network]);
+        }
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        // Containers and bridges outlive a daemon that is only stopped.
+        if self.daemon.is_none() {
+            self.start_daemon();
+        }
+        self.clean_up();
+        self.stop_daemon();
+    }
+}
+
+/// A daemon that shares nothing with others: neither files nor firewall rules nor, if it finds a
+/// containerd of the system, the names in there. What it mounts goes with it.
+fn daemon(root: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    let namespace = root.file_name().unwrap_or_default().to_string_lossy();
+    command
+        .args(["--mount", "dockerd", "--host"])
+        .arg(format!("unix://{}", root.join("docker.sock").display()))
+        .arg("--data-root")
+        .arg(root.join("data"))
+        .arg("--exec-root")
+        .arg(root.join("exec"))
+        .arg("--pidfile")
+        .arg(root.join("pid"))
+        .arg("--config-file")
+        .arg(root.join("daemon.json"))
+        .args(["--containerd-namespace", &namespace])
+        .args(["--containerd-plugins-namespace", &format!("{namespace}-plugins")])
+        .args([
+            "--log-level",
+            "warn",
+            "--storage-driver",
+            "vfs",
+            "--bridge",
+            "none",
+        ])
+        .args(["--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
+    command
+}

@@ -1,0 +1,440 @@
+//! The watcher against a real dockerd, and against daemons that misbehave.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use std::thread;
+
+use fairlead_contract::{Configuration, Files, Located, Rejection};
+use fairlead_tests::{Docker, Environment, Finished, Program, Running};
+
+const HEALTHY: &str = "# Nothing yet.\n";
+
+/// A dockerd and an installation that watches it.
+struct Machine {
+    docker: Docker,
+    environment: Environment,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let docker = Docker::new();
+        let environment = Environment::new();
+        environment.write_config(&docker.settings());
+        Self { docker, environment }
+    }
+
+    /// A pass that must succeed.
+    fn pass(&self) -> Finished {
+        let finished = self.environment.run(Program::Watcher, &[]);
+        assert!(finished.status.success(), "{}", finished.stderr);
+        finished
+    }
+
+    fn follow(&self) -> Running {
+        let follower = self.environment.spawn(Program::Watcher, &["--follow"]);
+        follower.wait_for_notification("READY=1");
+        follower
+    }
+
+    fn routes(&self) -> Vec<String> {
+        routes(&self.environment)
+    }
+
+    fn rejections(&self) -> Vec<Rejection> {
+        configuration(&self.environment).rejections
+    }
+
+    /// `host → url`, with the container's address as Docker's own command tells it.
+    fn expected(&self, host: &str, containers: &[&str]) -> String {
+        let mut urls: Vec<String> = containers
+            .iter()
+            .map(|name| format!("http://{}:80", self.docker.address(name)))
+            .collect();
+        urls.sort();
+        format!("{host} → {}", urls.join(" "))
+    }
+
+    /// Runs a pass for each mark, as the path unit does, until the routes are as wanted.
+    fn pass_until(&self, follower: &Running, marks: &mut usize, wanted: &[String]) {
+        while self.routes() != wanted {
+            *marks = follower.wait_for_output_lines(*marks + 1);
+            self.pass();
+        }
+    }
+}
+
+fn configuration(environment: &Environment) -> Configuration {
+    let configuration = Configuration::parse(&Files::read(environment.paths()));
+    assert_eq!(configuration.problems, []);
+    configuration
+}
+
+fn routes(environment: &Environment) -> Vec<String> {
+    let shown = |located: &Located| {
+        let hosts: Vec<String> = located.route.hosts.iter().map(ToString::to_string).collect();
+        let upstreams = located.route.upstreams.iter();
+        let urls: Vec<String> = upstreams.map(|upstream| upstream.url.to_string()).collect();
+        format!("{} → {}", hosts.join(" "), urls.join(" "))
+    };
+    configuration(environment).routes.iter().map(shown).collect()
+}
+
+fn discovery(environment: &Environment) -> Vec<u8> {
+    fs::read(environment.paths().discovery_file()).expect("the routes file is there")
+}
+
+#[test]
+fn a_container_has_its_route_from_start_to_stop_and_again_at_its_new_address() {
+    let machine = Machine::new();
+    let start = || machine.docker.run("web", &["--label", "fairlead.hosts=app.test"]);
+    start();
+    let finished = machine.pass();
+    let first = machine.expected("app.test", &["web"]);
+    assert_eq!(machine.routes(), [first.as_str()]);
+    assert!(
+        finished.stderr.contains(&format!("added {first}")),
+        "{}",
+        finished.stderr
+    );
+
+    machine.docker.docker(&["pause", "web"]);
+    machine.pass();
+    assert_eq!(machine.routes(), [""; 0]);
+    machine.docker.docker(&["unpause", "web"]);
+    machine.pass();
+    assert_eq!(machine.routes(), [first.as_str()]);
+
+    machine.docker.docker(&["stop", "web"]);
+    let finished = machine.pass();
+    assert_eq!(machine.routes(), [""; 0]);
+    assert!(
+        finished.stderr.contains("removed app.test"),
+        "{}",
+        finished.stderr
+    );
+
+    machine.docker.remove("web");
+    machine.docker.run("squatter", &[]);
+    start();
+    machine.pass();
+    let second = machine.expected("app.test", &["web"]);
+    assert_ne!(first, second);
+    assert_eq!(machine.routes(), [second]);
+}
+
+#[test]
+fn replicas_are_one_route_and_a_wrong_label_harms_nobody_else() {
+    let machine = Machine::new();
+    let hosts = ["--label", "fairlead.hosts=app.test"];
+    machine.docker.run("one", &hosts);
+    machine.docker.run("two", &hosts);
+    machine
+        .docker
+        .run("dotege", &["--label", "com.chameth.vhost=old.test"]);
+    machine.docker.run(
+        "wrong",
+        &[
+            "--label",
+            "fairlead.hosts=wrong.test",
+            "--label",
+            "fairlead.prot=80",
+        ],
+    );
+    machine
+        .docker
+        .run("evil", &["--label", "fairlead.hosts=a.test\n[[route]]"]);
+    machine.docker.run("unlabelled", &[]);
+    let finished = machine.pass();
+    assert_eq!(
+        machine.routes(),
+        [
+            machine.expected("app.test", &["one", "two"]),
+            machine.expected("old.test", &["dotege"]),
+        ]
+    );
+    let rejected: Vec<String> = machine
+        .rejections()
+        .iter()
+        .map(|rejection| format!("{}: {}", rejection.container, rejection.reason))
+        .collect();
+    let expected = [
+        r#"evil: the label "fairlead.hosts" = "a.test\n[[route]]" holds a line break or another control character: take it out"#,
+        r#"wrong: "fairlead.prot" is not a label of fairlead: did you mean fairlead.port?"#,
+    ];
+    assert_eq!(rejected, expected);
+    assert!(
+        finished.stderr.contains("left out container wrong"),
+        "{}",
+        finished.stderr
+    );
+}
+
+#[test]
+fn networks_decide_the_address_and_several_need_a_choice() {
+    let machine = Machine::new();
+    machine.docker.create_network("other");
+    let run = |name: &str, options: &[&str]| {
+        let label = format!("fairlead.hosts={name}.test");
+        machine
+            .docker
+            .run(name, &[&["--label", label.as_str()], options].concat());
+    };
+    run("both", &[]);
+    run("chosen", &["--label", "fairlead.network=other"]);
+    run("host", &["--network=host", "--label", "fairlead.port=8080"]);
+    run("none", &["--network=none"]);
+    for name in ["both", "chosen"] {
+        machine.docker.docker(&["network", "connect", "other", name]);
+    }
+    machine.pass();
+    let format = "{{.NetworkSettings.Networks.other.IPAddress}}";
+    let chosen = machine.docker.docker(&["inspect", "--format", format, "chosen"]);
+    assert_eq!(
+        machine.routes(),
+        [
+            format!("chosen.test → http://{chosen}:80"),
+            "host.test → http://127.0.0.1:8080".to_owned(),
+        ]
+    );
+    let reasons: Vec<String> = machine
+        .rejections()
+        .into_iter()
+        .map(|rejection| rejection.reason)
+        .collect();
+    assert_eq!(reasons.len(), 2);
+    assert!(
+        reasons[0].starts_with(r#"it is in the networks "fairlead-test", "other": choose one"#),
+        "{reasons:?}"
+    );
+    assert_eq!(reasons[1], "it is in no network: connect it to one");
+
+    machine
+        .environment
+        .write_config(&format!("{}network = \"other\"\n", machine.docker.settings()));
+    machine.pass();
+    assert!(machine.routes()[0].starts_with("both.test → "));
+}
+
+#[test]
+fn the_operators_routes_keep_their_hosts() {
+    let machine = Machine::new();
+    machine.environment.write_routes(
+        "mine.toml",
+        "[[route]]\nhosts = [\"mine.test\"]\nupstreams = [\"http://127.0.0.1:9\"]\n",
+    );
+    machine
+        .docker
+        .run("web", &["--label", "fairlead.hosts=mine.test web.test"]);
+    machine.pass();
+    assert_eq!(
+        machine.routes(),
+        [
+            "mine.test → http://127.0.0.1:9".to_owned(),
+            machine.expected("web.test", &["web"]),
+        ]
+    );
+    let reason = &machine.rejections()[0].reason;
+    assert!(reason.contains("mine.toml:1"), "{reason}");
+}
+
+#[test]
+fn a_pass_takes_the_mark_away_and_writes_only_what_changed() {
+    let machine = Machine::new();
+    machine.docker.run("web", &["--label", "fairlead.hosts=app.test"]);
+    let mark = machine.environment.paths().watcher_dirty_file();
+    fs::File::create(&mark).unwrap();
+    machine.pass();
+    assert!(!mark.exists());
+    let file = machine.environment.paths().discovery_file();
+    let written = fs::metadata(&file).unwrap();
+    assert_eq!(written.mode() & 0o7777, 0o640);
+    machine.pass();
+    assert_eq!(fs::metadata(&file).unwrap().ino(), written.ino());
+}
+
+#[test]
+fn without_a_daemon_the_routes_stay_and_the_pass_fails() {
+    let mut machine = Machine::new();
+    machine.docker.run("web", &["--label", "fairlead.hosts=app.test"]);
+    machine.pass();
+    let before = discovery(&machine.environment);
+    machine.docker.stop_daemon();
+    let finished = machine.environment.run(Program::Watcher, &[]);
+    assert!(!finished.status.success());
+    let socket = machine.docker.socket().display().to_string();
+    for part in ["cannot reach Docker at", &socket, "is it running"] {
+        assert!(finished.stderr.contains(part), "{}", finished.stderr);
+    }
+    assert_eq!(discovery(&machine.environment), before);
+}
+
+#[test]
+fn the_follower_marks_every_change_also_after_the_daemon_was_restarted() {
+    let mut machine = Machine::new();
+    let follower = machine.follow();
+    let mut marks = follower.wait_for_output_lines(1);
+    assert!(machine.environment.paths().watcher_dirty_file().exists());
+
+    let label = ["--restart", "always", "--label", "fairlead.hosts=app.test"];
+    machine.docker.run("web", &label);
+    let route = machine.expected("app.test", &["web"]);
+    machine.pass_until(&follower, &mut marks, std::slice::from_ref(&route));
+    machine.docker.docker(&["pause", "web"]);
+    machine.pass_until(&follower, &mut marks, &[]);
+    machine.docker.docker(&["unpause", "web"]);
+    machine.pass_until(&follower, &mut marks, &[route]);
+    machine
+        .docker
+        .docker(&["network", "disconnect", "fairlead-test", "web"]);
+    machine.pass_until(&follower, &mut marks, &[]);
+    machine
+        .docker
+        .docker(&["network", "connect", "fairlead-test", "web"]);
+    let route = machine.expected("app.test", &["web"]);
+    machine.pass_until(&follower, &mut marks, &[route]);
+    machine.docker.docker(&["stop", "web"]);
+    machine.pass_until(&follower, &mut marks, &[]);
+
+    machine.docker.stop_daemon();
+    follower.wait_for_log("trying again in");
+    machine.docker.start_daemon();
+    machine.docker.docker(&["start", "web"]);
+    let route = machine.expected("app.test", &["web"]);
+    machine.pass_until(&follower, &mut marks, &[route]);
+}
+
+#[test]
+fn what_happens_inside_a_container_is_not_marked() {
+    let machine = Machine::new();
+    machine.docker.run("web", &[]);
+    let follower = machine.follow();
+    let marks = follower.wait_for_output_lines(1);
+    for _ in 0..5 {
+        machine.docker.docker(&["exec", "web", "/bin/busybox", "true"]);
+    }
+    machine.docker.docker(&["rename", "web", "renamed"]);
+    assert_eq!(follower.wait_for_output_lines(marks + 1), marks + 1);
+}
+
+#[test]
+fn the_follower_waits_for_a_daemon_that_is_not_there_yet() {
+    let mut machine = Machine::new();
+    machine.docker.stop_daemon();
+    let follower = machine.follow();
+    follower.wait_for_log("trying again in");
+    machine.docker.start_daemon();
+    follower.wait_for_output_lines(1);
+}
+
+/// Answers each connection with the same words, or with none and an open connection.
+fn answering(environment: &Environment, answer: Option<&'static str>) {
+    let socket = environment.root().join("docker.sock");
+    let listener = UnixListener::bind(&socket).expect("the directory is empty");
+    environment.write_config(&format!("[docker]\nsocket = {socket:?}\n"));
+    thread::spawn(move || {
+        let mut silent = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            match answer {
+                None => silent.push(stream),
+                Some(answer) => {
+                    let _ = stream.read(&mut [0; 4096]);
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_is_no_list_of_containers_changes_nothing() {
+    for (answer, expected) in [
+        (
+            Some("HTTP/1.1 500 Oh\r\nContent-Length: 18\r\n\r\n{\"message\":\"full\"}"),
+            "status code 500: full",
+        ),
+        (
+            Some("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
+            "gave no answer that can be used",
+        ),
+        (
+            Some("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n[]"),
+            "gave no answer that can be used",
+        ),
+        (
+            Some("HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n[{\"State\":\"odd\"  }]"),
+            "gave no answer that can be used",
+        ),
+        (Some("SSH-2.0-OpenSSH\r\n"), "gave no answer that can be used"),
+        (None, "did not answer within 10s"),
+    ] {
+        let environment = Environment::new();
+        environment.write_discovery(HEALTHY);
+        answering(&environment, answer);
+        let finished = environment.run(Program::Watcher, &[]);
+        assert!(!finished.status.success(), "{answer:?}");
+        assert!(
+            finished.stderr.contains(expected),
+            "{answer:?}: {}",
+            finished.stderr
+        );
+        assert_eq!(discovery(&environment), HEALTHY.as_bytes(), "{answer:?}");
+    }
+}
+
+#[test]
+fn faulty_settings_change_nothing() {
+    let environment = Environment::new();
+    environment.write_discovery(HEALTHY);
+    environment.write_config("[docker]\nsokcet = \"/run/docker.sock\"\n");
+    let finished = environment.run(Program::Watcher, &[]);
+    assert!(!finished.status.success());
+    assert!(
+        finished
+            .stderr
+            .contains("fairlead.toml:2:1: unknown field `sokcet`"),
+        "{}",
+        finished.stderr
+    );
+    assert_eq!(discovery(&environment), HEALTHY.as_bytes());
+}
+
+/// In a mount namespace of its own, so that the full disk goes with the command.
+const ON_A_FULL_DISK: &str = r#"
+mount -t tmpfs -o size=64k tmpfs "$2" || exit 99
+printf '# Nothing yet.\n' > "$2/docker.toml"
+head -c 1M /dev/zero > "$2/filler" 2> /dev/null
+"$1"
+code=$?
+cat "$2/docker.toml"
+ls -A "$2"
+exit $code
+"#;
+
+#[test]
+fn a_full_disk_is_an_error_that_keeps_the_old_file() {
+    let environment = Environment::new();
+    answering(
+        &environment,
+        Some("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"),
+    );
+    let routes = environment.paths().state.join("routes");
+    let watcher = environment.command(Program::Watcher);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", ON_A_FULL_DISK, "sh"]);
+    command.arg(watcher.get_program()).arg(routes);
+    for (variable, value) in watcher.get_envs() {
+        match value {
+            Some(value) => command.env(variable, value),
+            None => command.env_remove(variable),
+        };
+    }
+    let finished = environment.start(command).finish();
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    for part in ["cannot write", "docker.toml", "No space left on device"] {
+        assert!(finished.stderr.contains(part), "{}", finished.stderr);
+    }
+    assert_eq!(finished.stdout, format!("{HEALTHY}docker.toml\nfiller\n"));
+}
