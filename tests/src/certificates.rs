@@ -21,6 +21,13 @@ pub struct Pair {
     pub key: String,
 }
 
+impl Pair {
+    /// The certificate itself, as a handshake shows it.
+    pub fn leaf(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.chain.as_bytes()).expect("the chain is PEM")
+    }
+}
+
 impl Authority {
     #[expect(clippy::new_without_default, reason = "it makes a key")]
     pub fn new() -> Self {

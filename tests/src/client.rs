@@ -38,10 +38,20 @@ impl Client {
         sni: &str,
         alpn: &[&str],
     ) -> io::Result<TlsStream<TcpStream>> {
+        self.connect_on(TcpStream::connect(address).await?, sni, alpn)
+            .await
+    }
+
+    /// The handshake alone, on a connection that is there.
+    pub async fn connect_on(
+        &self,
+        tcp: TcpStream,
+        sni: &str,
+        alpn: &[&str],
+    ) -> io::Result<TlsStream<TcpStream>> {
         let mut tls = self.tls.clone();
         tls.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(sni.to_owned()).map_err(io::Error::other)?;
-        let tcp = TcpStream::connect(address).await?;
         within(TlsConnector::from(Arc::new(tls)).connect(name, tcp)).await
     }
 
@@ -96,6 +106,24 @@ impl Client {
             .await
             .expect("there is a response")
     }
+}
+
+/// Sends one request over a fresh connection, in the protocol its handshake agreed on.
+pub async fn request_on(stream: TlsStream<TcpStream>, request: Request<Body>) -> Response<Incoming> {
+    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = TokioIo::new(stream);
+    let exchange = async {
+        if is_h2 {
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            tokio::spawn(connection);
+            sender.send_request(request).await
+        } else {
+            let (mut sender, connection) = http1::handshake(io).await?;
+            tokio::spawn(connection);
+            sender.send_request(origin_form(request)).await
+        }
+    };
+    within(exchange).await.expect("there is a response")
 }
 
 /// `GET URI` without a body.

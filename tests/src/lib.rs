@@ -17,7 +17,7 @@ mod wire;
 
 pub use body::Body;
 pub use certificates::{Authority, Pair};
-pub use client::{Client, get, origin_form};
+pub use client::{Client, get, origin_form, request_on};
 pub use docker::Docker;
 pub use environment::Environment;
 pub use programs::{DEADLINE, Finished, Program, Running, Signal};

@@ -127,14 +127,17 @@ impl Running {
     /// Takes notifications (sd_notify(3)) out of the queue until one has the line `assignment`,
     /// and returns that one whole.
     pub fn wait_for_notification(&self, assignment: &str) -> String {
-        self.wait_until(&format!("the notification {assignment:?}"), |heard| {
-            while let Some(notification) = heard.notifications.pop_front() {
-                if notification.lines().any(|line| line == assignment) {
-                    return Some(notification);
-                }
+        loop {
+            let notification = self.next_notification();
+            if notification.lines().any(|line| line == assignment) {
+                return notification;
             }
-            None
-        })
+        }
+    }
+
+    /// Takes the next notification out of the queue.
+    pub fn next_notification(&self) -> String {
+        self.wait_until("a notification", |heard| heard.notifications.pop_front())
     }
 
     /// Waits until a line of the log holds `part`, now or before, and returns the line.

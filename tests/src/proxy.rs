@@ -67,7 +67,13 @@ impl Proxy {
 
     /// The same with sockets that are there already, such as those of a predecessor.
     pub fn start_on(environment: &Environment, sockets: Sockets) -> Self {
-        let running = environment.start(activate(environment, sockets.named()));
+        let command = activate(environment, sockets.named());
+        Self::start_command(environment, command, sockets)
+    }
+
+    /// The same with a command that was made from these sockets.
+    pub fn start_command(environment: &Environment, command: Command, sockets: Sockets) -> Self {
+        let running = environment.start(command);
         running.wait_for_notification("READY=1");
         Self { running, sockets }
     }

@@ -12,16 +12,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 
 use crate::{Body, body};
 
-/// An HTTP/1.1 service of the test's own, on a free port of the loopback, gone when dropped.
+/// An HTTP/1.1 service of the test's own, on a free port of the loopback. It lives as long as the test's runtime.
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
-    accepting: JoinHandle<()>,
 }
 
 impl Upstream {
@@ -37,17 +35,13 @@ impl Upstream {
         let address = listener.local_addr().expect("a bound socket has an address");
         let connections = Arc::new(AtomicUsize::new(0));
         let counter = connections.clone();
-        let accepting = tokio::spawn(async move {
+        tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 counter.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(serve(stream, handler.clone()));
             }
         });
-        Self {
-            address,
-            connections,
-            accepting,
-        }
+        Self { address, connections }
     }
 
     /// Answers every request with this text.
@@ -67,12 +61,6 @@ impl Upstream {
     /// How many connections were ever accepted.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.accepting.abort();
     }
 }
 

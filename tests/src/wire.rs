@@ -26,6 +26,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
+    /// Writes to a peer that may have stopped to listen, whose answer is what counts.
+    pub async fn offer(&mut self, bytes: impl AsRef<[u8]>) {
+        let writing = async {
+            self.stream.write_all(bytes.as_ref()).await?;
+            self.stream.flush().await
+        };
+        let _ = within(writing).await;
+    }
+
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         within(self.stream.write_all(bytes.as_ref()))
             .await

@@ -1,0 +1,169 @@
+//! The end: exchanges finish, nobody is refused, and there is a limit.
+
+use fairlead_tests::{Client, Proxy, Signal, Site, Upstream, Wire, accept, body, get, request_on, within};
+use http::Response;
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_exchange_is_finished() {
+    for (version, signal) in [
+        ("http/1.1", Signal::TERM),
+        ("h2", Signal::TERM),
+        ("h2", Signal::INT),
+    ] {
+        let (listener, site) = site("30s").await;
+        let proxy = site.start();
+        let (mut response, mut upstream) = start_download(&site.client(), &proxy, &listener, version).await;
+        proxy.running().signal(signal);
+        proxy.running().wait_for_notification("STOPPING=1");
+        upstream.write("rest").await;
+        assert_eq!(
+            body::next_data(response.body_mut()).await.unwrap(),
+            "rest",
+            "{version}"
+        );
+        assert_eq!(body::next_data(response.body_mut()).await, None);
+        let (finished, _) = proxy.finish();
+        assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_do_not_hold_up_the_end() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    site.environment
+        .write_config("[proxy]\ndrain-timeout = \"1h\"\nheader-timeout = \"1h\"\n");
+    let proxy = site.start();
+    let client = site.client();
+    let mut h1 = client.h1(&proxy, "a.test").await;
+    client.send(&mut h1, get("https://a.test/")).await;
+    let mut h2 = client.h2(&proxy, "a.test").await;
+    within(h2.send_request(get("https://a.test/"))).await.unwrap();
+    proxy.terminate();
+    assert_eq!(proxy.finish().0.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_is_an_exchange_too() {
+    let (listener, site) = site("30s").await;
+    let proxy = site.start();
+    let stream = site
+        .client()
+        .connect(proxy.https(), "a.test", &["http/1.1"])
+        .await
+        .unwrap();
+    let mut client = Wire::new(stream);
+    client
+        .write("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
+    let mut upstream = accept(&listener).await;
+    upstream.read_head().await;
+    upstream
+        .write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
+    client.read_head().await;
+    proxy.terminate();
+    proxy.running().wait_for_notification("STOPPING=1");
+    client.write("ping").await;
+    upstream.read_until("ping").await;
+    upstream.write("pong").await;
+    client.read_until("pong").await;
+    drop(client);
+    assert_eq!(proxy.finish().0.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_without_end_is_cut_at_the_limit() {
+    let (listener, site) = site("300ms").await;
+    let proxy = site.start();
+    let (response, _upstream) = start_download(&site.client(), &proxy, &listener, "h2").await;
+    proxy.terminate();
+    assert_eq!(proxy.finish().0.status.code(), Some(0));
+    let rest = within(http_body_util::BodyExt::collect(response.into_body())).await;
+    assert!(rest.is_err(), "the client took half a download for a whole one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let (listener, site) = site("1h").await;
+    let proxy = site.start();
+    let (_response, _upstream) = start_download(&site.client(), &proxy, &listener, "http/1.1").await;
+    proxy.terminate();
+    proxy.running().wait_for_notification("STOPPING=1");
+    proxy.terminate();
+    proxy.finish();
+}
+
+/// To a client that has connected but not asked yet, the end of the proxy would be a refusal: it has
+/// no reason to believe that it may try again.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_connected_may_still_ask_once() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let proxy = site.start();
+    let client = site.client();
+    let early = TcpStream::connect(proxy.https()).await.unwrap();
+    let mut shaken = Vec::new();
+    for version in ["http/1.1", "h2"] {
+        shaken.push(client.connect(proxy.https(), "a.test", &[version]).await.unwrap());
+    }
+    proxy.terminate();
+    proxy.running().wait_for_notification("STOPPING=1");
+    shaken.push(client.connect_on(early, "a.test", &["http/1.1"]).await.unwrap());
+    for stream in shaken {
+        let response = request_on(stream, get("https://a.test/")).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(body::read(response.into_body()).await.0, "a");
+    }
+    assert_eq!(proxy.finish().0.status.code(), Some(0));
+}
+
+/// The service manager keeps the sockets: who connects between two proxies waits and is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_refused_between_two_proxies() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let mut proxy = site.start();
+    for _ in 0..5 {
+        proxy.terminate();
+        proxy.running().wait_for_notification("STOPPING=1");
+        let address = proxy.https();
+        let client = site.client();
+        let waiting = tokio::spawn(async move { client.connect(address, "a.test", &["h2"]).await });
+        let (finished, sockets) = proxy.finish();
+        assert!(finished.status.success());
+        proxy = Proxy::start_on(&site.environment, sockets);
+        let handshake = within(waiting).await.unwrap();
+        assert!(handshake.is_ok(), "{handshake:?}");
+    }
+    assert_eq!(site.client().get(&proxy, "https://a.test/").await.body(), "a");
+}
+
+async fn site(drain_timeout: &str) -> (TcpListener, Site) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = Site::of("a.test", listener.local_addr().unwrap());
+    site.environment
+        .write_config(&format!("[proxy]\ndrain-timeout = \"{drain_timeout}\"\n"));
+    (listener, site)
+}
+
+/// A download of eight bytes, half of which have arrived.
+async fn start_download(
+    client: &Client,
+    proxy: &Proxy,
+    listener: &TcpListener,
+    version: &str,
+) -> (Response<Incoming>, Wire<TcpStream>) {
+    let stream = client.connect(proxy.https(), "a.test", &[version]).await.unwrap();
+    let exchange = request_on(stream, get("https://a.test/"));
+    let (mut response, upstream) = tokio::join!(exchange, async {
+        let mut upstream = accept(listener).await;
+        upstream.read_head().await;
+        upstream
+            .write("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npart")
+            .await;
+        upstream
+    });
+    assert_eq!(body::next_data(response.body_mut()).await.unwrap(), "part");
+    (response, upstream)
+}

@@ -1,0 +1,135 @@
+//! Requests whose end could be read in two ways are refused, never repaired (RFC 9112 6.3 and 11.2).
+
+use std::fmt::Write;
+
+use fairlead_tests::{Proxy, Site, Upstream, Wire};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_two_lengths_is_refused_and_the_connection_closed() {
+    refuses(&[
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+        "Content-Length: 5, 6\r\n\r\nabcdef",
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_that_is_no_number_is_refused() {
+    refuses(&[
+        "Content-Length: +5\r\n\r\nabcde",
+        "Content-Length: -1\r\n\r\nabcde",
+        "Content-Length: 0x5\r\n\r\nabcde",
+        "Content-Length: 5 5\r\n\r\nabcde",
+        "Content-Length: 99999999999999999999999\r\n\r\nabcde",
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coding_that_does_not_end_with_chunked_is_refused() {
+    refuses(&[
+        "Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_are_read_differently_elsewhere_are_refused() {
+    refuses(&[
+        "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        "X-Folded: 1\r\n Content-Length: 5\r\n\r\nabcde",
+        "X-Null: a\0b\r\n\r\n",
+        ": empty name\r\n\r\n",
+        "no colon\r\n\r\n",
+        "X-Return: a\rb\r\n\r\n",
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_heads_are_refused() {
+    let mut many = String::new();
+    for number in 0..5000 {
+        write!(many, "X-{number}: 1\r\n").unwrap();
+    }
+    let long = format!("X-Long: {}\r\n", "a".repeat(1 << 20));
+    let upstream = Upstream::saying("a").await;
+    let site = Site::of("a.test", upstream.address());
+    let proxy = site.start();
+    for headers in [many, long] {
+        let answer = ask(
+            &site,
+            &proxy,
+            &format!("GET / HTTP/1.1\r\nHost: a.test\r\n{headers}\r\n"),
+        )
+        .await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+/// A chunk that is not one ends the exchange; what was announced as a body never becomes a second request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_chunk_does_not_turn_into_a_request() {
+    let site = Site::of("a.test", Upstream::echoing().await.address());
+    let proxy = site.start();
+    for chunks in [
+        "5\r\nabc\r\n0\r\n\r\n",
+        "zz\r\nabc\r\n0\r\n\r\n",
+        "-1\r\n\r\n",
+        "fffffffffffffffff\r\n",
+    ] {
+        let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
+        let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let answer = ask(&site, &proxy, &format!("{head}{chunks}{smuggled}")).await;
+        assert!(!answer.contains("GET /smuggled"), "{chunks:?}: {answer}");
+        assert!(!answer.starts_with("HTTP/1.1 200 "), "{chunks:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelined_requests_are_answered_in_order() {
+    let site = Site::of("a.test", Upstream::echoing().await.address());
+    let proxy = site.start();
+    let first = "POST /1 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc";
+    let second = "GET /2 HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    let answer = ask(&site, &proxy, &format!("{first}{second}")).await;
+    let places = ["POST /1 ", "abc", "GET /2 "].map(|part| answer.find(part).unwrap_or(usize::MAX));
+    assert!(places.is_sorted() && places[2] < usize::MAX, "{answer}");
+}
+
+/// Each of these follows a good request line and Host. None may reach the upstream.
+async fn refuses(rests: &[&str]) {
+    let upstream = Upstream::saying("a").await;
+    let site = Site::of("a.test", upstream.address());
+    let proxy = site.start();
+    for rest in rests {
+        let answer = ask(
+            &site,
+            &proxy,
+            &format!("POST / HTTP/1.1\r\nHost: a.test\r\n{rest}"),
+        )
+        .await;
+        let refused = answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 501 ");
+        assert!(refused, "{rest:?}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{rest:?}: {answer}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+/// Everything that comes back until the proxy closes the connection, which it must.
+async fn ask(site: &Site, proxy: &Proxy, request: &str) -> String {
+    let stream = site
+        .client()
+        .connect(proxy.https(), "a.test", &["http/1.1"])
+        .await
+        .unwrap();
+    let mut wire = Wire::new(stream);
+    wire.offer(request).await;
+    wire.read_rest().await
+}

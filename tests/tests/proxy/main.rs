@@ -1,0 +1,36 @@
+//! The proxy as a whole program, against real clients and upstreams.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod admin;
+mod bad_input;
+mod drain;
+mod failures;
+mod forwarding;
+mod framing;
+mod headers;
+mod plain_http;
+mod reload;
+mod routing;
+mod sockets;
+mod tls;
+mod upgrades;
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpSocket;
+
+/// An address nobody listens at: taken from the free ones, and kept from others while the test runs.
+async fn dead_end() -> SocketAddr {
+    let socket = TcpSocket::new_v4().expect("a socket can be made");
+    socket
+        .bind("127.0.0.1:0".parse().expect("an address"))
+        .expect("the loopback has a free port");
+    let address = socket.local_addr().expect("a bound socket has an address");
+    // Bound without listening: connections are refused, and nobody else gets the port.
+    tokio::spawn(async move {
+        let _socket = socket;
+        std::future::pending::<()>().await;
+    });
+    address
+}

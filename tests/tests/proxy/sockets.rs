@@ -1,0 +1,121 @@
+//! Listeners: inherited by name, or made from flags.
+
+use std::net::{TcpListener, UdpSocket};
+
+use fairlead_tests::{Environment, Program, Proxy, Site, Sockets, Upstream, Wire, activate};
+use tokio::net::TcpStream;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_decide_and_not_their_order() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let sockets = Sockets::bind(&site.environment);
+    let mut named = sockets.named();
+    named.reverse();
+    let command = activate(&site.environment, named);
+    let proxy = Proxy::start_command(&site.environment, command, sockets);
+    assert_eq!(site.client().get(&proxy, "https://a.test/").await.body(), "a");
+    let mut wire = Wire::new(TcpStream::connect(proxy.http()).await.unwrap());
+    wire.write("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert!(wire.read_head().await.starts_with("HTTP/1.1 308 "));
+    proxy.status();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_listeners_of_one_name_are_all_served() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let sockets = Sockets::bind(&site.environment);
+    let second = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = second.local_addr().unwrap();
+    let mut named = sockets.named();
+    named.push(("https", second.into()));
+    let command = activate(&site.environment, named);
+    let proxy = Proxy::start_command(&site.environment, command, sockets);
+    assert_eq!(site.client().get(&proxy, "https://a.test/").await.body(), "a");
+    site.client().connect(address, "a.test", &[]).await.unwrap();
+}
+
+#[test]
+fn a_missing_listener_is_named() {
+    for missing in ["http", "https"] {
+        let environment = Environment::new();
+        let sockets = Sockets::bind(&environment);
+        let mut named = sockets.named();
+        named.retain(|(name, _)| *name != missing);
+        let finished = environment.start(activate(&environment, named)).finish();
+        assert!(!finished.status.success());
+        let mut words = finished.stderr.split(|letter: char| !letter.is_alphanumeric());
+        assert!(
+            words.any(|word| word == missing),
+            "{missing}: {}",
+            finished.stderr
+        );
+    }
+}
+
+#[test]
+fn a_socket_of_the_wrong_type_is_named() {
+    let environment = Environment::new();
+    let sockets = Sockets::bind(&environment);
+    let mut named = sockets.named();
+    named.retain(|(name, _)| *name != "https");
+    named.push(("https", UdpSocket::bind("127.0.0.1:0").unwrap().into()));
+    let finished = environment.start(activate(&environment, named)).finish();
+    assert!(!finished.status.success());
+    assert!(finished.stderr.contains("https"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_listener_nobody_asked_for_is_a_warning() {
+    let environment = Environment::new();
+    let sockets = Sockets::bind(&environment);
+    let mut named = sockets.named();
+    named.push(("smtp", TcpListener::bind("127.0.0.1:0").unwrap().into()));
+    let running = environment.start(activate(&environment, named));
+    running.wait_for_notification("READY=1");
+    running.wait_for_log("smtp");
+}
+
+/// The variables are inherited by a service's children too; they are meant for one process.
+#[test]
+fn sockets_of_another_process_are_left_alone() {
+    let environment = Environment::new();
+    let mut command = environment.command(Program::Proxy);
+    command
+        .env("LISTEN_PID", "1")
+        .env("LISTEN_FDS", "2")
+        .env("LISTEN_FDNAMES", "http:https");
+    let finished = environment.start(command).finish();
+    assert!(!finished.status.success());
+    assert!(
+        finished.stderr.contains("--https"),
+        "it says what to do instead: {}",
+        finished.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_service_manager_flags_name_the_listeners() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let admin = site.environment.root().join("admin.sock");
+    let arguments = [
+        "--http",
+        "127.0.0.1:0",
+        "--https",
+        "127.0.0.1:0",
+        "--admin",
+        admin.to_str().unwrap(),
+    ];
+    let running = site.environment.spawn(Program::Proxy, &arguments);
+    running.wait_for_notification("READY=1");
+    tokio::net::UnixStream::connect(&admin).await.unwrap();
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let environment = Environment::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let finished = environment.run(Program::Proxy, &["--http", "127.0.0.1:0", "--https", &address]);
+    assert!(!finished.status.success());
+    assert!(finished.stderr.contains(&address), "{}", finished.stderr);
+}

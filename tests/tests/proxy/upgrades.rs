@@ -1,0 +1,231 @@
+//! Websockets and other upgrades: a tunnel once the upstream agrees.
+
+use fairlead_tests::{Client, Proxy, Site, Wire, accept, body, get, within};
+use http::{Request, StatusCode};
+use hyper::ext::Protocol;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+
+const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_over_http_1_speaks_both_ways() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let (mut client, mut upstream, head) = open_over_h1(&site, &proxy, &listener).await;
+    assert!(head.starts_with("GET /chat?room=1 HTTP/1.1\r\n"), "{head}");
+    let lower = head.to_ascii_lowercase();
+    for field in [
+        "connection: upgrade",
+        "upgrade: websocket",
+        "sec-websocket-version: 13",
+    ] {
+        assert!(
+            lower.contains(&format!("\r\n{field}\r\n")),
+            "{field} is not in {head}"
+        );
+    }
+    assert!(head.contains("dGhlIHNhbXBsZSBub25jZQ=="), "{head}");
+    converse(&mut client, &mut upstream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_over_http_2_speaks_both_ways() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let (mut client, mut upstream, head) = open_over_h2(&site.client(), &proxy, &listener).await;
+    assert!(head.starts_with("GET /chat?room=1 HTTP/1.1\r\n"), "{head}");
+    let lower = head.to_ascii_lowercase();
+    for field in [
+        "connection: upgrade",
+        "upgrade: websocket",
+        "host: a.test",
+        "sec-websocket-version: 13",
+    ] {
+        assert!(
+            lower.contains(&format!("\r\n{field}\r\n")),
+            "{field} is not in {head}"
+        );
+    }
+    let key = lower
+        .lines()
+        .find_map(|line| line.strip_prefix("sec-websocket-key: "))
+        .unwrap_or_default();
+    assert_eq!(
+        key.len(),
+        24,
+        "HTTP/1.1 demands a key of 16 bytes in base64 (RFC 6455 4.1): {head}"
+    );
+    converse(&mut client, &mut upstream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_upstream_says_right_behind_its_head_is_not_lost() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let client = site.client();
+    let exchange = upgrade_over_h1(&client, &proxy);
+    let answering = async {
+        let mut upstream = accept(&listener).await;
+        upstream.read_head().await;
+        upstream.write(format!("{SWITCHING}early")).await;
+        upstream
+    };
+    let (mut client, _upstream) = tokio::join!(exchange, answering);
+    client.read_until("early").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_one_side_reaches_the_other() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let (client, mut upstream, _) = open_over_h1(&site, &proxy, &listener).await;
+    drop(client);
+    assert_eq!(upstream.read_rest().await, "");
+    let (mut client, upstream, _) = open_over_h1(&site, &proxy, &listener).await;
+    drop(upstream);
+    assert_eq!(client.read_rest().await, "");
+    let (client, mut upstream, _) = open_over_h2(&site.client(), &proxy, &listener).await;
+    drop(client);
+    assert_eq!(upstream.read_rest().await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_may_refuse_to_upgrade() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let client = site.client();
+    let refuse = async || {
+        let mut upstream = accept(&listener).await;
+        upstream.read_head().await;
+        upstream
+            .write("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+            .await;
+    };
+    let mut h1 = client.h1(&proxy, "a.test").await;
+    let (response, ()) = tokio::join!(client.send(&mut h1, websocket()), refuse());
+    assert_eq!(response.status(), 403);
+    assert_eq!(body::read(response.into_body()).await.0, "no");
+    let mut h2 = client.h2(&proxy, "a.test").await;
+    let (response, ()) = tokio::join!(h2.send_request(extended_connect()), refuse());
+    let response = response.unwrap();
+    assert_eq!(response.status(), 403);
+    assert_eq!(body::read(response.into_body()).await.0, "no");
+}
+
+/// An upstream that switches without having been asked speaks another protocol than the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_nobody_asked_for_is_a_bad_gateway() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let client = site.client();
+    let answering = async {
+        let mut upstream = accept(&listener).await;
+        upstream.read_head().await;
+        upstream.write(SWITCHING).await;
+    };
+    let (response, ()) = tokio::join!(client.get(&proxy, "https://a.test/"), answering);
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+}
+
+async fn site() -> (TcpListener, Site) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = Site::of("a.test", listener.local_addr().unwrap());
+    (listener, site)
+}
+
+type Tunnel = Wire<TokioIo<Upgraded>>;
+
+async fn open_over_h1(
+    site: &Site,
+    proxy: &Proxy,
+    listener: &TcpListener,
+) -> (Tunnel, Wire<TcpStream>, String) {
+    let client = site.client();
+    let (tunnel, (upstream, head)) = tokio::join!(upgrade_over_h1(&client, proxy), switch(listener));
+    (tunnel, upstream, head)
+}
+
+async fn upgrade_over_h1(client: &Client, proxy: &Proxy) -> Tunnel {
+    let mut sender = client.h1(proxy, "a.test").await;
+    let response = client.send(&mut sender, websocket()).await;
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(
+        response.headers()["sec-websocket-accept"],
+        "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    );
+    assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+    let upgraded = within(hyper::upgrade::on(response))
+        .await
+        .expect("the connection is handed over");
+    Wire::new(TokioIo::new(upgraded))
+}
+
+async fn open_over_h2(
+    client: &Client,
+    proxy: &Proxy,
+    listener: &TcpListener,
+) -> (Tunnel, Wire<TcpStream>, String) {
+    let mut sender = client.h2(proxy, "a.test").await;
+    // The server's settings allow the extension; they have surely arrived with the first response.
+    let (warm_up, ()) = tokio::join!(sender.send_request(get("https://a.test/")), async {
+        let mut upstream = accept(listener).await;
+        upstream.read_head().await;
+        upstream
+            .write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .await;
+    });
+    assert_eq!(warm_up.unwrap().status(), 200);
+    let (response, (upstream, head)) =
+        tokio::join!(within(sender.send_request(extended_connect())), switch(listener));
+    let response = response.expect("there is a response");
+    assert_eq!(response.status(), StatusCode::OK, "RFC 8441 5.1");
+    assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+    assert!(
+        !response.headers().contains_key("sec-websocket-accept"),
+        "{:?}",
+        response.headers()
+    );
+    let upgraded = within(hyper::upgrade::on(response))
+        .await
+        .expect("the stream is handed over");
+    (Wire::new(TokioIo::new(upgraded)), upstream, head)
+}
+
+async fn switch(listener: &TcpListener) -> (Wire<TcpStream>, String) {
+    let mut upstream = accept(listener).await;
+    let head = upstream.read_head().await;
+    upstream.write(SWITCHING).await;
+    (upstream, head)
+}
+
+async fn converse(client: &mut Tunnel, upstream: &mut Wire<TcpStream>) {
+    for _ in 0..2 {
+        client.write("ping").await;
+        upstream.read_until("ping").await;
+        upstream.write("pong").await;
+        client.read_until("pong").await;
+    }
+}
+
+fn websocket() -> Request<fairlead_tests::Body> {
+    Request::get("https://a.test/chat?room=1")
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-protocol", "chat")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .body(body::empty())
+        .unwrap()
+}
+
+fn extended_connect() -> Request<fairlead_tests::Body> {
+    Request::connect("https://a.test/chat?room=1")
+        .extension(Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-protocol", "chat")
+        .body(body::empty())
+        .unwrap()
+}
