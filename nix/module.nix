@@ -295,6 +295,8 @@ in
         serviceConfig = {
           Type = "oneshot";
           RemainAfterExit = true;
+          PrivateNetwork = true;
+          RestrictAddressFamilies = "AF_UNIX";
           # With full privilege and outside the sandbox: it may ask systemd for the reload.
           ExecStart = [
             "+${lib.getExe cfg.package} reload"

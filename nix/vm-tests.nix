@@ -47,6 +47,7 @@ let
       "resolv.conf".source = neighbours + "/resolv.conf";
     };
 
+    documentation.enable = false;
     virtualisation.docker.enable = true;
     virtualisation.memorySize = 2048;
     security.pki.certificateFiles = [ "${fixtures}/ca.pem" ];
