@@ -31,6 +31,23 @@ let
       ${command}
       touch $out
     '';
+
+  # What whole programs are tested against. There is no Docker in a build: the watcher's tests run
+  # under ./check, and against the Docker of the VM tests.
+  neighbours = [
+    pkgs.curl
+    pkgs.openssl
+    pkgs.pebble
+  ];
+  wholePrograms =
+    lib.concatMap
+      (name: [
+        "--test"
+        (lib.removeSuffix ".rs" name)
+      ])
+      (
+        lib.filter (name: !lib.hasPrefix "watcher" name) (lib.attrNames (builtins.readDir ../tests/tests))
+      );
 in
 {
   package = packages.default;
@@ -39,10 +56,10 @@ in
   clippy = cargo "fairlead-clippy" [
     pkgs.clippy
   ] "cargo clippy --workspace --all-targets --locked --offline -- --deny warnings";
-  # Without the tests that start whole programs beside Docker: the VM tests have a Docker.
-  tests =
-    cargo "fairlead-tests" [ ]
-      "cargo test --workspace --exclude fairlead-tests --locked --offline";
+  tests = cargo "fairlead-tests" neighbours ''
+    cargo test --workspace --exclude fairlead-tests --locked --offline
+    cargo test --package fairlead-tests --locked --offline ${lib.escapeShellArgs wholePrograms}
+  '';
   crate-graph = cargo "fairlead-crate-graph" [
     pkgs.cargo-deny
   ] "cargo deny --offline check bans licenses sources";
@@ -51,5 +68,8 @@ in
     pkgs.rustfmt
   ] "cargo fmt --all --check";
   nixfmt = over "fairlead-nixfmt" [ pkgs.nixfmt ] "nixfmt --check flake.nix nix/*.nix";
+}
+// {
+  vm-switch = import ./switch-test.nix { inherit pkgs module; };
 }
 // import ./vm-tests.nix { inherit lib pkgs module; }

@@ -1,0 +1,80 @@
+# A NixOS VM test of what only NixOS has: the change from one generation of the system to the next.
+{ pkgs, module }:
+let
+  port = 8081;
+  upstreams = [ "http://127.0.0.1:${toString port}" ];
+in
+pkgs.testers.runNixOSTest {
+  name = "fairlead-switch";
+  globalTimeout = 600;
+
+  nodes.machine = {
+    imports = [ module ];
+    documentation.enable = false;
+    system.switch.enable = true;
+    services.fairlead = {
+      enable = true;
+      settings.certificates.provider = "internal";
+      routes."one.test" = { inherit upstreams; };
+    };
+    systemd.services.site = {
+      wantedBy = [ "multi-user.target" ];
+      script = ''
+        cd "$(mktemp -d)"
+        echo hello >index.html
+        exec ${pkgs.python3}/bin/python3 -m http.server --bind 127.0.0.1 ${toString port}
+      '';
+      serviceConfig.PrivateTmp = true;
+    };
+    specialisation.routes.configuration = {
+      services.fairlead.routes."two.test" = { inherit upstreams; };
+    };
+    # Stands for a new version of the proxy: all that counts is that its unit differs.
+    specialisation.program.configuration = {
+      systemd.services.fairlead-proxy.environment.GENERATION = "2";
+    };
+  };
+
+  testScript = ''
+    CA = "/var/lib/fairlead/certificates/internal-ca.pem"
+
+
+    def get(host: str) -> str:
+        return f"curl --fail --silent --show-error --cacert {CA} --resolve {host}:443:127.0.0.1 https://{host}/"
+
+
+    def switch(specialisation: str) -> None:
+        base = "/run/booted-system/specialisation"
+        machine.succeed(f"{base}/{specialisation}/bin/switch-to-configuration test >&2")
+
+
+    def pid() -> str:
+        return machine.get_unit_info("fairlead-proxy.service")["MainPID"]
+
+
+    machine.wait_for_unit("multi-user.target")
+
+    with subtest("a route of the configuration is a site"):
+        machine.wait_until_succeeds(f"{get('one.test')} | grep -x hello", timeout=60)
+        machine.fail(get("two.test"))
+
+    with subtest("a new route is live without a restart"):
+        before = pid()
+        switch("routes")
+        machine.wait_until_succeeds(f"{get('two.test')} | grep -x hello", timeout=60)
+        assert pid() == before, "the proxy was restarted"
+
+    with subtest("a new program takes over and no connection is refused"):
+        before = pid()
+        machine.succeed(
+            "(until test -e /tmp/enough; do curl --silent --output /dev/null http://127.0.0.1/"
+            " || echo $? >>/tmp/refused; echo >>/tmp/asked; done) >/dev/null 2>&1 &"
+        )
+        machine.wait_for_file("/tmp/asked")
+        switch("program")
+        machine.succeed("touch /tmp/enough")
+        assert pid() != before, "the proxy was not restarted"
+        machine.fail("test -e /tmp/refused")
+        machine.wait_until_succeeds(f"{get('one.test')} | grep -x hello", timeout=60)
+  '';
+}
