@@ -43,9 +43,17 @@ let
     environment.etc = {
       "fairlead/fairlead.toml".enable = false;
       "fairlead/routes.d/nixos.toml".enable = false;
-      "fairlead-test".source = fixtures;
       "resolv.conf".source = neighbours + "/resolv.conf";
+      # They start commands as units without a word about where those are.
+      "systemd/system.conf.d/path.conf".text = ''
+        [Manager]
+        DefaultEnvironment=PATH=/run/current-system/sw/bin
+      '';
     };
+    systemd.tmpfiles.rules = [
+      "C /etc/fairlead-test - - - - ${fixtures}"
+      "C /etc/fairlead/fairlead.toml - - - - ${neighbours}/fairlead/fairlead.toml"
+    ];
 
     documentation.enable = false;
     virtualisation.docker.enable = true;
