@@ -34,8 +34,8 @@ with subtest("a service's sandbox holds: what works without a line of it fails w
         "SystemCallFilter=~uname": "uname",
     }
     for line, command in refused.items():
-        machine.succeed(f"systemd-run --quiet --wait --pipe {command}")
-        machine.fail(f"systemd-run --quiet --wait --pipe --property={line} {command}")
+        machine.succeed(f"systemd-run --quiet --collect --wait --pipe {command}")
+        machine.fail(f"systemd-run --quiet --collect --wait --pipe --property={line} {command}")
 
 with subtest("every name is this machine"):
     assert "127.0.0.1" in machine.succeed("getent ahostsv4 any.name.test")

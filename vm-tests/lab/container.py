@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.isolation import Cgroup
+from lab.isolation import RUN, Cgroup
 from lab.tree import Tree
 
 NSPAWN = (
@@ -36,10 +36,11 @@ ENVIRONMENT = (
     "HOME=/root",
     "USER=root",
     "LANG=C.UTF-8",
+    "TERM=dumb",
     "PAGER=",
 )
-PATIENCE = 60.0
-"""Seconds for a machine to come up or to go down."""
+BOOT_PATIENCE = 20.0
+SHUTDOWN_PATIENCE = 60.0
 
 TIMED_OUT = 124
 """The exit status of a command that took too long, as timeout(1) has it."""
@@ -66,30 +67,30 @@ class Container:
     leader: int
     cgroup: Cgroup
     boot_seconds: float
+    is_ready: bool
     _serial: "itertools.count[int]" = field(default_factory=itertools.count)
 
     @classmethod
     def boot(cls, tree: Tree) -> "Container":
         """Boots the machine that lies in `tree`.
 
-        Returns when systemd says that it has started everything, or after `PATIENCE`: a unit that
-        never gets ready is for the test to judge.
+        Returns when systemd says that it has started everything, or after `BOOT_PATIENCE`: a unit
+        that never gets ready is for the test to judge.
         """
-        cgroup = Cgroup.of(os.getpid()).child(f"fairlead-lab-{os.getpid()}")
+        cgroup = Cgroup.of(os.getpid()).child(f"{RUN}{os.getpid()}")
         started = time.monotonic()
         with _Notifications(tree.directory / "notify") as notifications:
             nspawn = _spawn(tree, cgroup, notifications.path)
             try:
                 leader = notifications.wait_for("X_NSPAWN_LEADER_PID", nspawn)
-                if leader is not None:
-                    notifications.wait_for("READY", nspawn)
+                ready = notifications.wait_for("READY", nspawn) if leader else None
+                if leader is None or nspawn.poll() is not None:
+                    raise BootFailed(f"the machine did not boot:\n{tree.console.read_text()}")
             except BaseException:
                 _end(nspawn, cgroup)
                 raise
-        if leader is None or nspawn.poll() is not None:
-            _end(nspawn, cgroup)
-            raise BootFailed(f"the machine did not boot:\n{tree.console.read_text()[-4000:]}")
-        return cls(nspawn, int(leader), cgroup, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return cls(nspawn, int(leader), cgroup, seconds, is_ready=ready is not None)
 
     def run(self, script: str, stdin: bytes = b"", timeout: float | None = None) -> Completed:
         """Runs `script` with bash in the machine, as root.
@@ -111,13 +112,18 @@ class Container:
 
     def shell(self) -> None:
         """Gives the terminal to a shell in the machine until it ends."""
-        subprocess.run(self._entered("bash", "-i"), preexec_fn=self._command_group().enter)
+        terminal = f"TERM={os.environ.get('TERM', 'dumb')}"
+        shell = self._entered("env", terminal, "bash", "-i")
+        subprocess.run(shell, preexec_fn=self._command_group().enter)
 
-    def power_off(self) -> None:
-        """Shuts the machine down in good order; kills it if that takes too long."""
+    def power_off(self) -> bool:
+        """Shuts the machine down; if it takes too long, kills it and returns False."""
         os.kill(self.leader, signal.SIGRTMIN + 4)
         try:
-            self.nspawn.wait(PATIENCE)
+            self.nspawn.wait(SHUTDOWN_PATIENCE)
+            return True
+        except subprocess.TimeoutExpired:
+            return False
         finally:
             self.kill()
 
@@ -127,8 +133,7 @@ class Container:
 
     def _entered(self, *command: str) -> list[str]:
         enter = ["nsenter", f"--target={self.leader}", "--all", "--root", "--wd"]
-        environment = [*ENVIRONMENT, f"TERM={os.environ.get('TERM', 'dumb')}"]
-        return [*enter, "env", "--ignore-environment", "--chdir=/tmp", *environment, *command]
+        return [*enter, "env", "--ignore-environment", "--chdir=/tmp", *ENVIRONMENT, *command]
 
     def _command_group(self) -> Cgroup:
         """Returns a control group for one command, among those of the machine's own services.
@@ -195,8 +200,8 @@ class _Notifications:
         self.path.unlink()
 
     def wait_for(self, variable: str, nspawn: subprocess.Popen[bytes]) -> str | None:
-        """Returns the value of `variable`, or nothing if nspawn ends or `PATIENCE` does."""
-        deadline = time.monotonic() + PATIENCE
+        """Returns the value of `variable`, or nothing if nspawn or our patience ends."""
+        deadline = time.monotonic() + BOOT_PATIENCE
         while time.monotonic() < deadline and nspawn.poll() is None:
             if not select.select([self._socket], [], [], 0.1)[0]:
                 continue

@@ -11,6 +11,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 STATE = Path("/run/systemd/nspawn")
 """Where nspawn keeps its state. For us it is a tmpfs of our own, and holds the machines as well."""
 
+RUN = "fairlead-lab-"
+"""The control group of a run is named after its process."""
+
 CLONE_NEWNS = 0x00020000
 
 
@@ -39,6 +42,13 @@ def mount(*arguments: str) -> None:
 def unmount(path: Path) -> None:
     """Takes `path` out of sight at once, even if someone still uses it."""
     subprocess.run(["umount", "--lazy", "--recursive", str(path)], check=True)
+
+
+def end_orphans() -> None:
+    """Ends the machines of runs that were killed before they could do so themselves."""
+    for path in Cgroup.of(os.getpid()).path.glob(f"{RUN}*"):
+        if not Path("/proc", path.name.removeprefix(RUN)).exists():
+            Cgroup(path).remove()
 
 
 @dataclass(frozen=True)

@@ -35,19 +35,20 @@ class Machine:
         """Boots the machine, unless it runs."""
         if self._container is None:
             self._container = Container.boot(self._tree)
-            self.log(f"machine: booted in {self._container.boot_seconds:.1f} s")
+            verb = "booted in" if self._container.is_ready else "is still starting after"
+            self.log(f"machine: {verb} {self._container.boot_seconds:.1f} s")
 
     def shutdown(self) -> None:
         """Shuts the machine down and waits for it. Its files stay: `start` boots it again."""
-        if self._container is not None:
-            self._container.power_off()
-            self._container = None
+        container, self._container = self._container, None
+        if container is not None and not container.power_off():
+            raise Failed("the machine did not shut down; its power was cut")
 
     def crash(self) -> None:
         """Cuts the power. What was written stays."""
-        if self._container is not None:
-            self._container.kill()
-            self._container = None
+        container, self._container = self._container, None
+        if container is not None:
+            container.kill()
 
     def reboot(self) -> None:
         """Shuts the machine down and boots it again."""

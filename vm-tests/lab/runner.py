@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from lab.fixtures import PROJECT, NotInstalled, install_fairlead, install_neighbours
-from lab.isolation import isolate
+from lab.isolation import end_orphans, isolate
 from lab.machine import Machine
 from lab.root import cached_root
 from lab.script import Report, Script
@@ -22,17 +22,14 @@ def main() -> int:
     arguments = _parse()
     if os.geteuid() != 0:
         sys.exit("vm-tests/run: it boots machines, which needs root")
-    for termination in (signal.SIGTERM, signal.SIGHUP):
+    for termination in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(termination, lambda number, _: sys.exit(128 + number))
     isolate()
+    end_orphans()
     root = cached_root()
     report = Report()
-    try:
-        for test in arguments.tests:
-            _run(test, root, arguments, report)
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
-        return 128 + signal.SIGINT
+    for test in arguments.tests:
+        _run(test, root, arguments, report)
     print(f"{report.passed} passed, {report.failed} failed")
     return 1 if report.failed else 0
 
