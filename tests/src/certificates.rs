@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use fairlead_contract::{HostPattern, write_atomically};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion, WantsVerifier};
 use rustls_pki_types::CertificateDer;
@@ -33,6 +33,10 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Under the name of what it signs, OpenSSL would take that for self-signed.
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "the test's root");
         let key = KeyPair::generate().expect("a key can be made");
         let issuer = CertifiedIssuer::self_signed(params, key).expect("a root can be signed");
         Self { issuer }

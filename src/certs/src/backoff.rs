@@ -39,6 +39,7 @@ pub(crate) fn add_failure(
 ) -> Failure {
     let attempts = previous.map_or(0, |failure| failure.attempts).saturating_add(1);
     let wait = wait_after(attempts).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
+    let wait = SignedDuration::from_secs(wait.as_secs());
     let wait = match attempt.asked {
         None => wait,
         Some(AskedToWait::RateLimited) => wait.max(RATE_LIMITED),

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use fairlead_contract::HostPattern;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -57,7 +57,7 @@ impl Leaf {
     /// Two thirds of the lifetime: 60 days of 90, 4 of 6.
     pub(crate) fn due(&self) -> Timestamp {
         let lifetime = self.not_after.duration_since(self.not_before);
-        let third = lifetime / 3;
+        let third = SignedDuration::from_secs(lifetime.as_secs() / 3);
         self.not_after.saturating_sub(third).unwrap_or(self.not_before)
     }
 }

@@ -86,7 +86,7 @@ impl<'a> Round<'a> {
         Self {
             paths,
             configuration,
-            now: Timestamp::now(),
+            now: now(),
             internal: None,
         }
     }
@@ -265,7 +265,7 @@ impl<'a> Round<'a> {
         store::write_pair(&directory, pair)?;
         let issued = Issued {
             issuer: task.issuer.to_string(),
-            at: Timestamp::now(),
+            at: now(),
             not_after: pair.leaf.not_after,
             due: pair.leaf.due(),
         };
@@ -292,7 +292,7 @@ impl<'a> Round<'a> {
             error,
             asked,
         };
-        add_failure(previous, attempt, Timestamp::now(), fastrand::f64())
+        add_failure(previous, attempt, now(), fastrand::f64())
     }
 
     fn record(&self, wanted: &Wanted, known: &Known, failure: Failure) -> Result<(), StoreError> {
@@ -303,6 +303,12 @@ impl<'a> Round<'a> {
     fn directory(&self, wanted: &Wanted) -> CertificateDir {
         self.paths.certificate(&wanted.name)
     }
+}
+
+/// In whole seconds: people read the ledger.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
 fn ledger_of(wanted: &Wanted, issued: Option<Issued>, failure: Option<Failure>) -> Ledger {

@@ -44,7 +44,15 @@ impl BoundedClient {
                 .try_with_platform_verifier()
                 .map_err(AcmeError::SystemRoots)?,
         };
-        let connector = builder.https_only().enable_http1().enable_http2().build();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        // Requests are small and each waits for the one before: without this, 40 ms for nothing.
+        tcp.set_nodelay(true);
+        let connector = builder
+            .https_only()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(tcp);
         Ok(Self(Client::builder(TokioExecutor::new()).build(connector)))
     }
 }

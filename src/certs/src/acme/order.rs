@@ -13,7 +13,7 @@ use crate::acme::pending::Pending;
 
 /// The caller's limit ends the polling; this one only has to be longer.
 const POLLING: RetryPolicy = RetryPolicy::new()
-    .initial_delay(Duration::from_millis(100))
+    .initial_delay(Duration::from_millis(50))
     .backoff(1.5)
     .timeout(Duration::from_secs(10 * 60));
 

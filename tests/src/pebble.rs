@@ -1,0 +1,422 @@
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fairlead_contract::{Token, write_atomically};
+use tempfile::TempDir;
+
+use crate::{Authority, DEADLINE, Environment, Running};
+
+/// A real Pebble, with a DNS server that gives every name the same address.
+///
+/// Each has an address of the loopback network for itself, so no two get in each other's way.
+pub struct Pebble {
+    root: TempDir,
+    places: Places,
+    settings: PebbleSettings,
+    server: Option<Running>,
+    _dns: Running,
+}
+
+/// How Pebble behaves.
+#[derive(Clone, Debug)]
+pub struct PebbleSettings {
+    /// Where HTTP-01 is validated, whatever the name.
+    pub validation: SocketAddr,
+    /// How many of a hundred good nonces are refused (RFC 8555 6.5).
+    pub refused_nonces: u8,
+    /// How many of a hundred authorizations that are valid already are used again (RFC 8555 7.1.3).
+    pub reused_authorizations: u8,
+    /// How long certificates are valid.
+    pub validity: Duration,
+    /// Names that are rejected by policy.
+    pub blocked: Vec<&'static str>,
+}
+
+impl PebbleSettings {
+    /// No caprices, and certificates for 90 days.
+    pub fn new(validation: SocketAddr) -> Self {
+        Self {
+            validation,
+            refused_nonces: 0,
+            reused_authorizations: 0,
+            validity: Duration::from_secs(90 * 24 * 60 * 60),
+            blocked: Vec::new(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    directory: SocketAddr,
+    management: SocketAddr,
+    dns: SocketAddr,
+    dns_management: SocketAddr,
+}
+
+impl Pebble {
+    pub fn start(settings: PebbleSettings) -> Self {
+        let root = tempfile::tempdir().expect("cannot make a directory below $TMPDIR");
+        let places = Places::new();
+        certify(root.path(), places.directory.ip());
+        let dns = start_dns(root.path(), places, settings.validation.ip());
+        let mut pebble = Self {
+            root,
+            places,
+            settings,
+            server: None,
+            _dns: dns,
+        };
+        pebble.start_again();
+        pebble
+    }
+
+    /// Starts it after [`Self::stop`]. It has forgotten all accounts and orders, and has a new root.
+    pub fn start_again(&mut self) {
+        let configuration = self.file("pebble.json");
+        write(&configuration, &self.configuration());
+        // A file holds what Pebble logged before it answered; a pipe might still be on its way.
+        let mut command = shell(
+            "PEBBLE_LOG",
+            &self.log_file(),
+            "exec pebble \"$@\" >>\"$PEBBLE_LOG\" 2>&1",
+        );
+        command
+            .arg("-config")
+            .arg(&configuration)
+            .args(["-dnsserver", &self.places.dns.to_string()])
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_WFE_NONCEREJECT", self.settings.refused_nonces.to_string())
+            .env(
+                "PEBBLE_AUTHZREUSE",
+                self.settings.reused_authorizations.to_string(),
+            );
+        let server = Running::start(command, &self.file("notify"));
+        wait_until("Pebble to listen; is the package pebble installed?", || {
+            TcpStream::connect(self.places.directory).is_ok()
+                && TcpStream::connect(self.places.management).is_ok()
+        });
+        self.server = Some(server);
+    }
+
+    pub fn stop(&mut self) {
+        self.server = None;
+    }
+
+    /// The text of a `fairlead.toml` that uses it.
+    pub fn settings(&self) -> String {
+        format!(
+            "[acme]\ndirectory = \"{}\"\naccept-terms = true\nca-file = {:?}\n",
+            self.directory(),
+            self.file("root.pem")
+        )
+    }
+
+    /// The URL of its directory (RFC 8555 7.1.1).
+    pub fn directory(&self) -> String {
+        format!("https://{}/dir", self.places.directory)
+    }
+
+    /// How many orders it made up to now.
+    pub fn orders(&self) -> usize {
+        self.count("Added order ")
+    }
+
+    /// How many accounts it made since it was started.
+    pub fn accounts(&self) -> usize {
+        self.count("accounts in memory")
+    }
+
+    /// The root of the certificates it issues, PEM.
+    pub fn root(&self) -> String {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--cacert"])
+            .arg(self.file("root.pem"))
+            .arg(format!("https://{}/roots/0", self.places.management))
+            .output()
+            .expect("cannot run curl: install curl");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("a root is PEM")
+    }
+
+    fn count(&self, part: &str) -> usize {
+        let log = fs::read_to_string(self.log_file()).expect("Pebble's log can be read");
+        log.lines().filter(|line| line.contains(part)).count()
+    }
+
+    fn configuration(&self) -> String {
+        let places = self.places;
+        serde_json::json!({ "pebble": {
+            "listenAddress": places.directory,
+            "managementListenAddress": places.management,
+            "certificate": self.file("server.pem"),
+            "privateKey": self.file("server-key.pem"),
+            "httpPort": self.settings.validation.port(),
+            "tlsPort": 1,
+            "certificateValidityPeriod": self.settings.validity.as_secs(),
+            "domainBlocklist": self.settings.blocked,
+        }})
+        .to_string()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.file("pebble.log")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+}
+
+impl Drop for Pebble {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = fs::read_to_string(self.log_file()).unwrap_or_default();
+            eprintln!("-- Pebble said:\n{log}-- end");
+        }
+    }
+}
+
+impl Places {
+    fn new() -> Self {
+        let ip = own_address();
+        Self {
+            directory: free(ip),
+            management: free(ip),
+            dns: free(ip),
+            dns_management: free(ip),
+        }
+    }
+}
+
+/// Answers HTTP-01 on a port of its own with the files that the certs program writes, as the proxy does.
+pub struct Answering {
+    address: SocketAddr,
+    gate: Arc<Gate>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+/// What decides over answers, and who has asked.
+struct Gate {
+    challenges: PathBuf,
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    refused: Vec<String>,
+    held: bool,
+    asked: usize,
+    ended: bool,
+}
+
+impl Answering {
+    pub fn start(environment: &Environment) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let gate = Arc::new(Gate {
+            challenges: environment.paths().challenges_dir(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let acceptor = thread::spawn({
+            let gate = gate.clone();
+            move || accept(&listener, &gate)
+        });
+        Self {
+            address,
+            gate,
+            acceptor: Some(acceptor),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers 404 for this host from now on.
+    pub fn refuse(&self, host: &str) {
+        self.gate.change(|state| state.refused.push(host.to_owned()));
+    }
+
+    /// Lets requests wait for [`Self::release`].
+    pub fn hold(&self) {
+        self.gate.change(|state| state.held = true);
+    }
+
+    pub fn release(&self) {
+        self.gate.change(|state| state.held = false);
+    }
+
+    /// Waits until somebody asked for a challenge.
+    pub fn wait_for_request(&self) {
+        self.gate.wait(|state| state.asked > 0);
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.gate.change(|state| state.ended = true);
+        // Wakes the acceptor; if that fails it has ended already.
+        let _ = TcpStream::connect(self.address);
+        self.acceptor.take().map(JoinHandle::join);
+    }
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut GateState)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, until: impl Fn(&GateState) -> bool) {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), DEADLINE, |state| !until(state));
+        let (_state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(!waited.timed_out(), "nothing happened in time");
+    }
+
+    /// The body for a request head, if there is one.
+    fn answer(&self, head: &str) -> Option<Vec<u8>> {
+        self.change(|state| state.asked += 1);
+        self.wait(|state| !state.held || state.ended);
+        let host = head.lines().find_map(|line| line.strip_prefix("Host: "))?;
+        let host = host.split(':').next().unwrap_or(host);
+        if self.lock().refused.iter().any(|refused| refused == host) {
+            return None;
+        }
+        let path = head.split(' ').nth(1)?;
+        let token = Token::parse(path.strip_prefix("/.well-known/acme-challenge/")?).ok()?;
+        fs::read(self.challenges.join(token.as_str())).ok()
+    }
+}
+
+fn accept(listener: &TcpListener, gate: &Arc<Gate>) {
+    for stream in listener.incoming() {
+        if gate.lock().ended {
+            return;
+        }
+        let Ok(stream) = stream else {
+            return;
+        };
+        let gate = gate.clone();
+        thread::spawn(move || serve(&stream, &gate));
+    }
+}
+
+/// A peer that goes away in the middle is its own affair: the authority says then what it misses.
+fn serve(mut stream: &TcpStream, gate: &Gate) {
+    let head: String = BufReader::new(stream)
+        .lines()
+        .map_while(Result::ok)
+        .take_while(|line| !line.is_empty())
+        .map(|line| line + "\n")
+        .collect();
+    let (status, body) = match gate.answer(&head) {
+        Some(body) => ("200 OK", body),
+        None => ("404 Not Found", Vec::new()),
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+}
+
+/// Pebble's own certificate, and the root that fairlead is told to trust.
+fn certify(directory: &Path, address: IpAddr) {
+    let authority = Authority::new();
+    let pair = authority.issue(&[&address.to_string()]);
+    write(&directory.join("root.pem"), &authority.root());
+    write(&directory.join("server.pem"), &pair.chain);
+    write(&directory.join("server-key.pem"), &pair.key);
+}
+
+fn start_dns(root: &Path, places: Places, address: IpAddr) -> Running {
+    let mut command = shell(
+        "DNS_LOG",
+        &root.join("dns.log"),
+        "exec pebble-challtestsrv \"$@\" >\"$DNS_LOG\" 2>&1",
+    );
+    command
+        .args([
+            "-http01",
+            "",
+            "-https01",
+            "",
+            "-tlsalpn01",
+            "",
+            "-defaultIPv6",
+            "",
+        ])
+        .args(["-defaultIPv4", &address.to_string()])
+        .args(["-dns01", &places.dns.to_string()])
+        .args(["-management", &places.dns_management.to_string()]);
+    let running = Running::start(command, &root.join("notify"));
+    wait_until(
+        "pebble-challtestsrv to answer; is the package pebble installed?",
+        || answers_dns(places.dns).unwrap_or(false),
+    );
+    running
+}
+
+/// Asks for the address of `test` (RFC 1035 4.1).
+fn answers_dns(server: SocketAddr) -> std::io::Result<bool> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    socket.send(b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x04test\0\0\x01\0\x01")?;
+    Ok(socket.recv(&mut [0; 512])? > 12)
+}
+
+fn shell(variable: &str, log: &Path, script: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, "sh"]).env(variable, log);
+    command
+}
+
+/// An address of 127.0.0.0/8 that no other test uses at the same time.
+fn own_address() -> IpAddr {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let [_, _, high, low] = process::id().to_be_bytes();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed) % 100;
+    let second = 100 + u8::try_from(count).expect("it is below 100");
+    IpAddr::V4(Ipv4Addr::new(127, second, high, low.clamp(1, 254)))
+}
+
+fn free(ip: IpAddr) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).expect("the loopback has a free port");
+    listener.local_addr().expect("a bound socket has an address")
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "who starts to listen gives no event to wait for"
+)]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "no sign of {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    write_atomically(path, text.as_bytes(), 0o600).expect("cannot write a file of the test");
+}

@@ -1,0 +1,679 @@
+//! The certs program against a real Pebble, and alone with its own authority.
+
+use std::fs::{self, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fairlead_contract::{CertificateDir, Failure, HostPattern, Ledger, Provider, write_atomically};
+use fairlead_tests::{
+    Answering, Authority, Client, Environment, Finished, Pebble, PebbleSettings, Program, Proxy, Upstream,
+    route,
+};
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+/// An installation with a Pebble that can reach it.
+struct Installation {
+    environment: Environment,
+    answering: Answering,
+    pebble: Pebble,
+}
+
+impl Installation {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut PebbleSettings)) -> Self {
+        let environment = Environment::new();
+        let answering = Answering::start(&environment);
+        let mut settings = PebbleSettings::new(answering.address());
+        change(&mut settings);
+        let pebble = Pebble::start(settings);
+        environment.write_config(&pebble.settings());
+        Self {
+            environment,
+            answering,
+            pebble,
+        }
+    }
+
+    fn declare(&self, hosts: &[&str]) {
+        declare(&self.environment, hosts, "");
+    }
+
+    /// A pass that must succeed.
+    fn pass(&self) -> Finished {
+        pass(&self.environment)
+    }
+
+    /// A pass in which something must fail.
+    fn failing_pass(&self) -> Finished {
+        failing_pass(&self.environment)
+    }
+
+    fn ledger(&self, name: &str) -> Ledger {
+        ledger(&self.environment, name)
+    }
+
+    fn account_file(&self) -> PathBuf {
+        let directory = self.pebble.directory();
+        let name = directory.trim_start_matches("https://").replace('/', "_");
+        self.environment.paths().account_dir().join(name + ".toml")
+    }
+
+    fn challenges(&self) -> usize {
+        count(&self.environment.paths().challenges_dir())
+    }
+}
+
+fn declare(environment: &Environment, hosts: &[&str], more: &str) {
+    let upstream = SocketAddr::from(([127, 0, 0, 1], 9));
+    let text = format!("{}{more}\n", route(hosts, &[upstream]));
+    environment.write_routes(&format!("{}.toml", hosts[0]), &text);
+}
+
+fn pass(environment: &Environment) -> Finished {
+    let finished = environment.run(Program::Certs, &[]);
+    assert!(finished.status.success(), "{}", finished.stderr);
+    finished
+}
+
+fn failing_pass(environment: &Environment) -> Finished {
+    let finished = environment.run(Program::Certs, &[]);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    finished
+}
+
+fn directory(environment: &Environment, name: &str) -> CertificateDir {
+    environment
+        .paths()
+        .certificate(&HostPattern::parse(name).expect("a certificate is named after a host"))
+}
+
+fn ledger(environment: &Environment, name: &str) -> Ledger {
+    let path = directory(environment, name).ledger_file();
+    let bytes = fs::read(&path).expect("there is a ledger");
+    Ledger::parse(&path, &bytes).expect("the ledger can be understood")
+}
+
+fn failure(environment: &Environment, name: &str) -> Failure {
+    ledger(environment, name)
+        .failure
+        .expect("a failure is remembered")
+}
+
+/// Lets time pass for a failure, as an operator would: by hand.
+fn end_waiting(environment: &Environment, name: &str) {
+    let mut ledger = ledger(environment, name);
+    let failure = ledger.failure.as_mut().expect("there is a failure to wait for");
+    failure.next_try = failure.last;
+    let path = directory(environment, name).ledger_file();
+    let text = ledger.render().expect("a ledger can be written");
+    write_atomically(&path, text.as_bytes(), 0o644).expect("the store can be written");
+}
+
+/// Both files of a pair.
+fn stored(environment: &Environment, name: &str) -> (String, String) {
+    let directory = directory(environment, name);
+    let read = |path: PathBuf| fs::read_to_string(path).expect("there is a pair");
+    (read(directory.chain_file()), read(directory.key_file()))
+}
+
+fn openssl(arguments: &[&str], file: &Path) -> Output {
+    let mut command = Command::new("openssl");
+    command.args(arguments).arg(file);
+    command.output().expect("cannot run openssl: install openssl")
+}
+
+/// The SANs of the stored certificate, as openssl reads them.
+fn sans(environment: &Environment, name: &str) -> String {
+    let chain = directory(environment, name).chain_file();
+    let output = openssl(&["x509", "-noout", "-ext", "subjectAltName", "-in"], &chain);
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().last().unwrap_or_default().trim().to_owned()
+}
+
+/// Fails unless openssl builds a chain from the stored certificate to the root, for this host.
+fn verify(environment: &Environment, name: &str, host: &str, root: &Path) {
+    let chain = directory(environment, name).chain_file();
+    let (root, chain_text) = (root.display().to_string(), chain.display().to_string());
+    let output = openssl(
+        &[
+            "verify",
+            "-CAfile",
+            &root,
+            "-purpose",
+            "sslserver",
+            "-verify_hostname",
+            host,
+            "-untrusted",
+            &chain_text,
+        ],
+        &chain,
+    );
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn count(directory: &Path) -> usize {
+    fs::read_dir(directory).expect("the directory is there").count()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path)
+        .expect("the file is there")
+        .permissions()
+        .mode()
+        & 0o7777
+}
+
+fn entries(directory: &CertificateDir) -> Vec<String> {
+    let entries = fs::read_dir(directory.path()).expect("the directory is there");
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.expect("the directory can be listed").file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_route_gets_one_certificate_for_all_its_hosts_and_the_next_pass_orders_nothing() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    installation.declare(&["a.test", "b.test"]);
+    write_atomically(&environment.paths().certs_dirty_file(), b"", 0o644).unwrap();
+    let began = Instant::now();
+    installation.pass();
+    println!(
+        "one issuance against Pebble, account included: {} ms",
+        began.elapsed().as_millis()
+    );
+
+    assert_eq!(sans(environment, "a.test"), "DNS:a.test, DNS:b.test");
+    let root = environment.root().join("pebble-root.pem");
+    write_atomically(&root, installation.pebble.root().as_bytes(), 0o644).unwrap();
+    verify(environment, "a.test", "b.test", &root);
+    let directory = directory(environment, "a.test");
+    assert_eq!(entries(&directory), ["fullchain.pem", "key.pem", "state.toml"]);
+    assert_eq!(
+        (mode(&directory.key_file()), mode(&directory.chain_file())),
+        (0o640, 0o644)
+    );
+    assert_eq!(mode(&installation.account_file()), 0o600);
+    let ledger = installation.ledger("a.test");
+    assert_eq!((ledger.provider, &ledger.failure), (Provider::Acme, &None));
+    let issued = ledger.issued.clone().unwrap();
+    assert_eq!(issued.issuer, installation.pebble.directory());
+    assert_eq!(
+        issued.not_after.duration_since(issued.due).as_hours(),
+        30 * 24 - 1
+    );
+
+    assert_eq!(installation.challenges(), 0, "answers stay published");
+    assert!(!environment.paths().certs_dirty_file().exists());
+    let before = (stored(environment, "a.test"), ledger);
+    installation.pass();
+    assert_eq!(
+        (stored(environment, "a.test"), installation.ledger("a.test")),
+        before
+    );
+    assert_eq!(
+        (installation.pebble.orders(), installation.pebble.accounts()),
+        (1, 1)
+    );
+}
+
+#[test]
+fn changed_names_bring_a_new_certificate_at_once_from_the_same_account() {
+    let installation = Installation::with(|settings| settings.reused_authorizations = 100);
+    installation.declare(&["a.test"]);
+    installation.pass();
+    installation.declare(&["a.test", "b.test"]);
+    installation.pass();
+    assert_eq!(
+        sans(&installation.environment, "a.test"),
+        "DNS:a.test, DNS:b.test"
+    );
+    assert_eq!(
+        (installation.pebble.orders(), installation.pebble.accounts()),
+        (2, 1)
+    );
+}
+
+#[test]
+fn a_certificate_is_renewed_when_two_thirds_of_its_lifetime_are_over() {
+    let installation = Installation::with(|settings| settings.validity = Duration::from_secs(4));
+    let environment = &installation.environment;
+    installation.declare(&["a.test"]);
+    installation.pass();
+    let first = stored(environment, "a.test");
+    let due = installation.ledger("a.test").issued.unwrap().due;
+    while stored(environment, "a.test") == first {
+        installation.pass();
+    }
+    let second = installation.ledger("a.test").issued.unwrap();
+    assert!(second.at >= due, "renewed at {}, due at {due}", second.at);
+    assert_ne!(stored(environment, "a.test").1, first.1, "the key is a new one");
+}
+
+#[test]
+fn a_failure_takes_down_itself_alone_and_waits_for_its_next_try() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    installation.answering.refuse("bad.test");
+    for hosts in [&["good.test"][..], &["bad.test", "fine.test"], &["other.test"]] {
+        installation.declare(hosts);
+    }
+    let finished = installation.failing_pass();
+    assert!(
+        finished.stderr.contains("certificate=bad.test"),
+        "{}",
+        finished.stderr
+    );
+    for name in ["good.test", "other.test"] {
+        assert_eq!(sans(environment, name), format!("DNS:{name}"));
+    }
+    let first = failure(environment, "bad.test");
+    assert!(
+        first.error.contains("for bad.test the authority said: "),
+        "{}",
+        first.error
+    );
+    assert!(first.error.contains("(unauthorized)"), "{}", first.error);
+    assert_eq!(first.attempts, 1);
+    assert!(first.next_try > first.last);
+    assert_eq!(installation.challenges(), 0, "answers stay published");
+
+    installation.pass();
+    assert_eq!(installation.pebble.orders(), 3, "it was tried before its time");
+    assert_eq!(failure(environment, "bad.test"), first);
+
+    end_waiting(environment, "bad.test");
+    installation.failing_pass();
+    let second = failure(environment, "bad.test");
+    assert_eq!((second.attempts, second.since), (2, first.since));
+    assert_eq!(installation.pebble.orders(), 4);
+
+    // Other names are another matter, and do not wait.
+    installation.declare(&["bad.test"]);
+    installation.failing_pass();
+    assert_eq!(failure(environment, "bad.test").attempts, 1);
+    assert_eq!(installation.pebble.orders(), 5);
+}
+
+#[test]
+fn what_the_authority_rejects_is_said_in_its_own_words() {
+    let installation = Installation::with(|settings| settings.blocked = vec!["blocked.test"]);
+    installation.declare(&["blocked.test"]);
+    installation.failing_pass();
+    let error = failure(&installation.environment, "blocked.test").error;
+    assert!(
+        error.contains("issuance is forbidden by policy: \"blocked.test\" (rejectedIdentifier)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn refused_nonces_cost_neither_a_certificate_nor_an_order() {
+    let installation = Installation::with(|settings| settings.refused_nonces = 50);
+    let names: Vec<_> = (0..6).map(|number| format!("n{number}.test")).collect();
+    for name in &names {
+        installation.declare(&[name]);
+    }
+    installation.pass();
+    for name in &names {
+        assert_eq!(sans(&installation.environment, name), format!("DNS:{name}"));
+    }
+    assert_eq!(
+        (installation.pebble.orders(), installation.pebble.accounts()),
+        (names.len(), 1)
+    );
+}
+
+#[test]
+fn an_authority_that_is_down_costs_nothing_but_the_new_certificate() {
+    let mut installation = Installation::new();
+    installation.declare(&["a.test"]);
+    installation.pass();
+    let before = stored(&installation.environment, "a.test");
+    installation.pebble.stop();
+    installation.declare(&["a.test", "b.test"]);
+    installation.failing_pass();
+    assert_eq!(stored(&installation.environment, "a.test"), before);
+    let ledger = installation.ledger("a.test");
+    assert!(ledger.issued.is_some());
+    let error = ledger.failure.unwrap().error;
+    assert!(
+        error.contains(&format!("cannot reach {}", installation.pebble.directory())),
+        "{error}"
+    );
+    assert!(error.contains("Connection refused"), "{error}");
+}
+
+#[test]
+fn an_account_the_authority_forgot_is_not_replaced_behind_the_operators_back() {
+    let mut installation = Installation::new();
+    installation.declare(&["a.test"]);
+    installation.pass();
+    installation.pebble.stop();
+    installation.pebble.start_again();
+    installation.declare(&["b.test"]);
+    installation.failing_pass();
+    let error = failure(&installation.environment, "b.test").error;
+    let expected = format!(
+        "remove {} to register a new one",
+        installation.account_file().display()
+    );
+    assert!(error.contains(&expected), "{error}");
+
+    fs::remove_file(installation.account_file()).unwrap();
+    end_waiting(&installation.environment, "b.test");
+    installation.pass();
+}
+
+#[test]
+fn a_killed_pass_leaves_an_order_that_the_next_one_takes_up() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    installation.declare(&["a.test"]);
+    installation.answering.hold();
+    let killed = environment.spawn(Program::Certs, &[]);
+    installation.answering.wait_for_request();
+    drop(killed);
+    assert_eq!(installation.challenges(), 1);
+    let pending = environment.paths().account_dir().join("pending/a.test.toml");
+    assert_eq!(mode(&pending), 0o600);
+    let kept = fs::read_to_string(&pending).unwrap();
+    assert_eq!(
+        failure(environment, "a.test").error,
+        "an attempt began and has not ended"
+    );
+    installation.answering.release();
+
+    // Counted as a failure, so that a pass that dies each time does not order each time.
+    installation.pass();
+    assert_eq!(installation.challenges(), 0, "answers stay published");
+    end_waiting(environment, "a.test");
+    installation.pass();
+    let (_, key) = stored(environment, "a.test");
+    assert!(kept.contains(&key), "the key was made anew");
+    assert_eq!(installation.pebble.orders(), 1);
+    assert!(!pending.exists());
+}
+
+#[test]
+fn a_stored_pair_that_does_not_match_is_set_aside_and_replaced() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    for host in ["a.test", "b.test"] {
+        installation.declare(&[host]);
+    }
+    installation.pass();
+    let b_before = stored(environment, "b.test");
+    let wrong_key = b_before.1.as_bytes();
+    write_atomically(&directory(environment, "a.test").key_file(), wrong_key, 0o640).unwrap();
+    let finished = installation.pass();
+    assert!(
+        finished.stderr.contains("the key is not the certificate's"),
+        "{}",
+        finished.stderr
+    );
+    let names = entries(&directory(environment, "a.test"));
+    assert_eq!(
+        names,
+        [
+            "fullchain.pem",
+            "fullchain.pem.broken",
+            "key.pem",
+            "key.pem.broken",
+            "state.toml"
+        ]
+    );
+    assert_ne!(stored(environment, "a.test").1.as_bytes(), wrong_key);
+    assert_eq!(stored(environment, "b.test"), b_before);
+    assert_eq!(installation.pebble.orders(), 3);
+}
+
+#[test]
+fn an_account_key_that_others_can_read_is_refused_until_that_is_put_right() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    installation.declare(&["a.test"]);
+    installation.pass();
+    let account = installation.account_file();
+    fs::set_permissions(&account, Permissions::from_mode(0o644)).unwrap();
+    installation.declare(&["b.test"]);
+    let finished = installation.failing_pass();
+    let expected = format!(
+        "{} holds a key and can be read by others (mode 0644)",
+        account.display()
+    );
+    assert!(finished.stderr.contains(&expected), "{}", finished.stderr);
+    assert!(failure(environment, "b.test").error.contains(&expected));
+
+    // Nobody was asked, so there is nothing to wait for.
+    fs::set_permissions(&account, Permissions::from_mode(0o600)).unwrap();
+    installation.pass();
+    assert_eq!(
+        (installation.pebble.orders(), installation.pebble.accounts()),
+        (2, 1)
+    );
+}
+
+/// The files of the store are written on a file system of four pages: ledger, chain and key of the
+/// present certificate and room for one more file.
+#[test]
+fn a_full_disk_leaves_the_present_pair_and_the_order_is_not_lost() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    installation.declare(&["a.test"]);
+    installation.pass();
+    let before = stored(environment, "a.test");
+    installation.declare(&["a.test", "b.test"]);
+    let script = r#"
+        set -eu
+        cp -r "$STORE/a.test" "$OUT/present"
+        mount -t tmpfs -o size=16k tmpfs "$STORE"
+        cp -r "$OUT/present" "$STORE/a.test"
+        "$0" "$@" && exit 9
+        cp -r "$STORE/a.test" "$OUT/full"
+        mount -o remount,size=1m "$STORE"
+        sed -i 's/^next-try = .*/next-try = "2000-01-01T00:00:00Z"/' "$STORE/a.test/state.toml"
+        "$0" "$@"
+        cp -r "$STORE/a.test" "$OUT/room"
+    "#;
+    let out = environment.root().join("out");
+    fs::create_dir(&out).unwrap();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "/bin/sh", "-c", script])
+        .arg(Program::Certs.path())
+        .arg("--config-dir")
+        .arg(&environment.paths().config)
+        .arg("--state-dir")
+        .arg(&environment.paths().state)
+        .arg("--runtime-dir")
+        .arg(&environment.paths().runtime)
+        .env("STORE", environment.paths().certificates_dir())
+        .env("OUT", &out);
+    let finished = environment.start(command).finish();
+    assert!(finished.status.success(), "{}", finished.stderr);
+
+    let full = CertificateDir::new(out.join("full"));
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+    assert_eq!((read(full.chain_file()), read(full.key_file())), before);
+    assert_eq!(entries(&full), ["fullchain.pem", "key.pem", "state.toml"]);
+    let ledger = read(full.ledger_file());
+    assert!(ledger.contains("No space left on device"), "{ledger}");
+    let room = CertificateDir::new(out.join("room"));
+    assert_ne!(read(room.chain_file()), before.0);
+    assert_eq!(
+        installation.pebble.orders(),
+        2,
+        "the certificate was ordered again instead of fetched"
+    );
+}
+
+#[test]
+fn files_that_change_while_a_pass_runs_are_looked_at_before_it_ends() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    installation.declare(&["a.test"]);
+    installation.answering.hold();
+    let running = environment.spawn(Program::Certs, &[]);
+    installation.answering.wait_for_request();
+    installation.declare(&["late.test"]);
+    installation.answering.release();
+    let finished = running.finish();
+    assert!(finished.status.success(), "{}", finished.stderr);
+    assert_eq!(sans(environment, "late.test"), "DNS:late.test");
+}
+
+#[test]
+fn two_passes_at_once_order_once() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    installation.declare(&["a.test"]);
+    installation.answering.hold();
+    let first = environment.spawn(Program::Certs, &[]);
+    installation.answering.wait_for_request();
+    let second = environment.spawn(Program::Certs, &[]);
+    second.wait_for_log("another pass is under way");
+    installation.answering.release();
+    for finished in [first.finish(), second.finish()] {
+        assert!(finished.status.success(), "{}", finished.stderr);
+    }
+    assert_eq!(installation.pebble.orders(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_answers_the_challenge_and_serves_the_certificate() {
+    let environment = Environment::new();
+    let upstream = Upstream::saying("hello").await;
+    environment.write_routes("a.toml", &route(&["app.test"], &[upstream.address()]));
+    let proxy = Proxy::start(&environment);
+    let pebble = Pebble::start(PebbleSettings::new(proxy.http()));
+    environment.write_config(&pebble.settings());
+    pass(&environment);
+    proxy.reload();
+    let root = CertificateDer::from_pem_slice(pebble.root().as_bytes()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(root).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let client = Client::new(tls.with_root_certificates(roots).with_no_client_auth());
+    let response = client.get(&proxy, "https://app.test/").await;
+    assert_eq!(response.status(), 200);
+}
+
+#[test]
+fn the_internal_authority_signs_what_openssl_believes() {
+    let environment = Environment::new();
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    declare(&environment, &["app.localhost", "*.app.localhost"], "");
+    declare(&environment, &["*.wild.test"], "");
+    pass(&environment);
+    let root = environment.paths().internal_ca_file();
+    verify(&environment, "app.localhost", "app.localhost", &root);
+    verify(&environment, "app.localhost", "x.app.localhost", &root);
+    verify(&environment, "*.wild.test", "y.wild.test", &root);
+    assert_eq!(mode(&root), 0o644);
+    let key = environment.paths().account_dir().join("internal/key.pem");
+    assert_eq!((mode(&key), mode(key.parent().unwrap())), (0o600, 0o700));
+    let before = stored(&environment, "app.localhost");
+    pass(&environment);
+    assert_eq!(stored(&environment, "app.localhost"), before);
+    assert_eq!(
+        ledger(&environment, "app.localhost").issued.unwrap().issuer,
+        "internal"
+    );
+
+    // Without its key the authority is another one, and signs everything anew.
+    fs::remove_file(&key).unwrap();
+    pass(&environment);
+    verify(&environment, "app.localhost", "app.localhost", &root);
+}
+
+#[test]
+fn what_acme_needs_from_the_operator_is_said_and_done_without_waiting() {
+    let environment = Environment::new();
+    declare(&environment, &["a.test"], "");
+    declare(&environment, &["*.b.test"], "");
+    declare(&environment, &["fine.test"], "provider = \"internal\"");
+    declare(&environment, &["off.test"], "provider = \"off\"");
+    failing_pass(&environment);
+    let error = failure(&environment, "a.test").error;
+    let config_file = environment.paths().config_file();
+    let expected = format!(
+        "write \"accept-terms = true\" under [acme] in {}",
+        config_file.display()
+    );
+    assert!(error.contains(&expected), "{error}");
+    let error = failure(&environment, "*.b.test").error;
+    assert!(
+        error.contains("wildcards need DNS-01, which is not available yet"),
+        "{error}"
+    );
+    assert_eq!(sans(&environment, "fine.test"), "DNS:fine.test");
+    assert!(!directory(&environment, "off.test").path().exists());
+    let before = failure(&environment, "a.test");
+    failing_pass(&environment);
+    assert_eq!(failure(&environment, "a.test"), before);
+
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    pass(&environment);
+    assert_eq!(ledger(&environment, "*.b.test").failure, None);
+}
+
+#[test]
+fn faulty_settings_are_no_reason_to_change_a_certificate_and_faulty_routes_none_to_stop() {
+    let environment = Environment::new();
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    declare(&environment, &["a.test"], "");
+    pass(&environment);
+    let before = stored(&environment, "a.test");
+    let ledger_before = ledger(&environment, "a.test");
+
+    environment.write_config("[certificates]\nprovider = \"internel\"\n");
+    let finished = failing_pass(&environment);
+    let expected = format!("{}:2:", environment.paths().config_file().display());
+    assert!(finished.stderr.contains(&expected), "{}", finished.stderr);
+    assert_eq!(
+        (stored(&environment, "a.test"), ledger(&environment, "a.test")),
+        (before, ledger_before)
+    );
+
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    environment.write_routes("bad.toml", "[[route]]\nhosts = []\n");
+    declare(&environment, &["b.test"], "");
+    pass(&environment);
+    assert_eq!(sans(&environment, "b.test"), "DNS:b.test");
+}
+
+#[test]
+fn a_certificate_put_there_by_hand_stays_until_it_is_due() {
+    let environment = Environment::new();
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    let authority = Authority::new();
+    environment.store("a.test", &authority.issue(&["a.test"]));
+    environment.store("old.test", &authority.issue_until(&["old.test"], 2024));
+    declare(&environment, &["a.test"], "");
+    declare(&environment, &["old.test"], "");
+    let (present, old) = (stored(&environment, "a.test"), stored(&environment, "old.test"));
+    pass(&environment);
+    assert_eq!(stored(&environment, "a.test"), present);
+    assert_ne!(stored(&environment, "old.test"), old);
+}
