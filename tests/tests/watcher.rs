@@ -1,10 +1,10 @@
 //! The watcher against a real dockerd, and against daemons that misbehave.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{Read, Write, pipe};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use fairlead_contract::{Configuration, Files, Located, Rejection};
@@ -329,6 +329,39 @@ fn the_follower_waits_for_a_daemon_that_is_not_there_yet() {
     follower.wait_for_output_lines(1);
 }
 
+#[test]
+fn the_follower_ends_when_nobody_reads_its_marks() {
+    let machine = Machine::new();
+    let (reader, writer) = pipe().expect("a pipe can be made");
+    drop(reader);
+    let mut command = watcher_under(&machine.environment, "timeout", &["30"]);
+    let output = command
+        .arg("--follow")
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn();
+    let output = output
+        .and_then(Child::wait_with_output)
+        .expect("timeout can be run");
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("nobody reads the marks any more"), "{log}");
+}
+
+/// The watcher as another program's argument, after `arguments`.
+fn watcher_under(environment: &Environment, program: &str, arguments: &[&str]) -> Command {
+    let watcher = environment.command(Program::Watcher);
+    let mut command = Command::new(program);
+    command.args(arguments).arg(watcher.get_program());
+    for (variable, value) in watcher.get_envs() {
+        match value {
+            Some(value) => command.env(variable, value),
+            None => command.env_remove(variable),
+        };
+    }
+    command
+}
+
 /// Answers each connection with the same words, or with none and an open connection.
 fn answering(environment: &Environment, answer: Option<&'static str>) {
     let socket = environment.root().join("docker.sock");
@@ -421,16 +454,12 @@ fn a_full_disk_is_an_error_that_keeps_the_old_file() {
         Some("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"),
     );
     let routes = environment.paths().state.join("routes");
-    let watcher = environment.command(Program::Watcher);
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", ON_A_FULL_DISK, "sh"]);
-    command.arg(watcher.get_program()).arg(routes);
-    for (variable, value) in watcher.get_envs() {
-        match value {
-            Some(value) => command.env(variable, value),
-            None => command.env_remove(variable),
-        };
-    }
+    let mut command = watcher_under(
+        &environment,
+        "unshare",
+        &["--mount", "sh", "-c", ON_A_FULL_DISK, "sh"],
+    );
+    command.arg(routes);
     let finished = environment.start(command).finish();
     assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
     for part in ["cannot write", "docker.toml", "No space left on device"] {

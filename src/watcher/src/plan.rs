@@ -389,8 +389,8 @@ mod tests {
     #[test]
     fn containers_of_the_same_primary_host_are_one_route() {
         let containers = [
-            serving("two", 2, "a.test b.test"),
-            serving("one", 1, "a.test c.test"),
+            serving("two", 1, "a.test c.test"),
+            serving("one", 2, "a.test b.test"),
             serving("other", 1, "d.test"),
         ];
         let discovery = planned(&containers, &Known::default());
@@ -541,6 +541,7 @@ mod tests {
         let known = after(planned(&containers[..30], &Known::default()));
         let expected = planned(&containers, &known);
         assert!(expected.routes.len() > 5 && expected.rejections.len() > 5);
+        assert!(expected.rejections.is_sorted());
         for _ in 0..50 {
             random.shuffle(&mut containers);
             assert_eq!(planned(&containers, &known).render(), expected.render());
