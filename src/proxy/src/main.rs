@@ -1,1 +1,221 @@
-fn main() {}
+//! `fairlead-proxy`: TLS in, routes to upstreams, nothing else.
+//!
+//! The sockets are taken before any thread exists; a [`snapshot::Snapshot`] of the files is made; then
+//! connections are served until a signal says to reload or to stop.
+
+mod admin;
+mod authority;
+mod body;
+mod certificate;
+mod forward;
+mod handshake;
+mod headers;
+mod listeners;
+mod metrics;
+mod pool;
+mod reply;
+mod server;
+mod service;
+mod snapshot;
+mod supervisor;
+mod upgrade;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use fairlead_contract::{CheckReport, Files, Paths, start_logging};
+use jiff::Timestamp;
+use sd_notify::NotifyState;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
+
+use crate::listeners::Listeners;
+use crate::server::{Protocol, serve};
+use crate::service::Shared;
+use crate::snapshot::{Built, Snapshot};
+use crate::supervisor::{History, notify, one_line, summary};
+
+/// Serves the routes of the files over HTTPS.
+///
+/// The listeners come from systemd, by the names http, https and admin; without systemd, from --http,
+/// --https and --admin. SIGHUP reloads the files; SIGTERM ends after the running exchanges, a second
+/// one at once.
+#[derive(Parser)]
+#[command(name = "fairlead-proxy", version)]
+struct Args {
+    /// Listen here for plain HTTP, when systemd hands over no sockets
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Vec<SocketAddr>,
+    /// Listen here for HTTPS, when systemd hands over no sockets
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    https: Vec<SocketAddr>,
+    /// Listen here for status and metrics, when systemd hands over no sockets
+    #[arg(long, value_name = "PATH")]
+    admin: Option<PathBuf>,
+    /// Print as JSON what a reload would do with the files, and end; 1 means that it would be refused
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    paths: Paths,
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    start_logging();
+    // With several providers in the graph rustls would choose none.
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .ok()
+        .context("another cryptography provider is installed already")?;
+    if args.check {
+        return check(&args.paths);
+    }
+    let listeners = match Listeners::take()? {
+        Some(listeners) => listeners,
+        None => bind(&args)?,
+    };
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?
+        .block_on(run(args, listeners))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(paths: &Paths) -> Result<ExitCode> {
+    let Built {
+        snapshot, problems, ..
+    } = Snapshot::build(&Files::read(paths), None, Timestamp::now());
+    let is_right = problems.is_empty();
+    let report = CheckReport {
+        routes: snapshot.loaded.routes,
+        certificates: snapshot.loaded.certificates,
+        problems,
+        notes: snapshot.loaded.notes,
+    };
+    println!("{}", serde_json::to_string_pretty(&report)?);
+    Ok(if is_right {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn bind(args: &Args) -> Result<Listeners> {
+    ensure!(
+        !args.http.is_empty() && !args.https.is_empty(),
+        "there is nothing to listen on: start fairlead-proxy by its sockets (systemctl start fairlead-http.socket \
+         fairlead-https.socket), or name addresses with --http and --https"
+    );
+    Listeners::bind(&args.http, &args.https, args.admin.as_deref())
+}
+
+async fn run(args: Args, listeners: Listeners) -> Result<()> {
+    let mut reloads = signal(SignalKind::hangup())?;
+    let mut stops = Stops::new()?;
+    let built = Snapshot::build(&Files::read(&args.paths), None, Timestamp::now());
+    let history = Arc::new(History::begin(&built));
+    let https_port = args
+        .https
+        .first()
+        .map(SocketAddr::port)
+        .filter(|port| *port != 443);
+    let shared = Arc::new(Shared::new(built.snapshot, &args.paths, https_port));
+    start_serving(listeners, &shared, &history)?;
+    let status = one_line(&summary(&history.status(&shared)));
+    info!("{status}");
+    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    tokio::spawn(feed_watchdog());
+    loop {
+        tokio::select! {
+            _ = reloads.recv() => reload(&history, &shared, &args.paths).await?,
+            () = stops.next() => break,
+        }
+    }
+    drain(&shared, &mut stops).await;
+    Ok(())
+}
+
+fn start_serving(listeners: Listeners, shared: &Arc<Shared>, history: &Arc<History>) -> Result<()> {
+    let Listeners { http, https, admin } = listeners;
+    let plain = http.into_iter().map(|listener| (listener, Protocol::Plain));
+    let tls = https.into_iter().map(|listener| (listener, Protocol::Tls));
+    for (listener, protocol) in plain.chain(tls) {
+        let listener = TcpListener::from_std(listener)?;
+        info!(address = %listener.local_addr()?, "listening for {protocol:?}");
+        tokio::spawn(serve(listener, protocol, shared.clone()));
+    }
+    for listener in admin {
+        let listener = UnixListener::from_std(listener)?;
+        tokio::spawn(admin::serve(listener, shared.clone(), history.clone()));
+    }
+    Ok(())
+}
+
+/// Signals that come while one reload runs are one further reload.
+async fn reload(history: &Arc<History>, shared: &Arc<Shared>, paths: &Paths) -> Result<()> {
+    notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?]);
+    let (work, for_whom, from) = (history.clone(), shared.clone(), paths.clone());
+    tokio::task::spawn_blocking(move || work.reload(&for_whom, &from)).await?;
+    let status = one_line(&summary(&history.status(shared)));
+    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    Ok(())
+}
+
+/// Finishes exchanges, accepts none; ends at the limit, or at a second signal.
+async fn drain(shared: &Shared, stops: &mut Stops) {
+    notify(&[NotifyState::Stopping]);
+    shared.draining.cancel();
+    shared.tasks.close();
+    let limit = shared.snapshot().config.proxy.drain_timeout.get();
+    tokio::select! {
+        waited = timeout(limit, shared.tasks.wait()) => {
+            if waited.is_err() {
+                warn!("{} exchanges were cut at the limit of drain-timeout", shared.tasks.len());
+            }
+        }
+        () = stops.next() => warn!("{} exchanges were cut at a second signal", shared.tasks.len()),
+    }
+}
+
+/// systemd takes silence for a hang; this runs where requests are served, so it is silent with them.
+async fn feed_watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let mut ticks = interval(limit.max(Duration::from_millis(2)) / 2);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
+/// The signals that end the program.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stops {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

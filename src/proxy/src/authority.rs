@@ -1,0 +1,124 @@
+use fairlead_contract::Host;
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::Authority;
+use http::{Uri, Version};
+use thiserror::Error;
+
+/// Why a request's host cannot be known; always answered with 400 (RFC 9112 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum InvalidAuthority {
+    #[error("the request has no Host")]
+    Missing,
+    #[error("the request has more than one Host")]
+    Doubled,
+    #[error("the Host is not a host name with an optional port")]
+    Malformed,
+    #[error("the request target and the Host disagree")]
+    Disagreeing,
+}
+
+/// The host a request is for: the request target's authority if it has one, else the Host field.
+///
+/// Two readers must never see two hosts: several Host fields are refused, and so is a target that
+/// disagrees with the field (RFC 9112 3.2, RFC 9113 8.3.1).
+pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
+    let mut fields = parts.headers.get_all(HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(InvalidAuthority::Doubled);
+    }
+    let field = field
+        .map(|value| parse(value.to_str().map_err(|_| InvalidAuthority::Malformed)?))
+        .transpose()?;
+    let target = parts
+        .uri
+        .authority()
+        .map(|authority| parse(authority.as_str()))
+        .transpose()?;
+    match (target, field) {
+        (Some(target), Some(field)) if target != field => Err(InvalidAuthority::Disagreeing),
+        // HTTP/1.1 asks for the field even beside an absolute target (RFC 9112 3.2).
+        (Some(_), None) if parts.version < Version::HTTP_2 => Err(InvalidAuthority::Missing),
+        (Some((host, _)), _) | (None, Some((host, _))) => Ok(host),
+        (None, None) => Err(InvalidAuthority::Missing),
+    }
+}
+
+/// `host[:port]`, nothing else: user information would be shown to upstreams as part of the host.
+fn parse(text: &str) -> Result<(Host, Option<u16>), InvalidAuthority> {
+    let authority: Authority = text.parse().map_err(|_| InvalidAuthority::Malformed)?;
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) => (name, Some(port.parse().map_err(|_| InvalidAuthority::Malformed)?)),
+        None => (text, None),
+    };
+    if authority.host() != name {
+        return Err(InvalidAuthority::Malformed);
+    }
+    let host = Host::parse(name).map_err(|_| InvalidAuthority::Malformed)?;
+    Ok((host, port))
+}
+
+/// The path and query, as they go to an upstream or into a redirect.
+pub(crate) fn path_and_query(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |path| path.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn host_of(uri: &str, version: Version, fields: &[&str]) -> Result<String, InvalidAuthority> {
+        let mut request = Request::builder().uri(uri).version(version);
+        for field in fields {
+            request = request.header(HOST, *field);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        find_host(&parts).map(|host| host.to_string())
+    }
+
+    #[test]
+    fn the_host_field_names_the_host_in_any_case_and_with_a_port() {
+        for field in ["app.test", "APP.test", "app.test.", "app.test:8443"] {
+            assert_eq!(
+                host_of("/", Version::HTTP_11, &[field]),
+                Ok("app.test".to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn what_two_programs_could_read_differently_is_refused() {
+        use InvalidAuthority::*;
+        for (uri, fields, refusal) in [
+            ("/", &[][..], Missing),
+            ("/", &["a.test", "a.test"], Doubled),
+            ("/", &["a.test, b.test"], Malformed),
+            ("/", &[""], Malformed),
+            ("/", &["user@a.test"], Malformed),
+            ("/", &["a.test:"], Malformed),
+            ("/", &["a.test:99999"], Malformed),
+            ("/", &["127.0.0.1"], Malformed),
+            ("/", &["[::1]"], Malformed),
+            ("http://a.test/", &["b.test"], Disagreeing),
+            ("http://a.test/", &["a.test:81"], Disagreeing),
+            ("http://a.test/", &[], Missing),
+        ] {
+            assert_eq!(
+                host_of(uri, Version::HTTP_11, fields),
+                Err(refusal),
+                "{uri} {fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn http_2_names_the_host_in_its_authority() {
+        let named = |fields| host_of("https://a.test/", Version::HTTP_2, fields);
+        assert_eq!(named(&[]), Ok("a.test".to_owned()));
+        assert_eq!(named(&["a.test"]), Ok("a.test".to_owned()));
+        assert_eq!(named(&["b.test"]), Err(InvalidAuthority::Disagreeing));
+    }
+}

@@ -1,0 +1,158 @@
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use crate::pool::Lease;
+
+/// What goes to the client: a page of our own, or what an upstream sends.
+pub(crate) enum ReplyBody {
+    Local(Full<Bytes>),
+    Upstream(UpstreamBody),
+}
+
+/// An upstream's body, and the connection it comes over: back to the pool at its end, closed if it
+/// is dropped before.
+pub(crate) struct UpstreamBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+}
+
+impl UpstreamBody {
+    pub(crate) fn new(incoming: Incoming, lease: Lease) -> Self {
+        let mut this = Self {
+            incoming,
+            lease: Some(lease),
+        };
+        this.release_at_end();
+        this
+    }
+
+    fn release_at_end(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+impl ReplyBody {
+    pub(crate) fn empty() -> Self {
+        Self::Local(Full::default())
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let upstream = match self.get_mut() {
+            Self::Local(page) => {
+                let frame = ready!(Pin::new(page).poll_frame(context));
+                return Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})));
+            }
+            Self::Upstream(upstream) => upstream,
+        };
+        let frame = ready!(Pin::new(&mut upstream.incoming).poll_frame(context));
+        match &frame {
+            None => upstream.release(),
+            Some(Ok(_)) => upstream.release_at_end(),
+            Some(Err(_)) => upstream.lease = None,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Local(page) => page.is_end_stream(),
+            Self::Upstream(upstream) => upstream.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Local(page) => page.size_hint(),
+            Self::Upstream(upstream) => upstream.incoming.size_hint(),
+        }
+    }
+}
+
+/// What goes to an upstream: the client's body, not asked for before `gate` opens, and the word when
+/// all of it has gone.
+pub(crate) struct RequestBody {
+    incoming: Option<Incoming>,
+    gate: Option<BoxFuture<'static, ()>>,
+    unsent: Option<oneshot::Sender<()>>,
+}
+
+impl RequestBody {
+    /// The receiver ends when the body has been sent, or will never be.
+    pub(crate) fn new(
+        incoming: Incoming,
+        gate: Option<BoxFuture<'static, ()>>,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (sent, is_sent) = oneshot::channel();
+        let pending = (!incoming.is_end_stream()).then_some(sent);
+        let body = Self {
+            incoming: Some(incoming),
+            gate,
+            unsent: pending,
+        };
+        (body, is_sent)
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self {
+            incoming: None,
+            gate: None,
+            unsent: None,
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(gate) = &mut self.gate {
+            ready!(gate.as_mut().poll(context));
+            self.gate = None;
+        }
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
+        if frame.is_none() || incoming.is_end_stream() {
+            self.unsent = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}

@@ -1,0 +1,171 @@
+use std::fmt;
+use std::sync::Arc;
+
+use fairlead_contract::{CertificateDir, Host, HostPattern, PairFiles, Problem};
+use jiff::Timestamp;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{InconsistentKeys, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// A chain and its key, ready to serve.
+///
+/// Each has a TLS configuration of its own, and with it keys of its own for session tickets: a
+/// session never resumes under another certificate than the one it was made for.
+pub(crate) struct Certificate {
+    pub(crate) directory: CertificateDir,
+    pub(crate) names: Vec<HostPattern>,
+    pub(crate) not_after: Timestamp,
+    pub(crate) config: Arc<ServerConfig>,
+    chain: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Certificate {
+    /// Checks a pair of the store. `previous` is used again if the bytes are the same, so that its
+    /// sessions go on.
+    pub(crate) fn load(pair: &PairFiles, previous: Option<&Arc<Self>>) -> Result<Arc<Self>, Problem> {
+        let fault = |file, error: &dyn fmt::Display| {
+            Problem::new(file, format!("{error}; the certificate is not used"))
+        };
+        let (chain_file, key_file) = (pair.directory.chain_file(), pair.directory.key_file());
+        let chain = pair
+            .chain
+            .as_ref()
+            .map_err(|error| fault(&chain_file, &error.source))?;
+        let key = pair
+            .key
+            .as_ref()
+            .map_err(|error| fault(&key_file, &error.source))?;
+        if let Some(same) = previous.filter(|previous| previous.chain == *chain && previous.key == *key) {
+            return Ok(same.clone());
+        }
+        Self::parse(pair.directory.clone(), chain, key)
+            .map(Arc::new)
+            .map_err(|error| {
+                fault(
+                    if error.is_of_the_key() {
+                        &key_file
+                    } else {
+                        &chain_file
+                    },
+                    &error,
+                )
+            })
+    }
+
+    fn parse(directory: CertificateDir, chain: &[u8], key: &[u8]) -> Result<Self, PairError> {
+        let certificates = parse_chain(chain)?;
+        let leaf = certificates.first().ok_or(PairError::EmptyChain)?;
+        let (names, not_after) = read_leaf(leaf)?;
+        let private =
+            PrivateKeyDer::from_pem_slice(key).map_err(|error| PairError::Key(error.to_string()))?;
+        let certified = certify(certificates, private)?;
+        Ok(Self {
+            directory,
+            names,
+            not_after,
+            config: Arc::new(configure(certified)?),
+            chain: chain.to_vec(),
+            key: key.to_vec(),
+        })
+    }
+
+    pub(crate) fn covers(&self, host: &Host) -> bool {
+        self.names.iter().any(|name| name.covers(host))
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate")
+            .field("directory", &self.directory)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a pair cannot serve.
+#[derive(Debug, Error)]
+enum PairError {
+    #[error("there is no certificate in the file")]
+    EmptyChain,
+    #[error("the chain cannot be read: {0}")]
+    Chain(String),
+    #[error("the leaf certificate cannot be read: {0}")]
+    Leaf(String),
+    #[error("the private key cannot be read: {0}")]
+    Key(String),
+    #[error("the key does not belong to the certificate beside it")]
+    Mismatch,
+    #[error("TLS cannot use the pair: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl PairError {
+    fn is_of_the_key(&self) -> bool {
+        matches!(self, Self::Key(_) | Self::Mismatch)
+    }
+}
+
+fn parse_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PairError> {
+    CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| PairError::Chain(error.to_string()))
+}
+
+fn read_leaf(leaf: &CertificateDer<'_>) -> Result<(Vec<HostPattern>, Timestamp), PairError> {
+    let unreadable = |error: &dyn fmt::Display| PairError::Leaf(error.to_string());
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| unreadable(&error))?;
+    let alternative = leaf
+        .subject_alternative_name()
+        .map_err(|error| unreadable(&error))?;
+    let names = alternative
+        .iter()
+        .flat_map(|extension| &extension.value.general_names);
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => HostPattern::parse(name).ok(),
+        _ => None,
+    });
+    let not_after =
+        Timestamp::from_second(leaf.validity().not_after.timestamp()).map_err(|error| unreadable(&error))?;
+    Ok((names.collect(), not_after))
+}
+
+fn certify(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, PairError> {
+    let key = provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| PairError::Key(error.to_string()))?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(PairError::Mismatch),
+        // Of an unknown kind of key the library cannot tell; the handshake will.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(_)) => Ok(certified),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn configure(certified: CertifiedKey) -> Result<ServerConfig, PairError> {
+    let resolver: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certified));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(resolver);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    // Tickets hold the whole session: nothing is kept here for each client.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(config)
+}
+
+fn provider() -> CryptoProvider {
+    aws_lc_rs::default_provider()
+}

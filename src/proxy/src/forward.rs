@@ -1,0 +1,245 @@
+use std::error::Error;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_contract::{Host, Route};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Fuse, FusedFuture};
+use http::header::{EXPECT, HOST, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::{Body, Incoming};
+use thiserror::Error as ThisError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use crate::authority::path_and_query;
+use crate::body::{ReplyBody, RequestBody, UpstreamBody};
+use crate::headers::{edit, set_forwarding, strip_hop_by_hop};
+use crate::pool::{ConnectError, Lease, Peer};
+use crate::reply;
+use crate::service::{Client, Shared};
+use crate::upgrade::Wish;
+
+/// How long a client that asked for it is made to wait for 100 (Continue) when the upstream is
+/// silent; no upstream must send one (RFC 9110 10.1.1).
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The upstream gave no answer that could be passed on.
+#[derive(Debug, ThisError)]
+pub(crate) enum ForwardError {
+    #[error("no connection")]
+    Connect(#[from] ConnectError),
+    #[error("no answer in time")]
+    Timeout,
+    #[error("no answer")]
+    Exchange(#[from] hyper::Error),
+    #[error("the request cannot be written for an upstream")]
+    Request(#[from] http::Error),
+}
+
+impl ForwardError {
+    /// 504 if time ran out (RFC 9110 15.6.5), else 502.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Timeout | Self::Connect(ConnectError::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+/// One request on its way to an upstream.
+pub(crate) struct Exchange<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) route: &'a Route,
+    pub(crate) host: &'a Host,
+    pub(crate) client: &'a Client,
+}
+
+impl Exchange<'_> {
+    /// Passes the request on and the answer back, or makes the page that says why not.
+    pub(crate) async fn run(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+        let mut response = self.forward(request).await.unwrap_or_else(|error| {
+            debug!(route = %self.host, error = &error as &dyn Error, "no answer from an upstream");
+            self.shared.metrics.failed_exchange(error.status());
+            reply::page(error.status())
+        });
+        edit(response.headers_mut(), &self.route.response_headers);
+        response
+    }
+
+    async fn forward(&self, request: Request<Incoming>) -> Result<Response<ReplyBody>, ForwardError> {
+        let (mut parts, body) = request.into_parts();
+        let wish = Wish::find(&mut parts);
+        self.rewrite(&mut parts)?;
+        if let Some(wish) = &wish {
+            wish.pass_on(&mut parts);
+        }
+        let (gate, opener) = hold_back(&parts).unzip();
+        let (body, sent) = RequestBody::new(body, gate);
+        let mut request = Request::from_parts(parts, body);
+        if let Some(opener) = opener {
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == StatusCode::CONTINUE {
+                    // Full means it is open already.
+                    let _ = opener.try_send(());
+                }
+            });
+        }
+        let limit = self.shared.snapshot().config.proxy.response_timeout.get();
+        let (response, lease) = self.send(request, sent, limit).await?;
+        Ok(self.answer(response, lease, wish))
+    }
+
+    /// What holds for the client's connection goes, what the upstream must know comes.
+    fn rewrite(&self, parts: &mut Parts) -> Result<(), ForwardError> {
+        let host = match (parts.uri.authority(), parts.headers.get(HOST)) {
+            (Some(authority), _) => HeaderValue::try_from(authority.as_str()).map_err(http::Error::from)?,
+            (None, Some(host)) => host.clone(),
+            (None, None) => HeaderValue::try_from(self.host.as_str()).map_err(http::Error::from)?,
+        };
+        strip_hop_by_hop(&mut parts.headers);
+        set_forwarding(parts, self.client.address.ip(), &host, self.client.scheme());
+        parts.headers.insert(HOST, host);
+        parts.uri = path_and_query(&parts.uri)
+            .parse::<Uri>()
+            .map_err(http::Error::from)?;
+        parts.version = Version::HTTP_11;
+        Ok(())
+    }
+
+    /// Sends over an idle connection if there is one. The upstream may just have closed that; then the
+    /// request goes over a new one, unless some of it may have been acted on (RFC 9112 9.3.1).
+    async fn send(
+        &self,
+        request: Request<RequestBody>,
+        sent: oneshot::Receiver<()>,
+        limit: Duration,
+    ) -> Result<(Response<Incoming>, Lease), ForwardError> {
+        let mut sent = sent.fuse();
+        let mut lease = self.connect(true).await?;
+        let copy = lease.is_reused.then(|| copy_if_repeatable(&request)).flatten();
+        let mut error = match in_time(lease.sender.try_send_request(request), &mut sent, limit).await? {
+            Ok(response) => return Ok((response, lease)),
+            Err(error) => error,
+        };
+        let again = if lease.is_reused {
+            error.take_message().or(copy)
+        } else {
+            None
+        };
+        let Some(request) = again else {
+            return Err(error.into_error().into());
+        };
+        lease = self.connect(false).await?;
+        match in_time(lease.sender.try_send_request(request), &mut sent, limit).await? {
+            Ok(response) => Ok((response, lease)),
+            Err(error) => Err(error.into_error().into()),
+        }
+    }
+
+    /// Tries one upstream after the other: a request that reached none of them is lost by nobody.
+    async fn connect(&self, may_reuse: bool) -> Result<Lease, ConnectError> {
+        let limit = self.shared.snapshot().config.proxy.connect_timeout.get();
+        let mut failure = ConnectError::Timeout;
+        for peer in self.choose() {
+            if let Some(lease) = may_reuse.then(|| peer.reuse()).flatten() {
+                return Ok(lease);
+            }
+            match peer.connect(limit).await {
+                Ok(lease) => return Ok(lease),
+                Err(error) => {
+                    info!(route = %self.host, upstream = %peer.url(), error = &error as &dyn Error, "no connection to an upstream");
+                    failure = error;
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    /// The upstreams in the order to try them: the less loaded of two random ones first.
+    fn choose(&self) -> Vec<Arc<Peer>> {
+        let upstreams = &self.route.upstreams;
+        let mut peers: Vec<Arc<Peer>> = upstreams
+            .iter()
+            .map(|upstream| self.shared.pool.peer(&upstream.url))
+            .collect();
+        fastrand::shuffle(&mut peers);
+        if let [first, second, ..] = peers.as_mut_slice()
+            && second.load() < first.load()
+        {
+            std::mem::swap(first, second);
+        }
+        peers
+    }
+
+    fn answer(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        wish: Option<Wish>,
+    ) -> Response<ReplyBody> {
+        let is_switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let upstream = is_switching.then(|| hyper::upgrade::on(&mut response));
+        strip_hop_by_hop(response.headers_mut());
+        match (upstream, wish) {
+            (Some(upstream), Some(wish)) => {
+                let mut response = response.map(|_| ReplyBody::empty());
+                wish.fulfil(upstream, &mut response, &self.shared.tasks, self.host);
+                response
+            }
+            // An upstream that switches protocols unasked is not understood any more.
+            (Some(_), None) => reply::page(StatusCode::BAD_GATEWAY),
+            (None, _) => response.map(|body| ReplyBody::Upstream(UpstreamBody::new(body, lease))),
+        }
+    }
+}
+
+/// Takes the expectation as a reason to hold the body back until the upstream wants it: what answers
+/// 100 (Continue) is the upstream, not we. Gives the gate and what opens it.
+fn hold_back(parts: &Parts) -> Option<(BoxFuture<'static, ()>, mpsc::Sender<()>)> {
+    let expects = parts
+        .headers
+        .get(EXPECT)?
+        .as_bytes()
+        .eq_ignore_ascii_case(b"100-continue");
+    expects.then(|| {
+        let (opener, mut opened) = mpsc::channel(1);
+        let gate = async move {
+            // Both ends of the wait mean the same: send the body.
+            let _ = timeout(CONTINUE_PATIENCE, opened.recv()).await;
+        };
+        (gate.boxed(), opener)
+    })
+}
+
+/// The limit begins when the request has been sent whole: an upload takes the time it takes.
+async fn in_time<T>(
+    answer: impl Future<Output = T>,
+    sent: &mut Fuse<oneshot::Receiver<()>>,
+    limit: Duration,
+) -> Result<T, ForwardError> {
+    let mut answer = pin!(answer);
+    if !sent.is_terminated() {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Ok(answer),
+            _ = sent => {}
+        }
+    }
+    timeout(limit, answer).await.map_err(|_| ForwardError::Timeout)
+}
+
+/// A second copy of a request that has no body and changes nothing (RFC 9110 9.2.2).
+fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.method().is_idempotent() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}

@@ -1,0 +1,68 @@
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_contract::Host;
+use rustls::server::Acceptor;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::certificate::Certificate;
+use crate::snapshot::Snapshot;
+
+/// A fatal alert record: unrecognized_name (RFC 6066 3, RFC 8446 6).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+const LINGER: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: usize = 64 * 1024;
+
+/// Why there is no TLS connection.
+#[derive(Debug, Error)]
+pub(crate) enum HandshakeError {
+    #[error("the client asked for {0:?}, which is not served here")]
+    UnknownName(String),
+    #[error("the client asked for no name")]
+    NoName,
+    #[error("the handshake took too long")]
+    Timeout,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Makes a TLS connection with the certificate of the name the client asks for. One deadline holds
+/// for both halves of the handshake.
+pub(crate) async fn accept(
+    stream: TcpStream,
+    snapshot: &Snapshot,
+) -> Result<(TlsStream<TcpStream>, Arc<Certificate>), HandshakeError> {
+    let deadline = Instant::now() + snapshot.config.proxy.header_timeout.get();
+    let start = timeout_at(deadline, LazyConfigAcceptor::new(Acceptor::default(), stream))
+        .await
+        .map_err(|_| HandshakeError::Timeout)??;
+    let name = start.client_hello().server_name().map(ToOwned::to_owned);
+    let host = name.as_deref().and_then(|name| Host::parse(name).ok());
+    let Some(certificate) = host.and_then(|host| snapshot.certificate(&host).cloned()) else {
+        refuse(start.io).await;
+        return Err(name.map_or(HandshakeError::NoName, HandshakeError::UnknownName));
+    };
+    let stream = timeout_at(deadline, start.into_stream(certificate.config.clone()))
+        .await
+        .map_err(|_| HandshakeError::Timeout)??;
+    Ok((stream, certificate))
+}
+
+/// rustls would say access_denied (49), so the alert is ours.
+async fn refuse(mut stream: TcpStream) {
+    let farewell = async {
+        stream.write_all(&UNRECOGNIZED_NAME).await?;
+        stream.shutdown().await?;
+        // Bytes left unread would turn the close into a reset that overtakes the alert.
+        let mut rest = stream.take(MAX_LINGER_BYTES as u64);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    // The client may be gone already, which is as good.
+    let _ = timeout(LINGER, farewell).await;
+}

@@ -1,0 +1,183 @@
+use std::net::IpAddr;
+
+use fairlead_contract::HeaderEdit;
+use http::header::{
+    CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Fields in which a client could claim an address that is not its own.
+const CLAIMS: [HeaderName; 4] = [
+    FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+];
+
+/// Removes what holds for one connection only: the fields of RFC 9110 7.6.1 and every field that
+/// Connection names. `TE: trailers` says something of the client itself and comes back.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let takes_trailers = headers.get_all(TE).iter().any(names_trailers);
+    for name in named_in_connection(headers) {
+        headers.remove(name);
+    }
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        PROXY_CONNECTION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Host belongs to the message whoever names it in Connection.
+fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|token| HeaderName::try_from(token.trim()).ok())
+        .filter(|name| *name != HOST)
+        .collect()
+}
+
+fn names_trailers(value: &HeaderValue) -> bool {
+    let codings = value.to_str().unwrap_or_default().split(',');
+    codings
+        .map(|coding| coding.split(';').next().unwrap_or_default().trim())
+        .any(|coding| coding.eq_ignore_ascii_case("trailers"))
+}
+
+/// Tells the upstream who called, by which name and how; what the client said of that is dropped.
+pub(crate) fn set_forwarding(parts: &mut Parts, client: IpAddr, host: &HeaderValue, scheme: &'static str) {
+    for name in CLAIMS {
+        parts.headers.remove(name);
+    }
+    if let Ok(client) = HeaderValue::try_from(client.to_canonical().to_string()) {
+        parts.headers.insert(X_FORWARDED_FOR, client);
+    }
+    parts.headers.insert(X_FORWARDED_HOST, host.clone());
+    parts
+        .headers
+        .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+}
+
+/// Makes the route's changes, in their order.
+pub(crate) fn edit(headers: &mut HeaderMap, edits: &[HeaderEdit]) {
+    for edit in edits {
+        match edit {
+            HeaderEdit::Add(name, value) => {
+                headers.append(name, value.clone());
+            }
+            HeaderEdit::Replace(name, value) => {
+                headers.insert(name, value.clone());
+            }
+            HeaderEdit::Default(name, value) => {
+                if let Entry::Vacant(vacant) = headers.entry(name) {
+                    vacant.insert(value.clone());
+                }
+            }
+            HeaderEdit::Delete(name) => {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let field = |(name, value): &(&str, &str)| {
+            (
+                HeaderName::try_from(*name).unwrap(),
+                HeaderValue::try_from(*value).unwrap(),
+            )
+        };
+        fields.iter().map(field).collect()
+    }
+
+    #[test]
+    fn everything_that_connection_names_stays_on_its_connection() {
+        let mut map = headers(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "x-other, host"),
+            ("x-secret", "1"),
+            ("x-other", "2"),
+            ("keep-alive", "timeout=5"),
+            ("te", "gzip, trailers;q=1"),
+            ("upgrade", "h2c"),
+            ("host", "a.test"),
+            ("x-kept", "3"),
+        ]);
+        strip_hop_by_hop(&mut map);
+        assert_eq!(
+            map,
+            headers(&[("host", "a.test"), ("x-kept", "3"), ("te", "trailers")])
+        );
+    }
+
+    #[test]
+    fn a_client_cannot_claim_another_address() {
+        let forged = [
+            "forwarded",
+            "x-real-ip",
+            "true-client-ip",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+        ];
+        let mut request = Request::builder();
+        for name in forged {
+            request = request.header(name, "forged");
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        let host = HeaderValue::from_static("a.test:8443");
+        set_forwarding(&mut parts, "::ffff:192.0.2.1".parse().unwrap(), &host, "https");
+        let expected = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-host", "a.test:8443"),
+            ("x-forwarded-proto", "https"),
+        ];
+        assert_eq!(parts.headers, headers(&expected));
+    }
+
+    #[test]
+    fn edits_happen_in_their_order() {
+        let name = |text: &'static str| HeaderName::from_static(text);
+        let value = HeaderValue::from_static;
+        let mut map = headers(&[("server", "x"), ("x-a", "1")]);
+        edit(
+            &mut map,
+            &[
+                HeaderEdit::Delete(name("server")),
+                HeaderEdit::Default(name("server"), value("set")),
+                HeaderEdit::Default(name("x-a"), value("not set")),
+                HeaderEdit::Add(name("x-a"), value("2")),
+                HeaderEdit::Replace(name("x-b"), value("3")),
+            ],
+        );
+        assert_eq!(
+            map,
+            headers(&[("server", "set"), ("x-a", "1"), ("x-a", "2"), ("x-b", "3")])
+        );
+    }
+}

@@ -1,0 +1,93 @@
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use fairlead_contract::remove_if_present;
+use listenfd::ListenFd;
+
+/// The sockets the proxy was given, by their role.
+pub(crate) struct Listeners {
+    pub(crate) http: Vec<std::net::TcpListener>,
+    pub(crate) https: Vec<std::net::TcpListener>,
+    pub(crate) admin: Vec<UnixListener>,
+}
+
+impl Listeners {
+    /// Takes the sockets systemd holds for us, by name: their order means nothing
+    /// (sd_listen_fds(3)). `None` if none were handed to this process.
+    ///
+    /// Runs before any thread exists, because listenfd removes the variables.
+    pub(crate) fn take() -> Result<Option<Self>> {
+        let names: Vec<String> = sd_notify::listen_fds_with_names()
+            .context("systemd handed over sockets that cannot be understood")?
+            .map(|(_, name)| name)
+            .collect();
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let mut handed = ListenFd::from_env();
+        let mut this = Self {
+            http: Vec::new(),
+            https: Vec::new(),
+            admin: Vec::new(),
+        };
+        for (index, name) in names.iter().enumerate() {
+            this.sort_in(&mut handed, index, name)
+                .with_context(|| format!("the socket named {name:?} cannot be used"))?;
+        }
+        for (role, is_missing) in [("http", this.http.is_empty()), ("https", this.https.is_empty())] {
+            ensure!(
+                !is_missing,
+                "systemd handed over no socket named {role:?}: name it in the unit with FileDescriptorName={role}"
+            );
+        }
+        Ok(Some(this))
+    }
+
+    pub(crate) fn bind(http: &[SocketAddr], https: &[SocketAddr], admin: Option<&Path>) -> Result<Self> {
+        let bind =
+            |address: &SocketAddr| bind_tcp(*address).with_context(|| format!("cannot listen on {address}"));
+        Ok(Self {
+            http: http.iter().map(bind).collect::<Result<_>>()?,
+            https: https.iter().map(bind).collect::<Result<_>>()?,
+            admin: admin.into_iter().map(bind_unix).collect::<Result<_>>()?,
+        })
+    }
+
+    fn sort_in(&mut self, handed: &mut ListenFd, index: usize, name: &str) -> Result<()> {
+        let tcp = |handed: &mut ListenFd| -> Result<_> {
+            let listener = handed.take_tcp_listener(index)?.context("it is gone")?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        match name {
+            "http" => self.http.push(tcp(handed)?),
+            "https" => self.https.push(tcp(handed)?),
+            "admin" => {
+                let listener = handed.take_unix_listener(index)?.context("it is gone")?;
+                listener.set_nonblocking(true)?;
+                self.admin.push(listener);
+            }
+            _ => bail!("the names are http, https and admin"),
+        }
+        Ok(())
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn bind_unix(path: &Path) -> Result<UnixListener> {
+    let bind = || -> Result<_> {
+        remove_if_present(path)?;
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().with_context(|| format!("cannot listen on {}", path.display()))
+}

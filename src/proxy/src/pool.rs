@@ -1,0 +1,166 @@
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use fairlead_contract::UpstreamUrl;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::body::RequestBody;
+
+/// Connections that are kept open for each upstream.
+const MAX_IDLE: usize = 64;
+/// Shorter than the idle limits of common servers, so that they rarely close first.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
+
+/// The upstreams of the present snapshot, with their idle connections and their load. Outlives
+/// snapshots: an upstream that stays keeps its connections.
+#[derive(Default)]
+pub(crate) struct Pool(Mutex<HashMap<UpstreamUrl, Arc<Peer>>>);
+
+/// One upstream.
+pub(crate) struct Peer {
+    url: UpstreamUrl,
+    idle: Mutex<Vec<Idle>>,
+    load: AtomicUsize,
+}
+
+struct Idle {
+    sender: SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// A connection to an upstream for the length of one exchange. Dropped before the end, it closes.
+pub(crate) struct Lease {
+    pub(crate) sender: SendRequest<RequestBody>,
+    /// Whether it carried an exchange before, so that the upstream may just have closed it.
+    pub(crate) is_reused: bool,
+    load_held: Load,
+}
+
+/// Counts an exchange while it lasts.
+struct Load(Arc<Peer>);
+
+/// No connection to the upstream.
+#[derive(Debug, Error)]
+pub(crate) enum ConnectError {
+    #[error("it did not accept a connection in time")]
+    Timeout,
+    #[error("it cannot be connected to")]
+    Io(#[from] io::Error),
+    #[error("it does not speak HTTP/1.1")]
+    Http(#[from] hyper::Error),
+}
+
+impl Pool {
+    pub(crate) fn peer(&self, url: &UpstreamUrl) -> Arc<Peer> {
+        let mut peers = lock(&self.0);
+        if let Some(peer) = peers.get(url) {
+            return peer.clone();
+        }
+        let peer = Arc::new(Peer {
+            url: url.clone(),
+            idle: Mutex::default(),
+            load: AtomicUsize::new(0),
+        });
+        peers.insert(url.clone(), peer.clone());
+        peer
+    }
+
+    /// Forgets the others. Their idle connections close; exchanges under way go on.
+    pub(crate) fn keep(&self, upstreams: &HashSet<&UpstreamUrl>) {
+        lock(&self.0).retain(|url, _| upstreams.contains(url));
+    }
+}
+
+impl Peer {
+    pub(crate) fn url(&self) -> &UpstreamUrl {
+        &self.url
+    }
+
+    /// Exchanges under way.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// The connection that was given back last, which is the least likely to be stale.
+    pub(crate) fn reuse(self: &Arc<Self>) -> Option<Lease> {
+        let mut idle = lock(&self.idle);
+        while let Some(Idle { sender, since }) = idle.pop() {
+            if sender.is_ready() && since.elapsed() < MAX_IDLE_TIME {
+                drop(idle);
+                return Some(self.lease(sender, true));
+            }
+        }
+        None
+    }
+
+    pub(crate) async fn connect(self: &Arc<Self>, limit: Duration) -> Result<Lease, ConnectError> {
+        let open = async {
+            let host = self.url.host().trim_start_matches('[').trim_end_matches(']');
+            let stream = TcpStream::connect((host, self.url.port())).await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, ConnectError>(http1::handshake(TokioIo::new(stream)).await?)
+        };
+        let (sender, connection) = timeout(limit, open).await.map_err(|_| ConnectError::Timeout)??;
+        // Its failures show in the exchange it carries; between exchanges nobody is interested.
+        tokio::spawn(connection.with_upgrades());
+        Ok(self.lease(sender, false))
+    }
+
+    fn lease(self: &Arc<Self>, sender: SendRequest<RequestBody>, is_reused: bool) -> Lease {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        Lease {
+            sender,
+            is_reused,
+            load_held: Load(self.clone()),
+        }
+    }
+
+    fn take_back(&self, sender: SendRequest<RequestBody>) {
+        let mut idle = lock(&self.idle);
+        idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < MAX_IDLE_TIME);
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
+        }
+    }
+}
+
+impl Lease {
+    /// Ends the exchange: the next one may use the connection as soon as it is ready.
+    pub(crate) fn give_back(self) {
+        let Self {
+            mut sender,
+            load_held,
+            ..
+        } = self;
+        if sender.is_ready() {
+            load_held.0.take_back(sender);
+        } else if !sender.is_closed() {
+            tokio::spawn(async move {
+                if sender.ready().await.is_ok() {
+                    load_held.0.take_back(sender);
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// No code can panic between lock and unlock in a way that leaves these lists half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,160 @@
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tracing::{debug, error};
+
+use crate::handshake;
+use crate::metrics::Open;
+use crate::service::{Client, Shared};
+
+/// Bounds what one client can make us hold (RFC 9113 10.5).
+const MAX_STREAMS: u32 = 128;
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// After a failed accept; the usual cause, no free descriptor, does not pass by itself.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Protocol {
+    Plain,
+    Tls,
+}
+
+/// Accepts until the drain begins. Then the listener closes here; systemd holds it open.
+pub(crate) async fn serve(listener: TcpListener, protocol: Protocol, shared: Arc<Shared>) {
+    let draining = shared.draining.clone();
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    let serving = serve_connection(stream, address, protocol, shared.clone());
+                    shared.tasks.spawn(serving);
+                }
+                Err(error) => pause(&error).await,
+            }
+        }
+    };
+    draining.run_until_cancelled(accepting).await;
+}
+
+pub(crate) async fn pause(error: &io::Error) {
+    // A client that left before it was accepted is no reason to wait.
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        error!(
+            error = error as &dyn std::error::Error,
+            "cannot accept connections"
+        );
+        let _ = timeout(ACCEPT_PAUSE, std::future::pending::<()>()).await;
+    }
+}
+
+async fn serve_connection(stream: TcpStream, address: SocketAddr, protocol: Protocol, shared: Arc<Shared>) {
+    let _open = Open::count(&shared.metrics);
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "cannot switch delays off");
+    }
+    let mut client = Client {
+        address,
+        certificate: None,
+    };
+    match protocol {
+        Protocol::Plain => serve_http1(stream, client, shared).await,
+        Protocol::Tls => {
+            let snapshot = shared.snapshot().clone();
+            let accepted = handshake::accept(stream, &snapshot).await;
+            drop(snapshot);
+            shared.metrics.handshake(&accepted);
+            match accepted {
+                Ok((stream, certificate)) => {
+                    client.certificate = Some(certificate);
+                    // By what was negotiated, not by the first bytes: a guess would wait for them for ever.
+                    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                        serve_http2(stream, client, shared).await;
+                    } else {
+                        serve_http1(stream, client, shared).await;
+                    }
+                }
+                Err(error) => debug!(client = %address, error = &error as &dyn std::error::Error, "no TLS"),
+            }
+        }
+    }
+}
+
+async fn serve_http1(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    client: Client,
+    shared: Arc<Shared>,
+) {
+    let limit = shared.snapshot().config.proxy.header_timeout.get();
+    let draining = shared.draining.clone();
+    let client = Arc::new(client);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (shared, client) = (shared.clone(), client.clone());
+        async move { Ok::<_, Infallible>(shared.answer(&client, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limit)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(
+            error = &error as &dyn std::error::Error,
+            "an HTTP/1.1 connection broke"
+        );
+    }
+}
+
+async fn serve_http2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    client: Client,
+    shared: Arc<Shared>,
+) {
+    let draining = shared.draining.clone();
+    let client = Arc::new(client);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (shared, client) = (shared.clone(), client.clone());
+        async move { Ok::<_, Infallible>(shared.answer(&client, request).await) }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .enable_connect_protocol()
+        .keep_alive_interval(Duration::from_secs(30))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(
+            error = &error as &dyn std::error::Error,
+            "an HTTP/2 connection broke"
+        );
+    }
+}

@@ -1,0 +1,172 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use fairlead_contract::{Host, HostPattern, Paths, Route, Token, read_file};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authority::{find_host, path_and_query};
+use crate::body::ReplyBody;
+use crate::certificate::Certificate;
+use crate::forward::Exchange;
+use crate::headers::edit;
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+use crate::reply;
+use crate::snapshot::Snapshot;
+
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
+/// What all connections share.
+pub(crate) struct Shared {
+    snapshot: ArcSwap<Snapshot>,
+    pub(crate) pool: Pool,
+    pub(crate) metrics: Arc<Metrics>,
+    challenges: PathBuf,
+    /// The port clients reach HTTPS on, if it is not 443.
+    https_port: Option<u16>,
+    /// Connections and tunnels: what a drain waits for.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) draining: CancellationToken,
+}
+
+/// Who is at the other end of a connection.
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    /// Of the TLS connection; none on plain HTTP.
+    pub(crate) certificate: Option<Arc<Certificate>>,
+}
+
+impl Client {
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(snapshot: Snapshot, paths: &Paths, https_port: Option<u16>) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        metrics.snapshot(&snapshot.loaded);
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            pool: Pool::default(),
+            metrics,
+            challenges: paths.challenges_dir(),
+            https_port,
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    pub(crate) fn swap(&self, snapshot: Snapshot) {
+        self.metrics.snapshot(&snapshot.loaded);
+        self.pool.keep(&snapshot.upstreams());
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Answers a request; counts it.
+    pub(crate) async fn answer(&self, client: &Client, request: Request<Incoming>) -> Response<ReplyBody> {
+        let response = self.decide(client, request).await;
+        self.metrics.request(response.status());
+        response
+    }
+
+    async fn decide(&self, client: &Client, request: Request<Incoming>) -> Response<ReplyBody> {
+        let (parts, body) = request.into_parts();
+        let Ok(host) = find_host(&parts) else {
+            return reply::page(StatusCode::BAD_REQUEST);
+        };
+        let request = Request::from_parts(parts, body);
+        if is_plain_connect(&request) {
+            return reply::page(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        match &client.certificate {
+            None => self.answer_plain(&host, &request),
+            Some(certificate) if !certificate.covers(&host) => reply::page(StatusCode::MISDIRECTED_REQUEST),
+            Some(_) => self.answer_secure(client, &host, request).await,
+        }
+    }
+
+    /// On plain HTTP there are challenges and redirects, nothing else.
+    fn answer_plain(&self, host: &Host, request: &Request<Incoming>) -> Response<ReplyBody> {
+        if let Some(token) = request.uri().path().strip_prefix(CHALLENGES) {
+            return self.answer_challenge(token);
+        }
+        match self.snapshot().route(host) {
+            Some(_) => reply::redirect(&self.https_url(host, request)),
+            None => reply::page(StatusCode::NOT_FOUND),
+        }
+    }
+
+    /// The key authorization exactly as it was written (RFC 8555 8.3), as long as it is there.
+    fn answer_challenge(&self, token: &str) -> Response<ReplyBody> {
+        let authorization = Token::parse(token)
+            .ok()
+            .and_then(|token| read_file(&self.challenges.join(token.as_str())).ok());
+        match authorization {
+            Some(authorization) => reply::text(StatusCode::OK, authorization),
+            None => reply::page(StatusCode::NOT_FOUND),
+        }
+    }
+
+    async fn answer_secure(
+        &self,
+        client: &Client,
+        host: &Host,
+        request: Request<Incoming>,
+    ) -> Response<ReplyBody> {
+        let Some(route) = self.snapshot().route(host).cloned() else {
+            return reply::page(StatusCode::NOT_FOUND);
+        };
+        if let Some(primary) = redirect_target(&route, host) {
+            let mut response = reply::redirect(&self.https_url(primary, &request));
+            edit(response.headers_mut(), &route.response_headers);
+            return response;
+        }
+        let exchange = Exchange {
+            shared: self,
+            route: &route,
+            host,
+            client,
+        };
+        exchange.run(request).await
+    }
+
+    fn https_url(&self, host: &Host, request: &Request<Incoming>) -> String {
+        let path = path_and_query(request.uri());
+        // The form `*` of OPTIONS names no resource.
+        let path = if path.starts_with('/') { path } else { "/" };
+        match self.https_port {
+            Some(port) => format!("https://{host}:{port}{path}"),
+            None => format!("https://{host}{path}"),
+        }
+    }
+}
+
+/// The primary host, if requests for this one are sent there.
+fn redirect_target<'a>(route: &'a Route, host: &Host) -> Option<&'a Host> {
+    match route.primary()? {
+        HostPattern::Exact(primary) if route.redirect_to_primary && primary != host => Some(primary),
+        _ => None,
+    }
+}
+
+/// CONNECT would make a tunnel to anywhere; only the extended one of RFC 8441 is a request to a site.
+fn is_plain_connect<B>(request: &Request<B>) -> bool {
+    let is_extended =
+        request.version() == Version::HTTP_2 && request.extensions().get::<Protocol>().is_some();
+    request.method() == Method::CONNECT && !is_extended
+}
