@@ -1,5 +1,7 @@
 use std::error::Error;
 
+pub(crate) use fairlead_contract::escaped;
+
 /// An error and its sources in one line, for the log and the ledger.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -14,24 +16,6 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
         source = cause.source();
     }
     escaped(&text)
-}
-
-/// What others wrote, without what could steer a terminal or start a new line in the log.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() || is_bidirectional(character) {
-            shown.extend(character.escape_unicode());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
-}
-
-/// Characters that change the direction of the text around them.
-fn is_bidirectional(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -60,11 +44,5 @@ mod tests {
             source: cause(),
         };
         assert_eq!(chain(&outer), "cannot write (disk full)");
-    }
-
-    #[test]
-    fn an_answer_cannot_steer_the_terminal() {
-        let shown = escaped("a\u{1b}[31m\nb\u{202e}ü");
-        assert_eq!(shown, "a\\u{1b}[31m\\u{a}b\\u{202e}ü");
     }
 }

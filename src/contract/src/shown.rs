@@ -1,0 +1,29 @@
+/// What others wrote (labels, authorities, clients), without what could steer a terminal or start a
+/// new line in a log.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || is_bidirectional(character) {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Characters that change the direction of the text around them.
+fn is_bidirectional(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_cannot_steer_the_terminal() {
+        let shown = escaped("a\u{1b}[31m\nb\u{202e}ü");
+        assert_eq!(shown, "a\\u{1b}[31m\\u{a}b\\u{202e}ü");
+    }
+}
