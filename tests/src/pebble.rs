@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use crate::{Authority, DEADLINE, Environment, Running};
 
+/// How often Pebble asks for each challenge.
+const VALIDATIONS: usize = 3;
+
 /// A real Pebble, with a DNS server that gives every name the same address.
 ///
 /// Each has an address of the loopback network for itself, so no two get in each other's way.
@@ -112,7 +115,7 @@ impl Pebble {
     /// The text of a `fairlead.toml` that uses it.
     pub fn settings(&self) -> String {
         format!(
-            "[acme]\ndirectory = \"{}\"\naccept-terms = true\nca-file = {:?}\n",
+            "[acme]\ndirectory = \"{}\"\nemail = \"ops@example.com\"\naccept-terms = true\nca-file = {:?}\n",
             self.directory(),
             self.file("root.pem")
         )
@@ -218,6 +221,7 @@ struct GateState {
     refused: Vec<String>,
     held: bool,
     asked: usize,
+    answered: usize,
     ended: bool,
 }
 
@@ -255,13 +259,15 @@ impl Answering {
         self.gate.change(|state| state.held = true);
     }
 
+    /// Lets requests go on, and waits until all that came are answered.
     pub fn release(&self) {
         self.gate.change(|state| state.held = false);
+        self.gate.wait(|state| state.answered == state.asked);
     }
 
-    /// Waits until somebody asked for a challenge.
-    pub fn wait_for_request(&self) {
-        self.gate.wait(|state| state.asked > 0);
+    /// Waits until a challenge was asked for as often as Pebble does for each.
+    pub fn wait_for_requests(&self) {
+        self.gate.wait(|state| state.asked >= VALIDATIONS);
     }
 }
 
@@ -337,6 +343,7 @@ fn serve(mut stream: &TcpStream, gate: &Gate) {
         body.len()
     );
     let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+    gate.change(|state| state.answered += 1);
 }
 
 /// Pebble's own certificate, and the root that fairlead is told to trust.

@@ -210,7 +210,9 @@ fn a_route_gets_one_certificate_for_all_its_hosts_and_the_next_pass_orders_nothi
         (mode(&directory.key_file()), mode(&directory.chain_file())),
         (0o640, 0o644)
     );
-    assert_eq!(mode(&installation.account_file()), 0o600);
+    let account = installation.account_file();
+    assert_eq!(mode(&account), 0o600);
+    assert!(fs::read_to_string(&account).unwrap().contains("ops@example.com"));
     let ledger = installation.ledger("a.test");
     assert_eq!((ledger.provider, &ledger.failure), (Provider::Acme, &None));
     let issued = ledger.issued.clone().unwrap();
@@ -389,7 +391,7 @@ fn a_killed_pass_leaves_an_order_that_the_next_one_takes_up() {
     installation.declare(&["a.test"]);
     installation.answering.hold();
     let killed = environment.spawn(Program::Certs, &[]);
-    installation.answering.wait_for_request();
+    installation.answering.wait_for_requests();
     drop(killed);
     assert_eq!(installation.challenges(), 1);
     let pending = environment.paths().account_dir().join("pending/a.test.toml");
@@ -532,7 +534,7 @@ fn files_that_change_while_a_pass_runs_are_looked_at_before_it_ends() {
     installation.declare(&["a.test"]);
     installation.answering.hold();
     let running = environment.spawn(Program::Certs, &[]);
-    installation.answering.wait_for_request();
+    installation.answering.wait_for_requests();
     installation.declare(&["late.test"]);
     installation.answering.release();
     let finished = running.finish();
@@ -547,7 +549,7 @@ fn two_passes_at_once_order_once() {
     installation.declare(&["a.test"]);
     installation.answering.hold();
     let first = environment.spawn(Program::Certs, &[]);
-    installation.answering.wait_for_request();
+    installation.answering.wait_for_requests();
     let second = environment.spawn(Program::Certs, &[]);
     second.wait_for_log("another pass is under way");
     installation.answering.release();

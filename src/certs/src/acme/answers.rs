@@ -59,7 +59,12 @@ impl Drop for Answers {
 
 /// Removes what passes left that were killed. Only for a pass that runs alone.
 pub(crate) fn remove_leftover_answers(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
+    let entries = match fs::read_dir(directory) {
+        // Who never asks an ACME server needs no such directory.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let is_answer = entry
             .file_name()
@@ -70,4 +75,22 @@ pub(crate) fn remove_leftover_answers(directory: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_answers_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["DGyRejmCefe7v4NfDGDKfA", ".new-1", "a.test.pem"] {
+            write_atomically(&root.path().join(name), b"x", 0o644).unwrap();
+        }
+        fs::create_dir(root.path().join("directory")).unwrap();
+        remove_leftover_answers(root.path()).unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 3);
+        assert!(!root.path().join("DGyRejmCefe7v4NfDGDKfA").exists());
+        remove_leftover_answers(&root.path().join("missing")).unwrap();
+    }
 }

@@ -1,6 +1,6 @@
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_contract::{FileError, InvalidToken, WriteError};
 use http::StatusCode;
@@ -33,6 +33,8 @@ pub(crate) enum AcmeError {
     Token(#[from] InvalidToken),
     #[error("there was no certificate after {} minutes; the same order is taken up next time", .0.as_secs() / 60)]
     OrderLimit(Duration),
+    #[error("the authority is not done yet; the same order is taken up next time")]
+    NotYet(Option<Timestamp>),
     #[error("the authority's order became invalid without a reason")]
     InvalidOrder,
     #[error("the authority delivered something else than a certificate for our key; it was rejected")]
@@ -101,6 +103,7 @@ impl AcmeError {
                 None => refusal.problem.as_ref().and_then(find_rate_limit),
             },
             Self::Problem(problem) => find_rate_limit(problem),
+            Self::NotYet(date) => date.map(AskedToWait::Until),
             _ => None,
         }
     }
@@ -130,6 +133,7 @@ impl From<Error> for AcmeError {
     fn from(error: Error) -> Self {
         match error {
             Error::Api(problem) => Self::Problem(problem),
+            Error::Timeout(next) => Self::NotYet(next.and_then(as_date)),
             Error::Other(other) => match other.downcast::<RequestError>() {
                 Ok(error) => Self::Request(*error),
                 Err(other) => Self::Protocol(Error::Other(other)),
@@ -137,6 +141,12 @@ impl From<Error> for AcmeError {
             error => Self::Protocol(error),
         }
     }
+}
+
+fn as_date(instant: Instant) -> Option<Timestamp> {
+    Timestamp::now()
+        .checked_add(instant.saturating_duration_since(Instant::now()))
+        .ok()
 }
 
 /// Whether the problem is of the given type of RFC 8555 6.7.
