@@ -321,6 +321,32 @@ mod tests {
     }
 
     #[test]
+    fn an_upstream_s_fault_is_told_with_its_place() {
+        for (upstream, expected) in [
+            (
+                "\"https://a\"",
+                "3:14: \"https://a\" is not an upstream: it must start with http://",
+            ),
+            (
+                "{ url = \"http://a:0\" }",
+                "3:22: \"http://a:0\" is not an upstream: port 0 cannot be connected to",
+            ),
+            (
+                "{ uri = \"http://a\" }",
+                "3:16: unknown field `uri`, expected `url` or `container` (did you mean `url`?)",
+            ),
+            (
+                "5",
+                "3:14: invalid type: integer `5`, expected a URL such as \"http://127.0.0.1:8080\", or a table with `url`",
+            ),
+        ] {
+            let text = format!("[[route]]\nhosts = [\"a.test\"]\nupstreams = [{upstream}]\n");
+            let shown = shown(&parse(&text, &[], "").problems);
+            assert_eq!(shown, [format!("fairlead.toml:{expected}")]);
+        }
+    }
+
+    #[test]
     fn header_edits_are_checked_where_they_stand() {
         let with = |edit: &str| format!("{}response-headers = [{edit}]\n", route("a.test"));
         for edit in [

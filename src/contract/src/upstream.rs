@@ -2,25 +2,24 @@ use std::fmt;
 use std::str::FromStr;
 
 use http::uri::{Authority, Scheme, Uri};
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 /// One place a route's requests go to.
 ///
 /// In TOML a plain URL, or a table when the watcher says which container stands behind it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(from = "Written", into = "Written")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "Written")]
 pub struct Upstream {
     pub url: UpstreamUrl,
     /// The container's name, for people and `fairlead why`; the proxy does not use it.
     pub container: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a URL such as \"http://127.0.0.1:8080\", or a table with `url`"
-)]
+#[derive(Serialize)]
+#[serde(untagged)]
 enum Written {
     Url(UpstreamUrl),
     Table(Table),
@@ -33,15 +32,6 @@ struct Table {
     container: Option<String>,
 }
 
-impl From<Written> for Upstream {
-    fn from(written: Written) -> Self {
-        match written {
-            Written::Url(url) => Self { url, container: None },
-            Written::Table(Table { url, container }) => Self { url, container },
-        }
-    }
-}
-
 impl From<Upstream> for Written {
     fn from(upstream: Upstream) -> Self {
         match upstream.container {
@@ -51,6 +41,33 @@ impl From<Upstream> for Written {
                 container,
             }),
         }
+    }
+}
+
+// By hand, because an untagged enum forgets what was wrong with the form that was meant.
+impl<'de> Deserialize<'de> for Upstream {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UpstreamVisitor)
+    }
+}
+
+struct UpstreamVisitor;
+
+impl<'de> Visitor<'de> for UpstreamVisitor {
+    type Value = Upstream;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a URL such as \"http://127.0.0.1:8080\", or a table with `url`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Upstream, E> {
+        let url = UpstreamUrl::parse(text).map_err(E::custom)?;
+        Ok(Upstream { url, container: None })
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Upstream, M::Error> {
+        let Table { url, container } = Table::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Upstream { url, container })
     }
 }
 
