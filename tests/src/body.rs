@@ -29,10 +29,15 @@ pub fn channel() -> (Sender<Bytes, Box<dyn Error + Send + Sync>>, Body) {
     (sender, body.boxed())
 }
 
-/// The next piece of data; `None` at the end.
+/// The next piece of data; `None` at the end. HTTP/2 may end a body with a piece that holds nothing.
 pub async fn next_data(body: &mut Incoming) -> Option<Bytes> {
-    let frame = within(body.frame()).await?.expect("the body goes on");
-    Some(frame.into_data().expect("the frame holds data"))
+    loop {
+        let frame = within(body.frame()).await?.expect("the body goes on");
+        let data = frame.into_data().expect("the frame holds data");
+        if !data.is_empty() {
+            return Some(data);
+        }
+    }
 }
 
 /// The whole body as text, and the trailers.

@@ -102,6 +102,9 @@ impl Client {
         sender: &mut http1::SendRequest<Body>,
         request: Request<Body>,
     ) -> Response<Incoming> {
+        within(sender.ready())
+            .await
+            .expect("the connection is still open");
         within(sender.send_request(origin_form(request)))
             .await
             .expect("there is a response")

@@ -1,8 +1,10 @@
 //! Listeners: inherited by name, or made from flags.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use fairlead_tests::{Environment, Program, Proxy, Site, Sockets, Upstream, Wire, activate};
+use fairlead_tests::{
+    Environment, Program, Proxy, Running, Site, Sockets, Upstream, Wire, activate, get, request_on,
+};
 use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,15 +66,16 @@ fn a_socket_of_the_wrong_type_is_named() {
     assert!(finished.stderr.contains("https"), "{}", finished.stderr);
 }
 
+/// Most likely a misspelt name, whose port would be open and dead.
 #[test]
-fn a_listener_nobody_asked_for_is_a_warning() {
+fn a_listener_of_an_unknown_name_is_named() {
     let environment = Environment::new();
     let sockets = Sockets::bind(&environment);
     let mut named = sockets.named();
-    named.push(("smtp", TcpListener::bind("127.0.0.1:0").unwrap().into()));
-    let running = environment.start(activate(&environment, named));
-    running.wait_for_notification("READY=1");
-    running.wait_for_log("smtp");
+    named.push(("htps", TcpListener::bind("127.0.0.1:0").unwrap().into()));
+    let finished = environment.start(activate(&environment, named)).finish();
+    assert!(!finished.status.success());
+    assert!(finished.stderr.contains("\"htps\""), "{}", finished.stderr);
 }
 
 /// The variables are inherited by a service's children too; they are meant for one process.
@@ -93,8 +96,9 @@ fn sockets_of_another_process_are_left_alone() {
     );
 }
 
+/// Without a service manager the ports are no usual ones, and a redirect must name them.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_service_manager_flags_name_the_listeners() {
+async fn flags_name_the_listeners_and_redirects_their_port() {
     let site = Site::of("a.test", Upstream::saying("a").await.address());
     let admin = site.environment.root().join("admin.sock");
     let arguments = [
@@ -108,6 +112,21 @@ async fn without_a_service_manager_flags_name_the_listeners() {
     let running = site.environment.spawn(Program::Proxy, &arguments);
     running.wait_for_notification("READY=1");
     tokio::net::UnixStream::connect(&admin).await.unwrap();
+    let (http, https) = (listening(&running, "Plain"), listening(&running, "Tls"));
+    let mut wire = Wire::new(TcpStream::connect(http).await.unwrap());
+    wire.write("GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let head = wire.read_head().await;
+    assert!(
+        head.contains(&format!("https://a.test:{}/x\r\n", https.port())),
+        "{head}"
+    );
+    let stream = site.client().connect(https, "a.test", &["h2"]).await.unwrap();
+    assert_eq!(request_on(stream, get("https://a.test/")).await.status(), 200);
+}
+
+fn listening(running: &Running, protocol: &str) -> SocketAddr {
+    let line = running.wait_for_log(&format!("listening for {protocol} "));
+    line.rsplit('=').next().unwrap().parse().unwrap()
 }
 
 #[test]
