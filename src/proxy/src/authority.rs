@@ -49,6 +49,8 @@ pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
 fn parse(text: &str) -> Result<(Host, Option<u16>), InvalidAuthority> {
     let authority: Authority = text.parse().map_err(|_| InvalidAuthority::Malformed)?;
     let (name, port) = match text.rsplit_once(':') {
+        // An empty port means the default one (RFC 3986 3.2.3).
+        Some((name, "")) => (name, None),
         Some((name, port)) => (name, Some(port.parse().map_err(|_| InvalidAuthority::Malformed)?)),
         None => (text, None),
     };
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_host_field_names_the_host_in_any_case_and_with_a_port() {
-        for field in ["app.test", "APP.test", "app.test.", "app.test:8443"] {
+        for field in ["app.test", "APP.test", "app.test.", "app.test:8443", "app.test:"] {
             assert_eq!(
                 host_of("/", Version::HTTP_11, &[field]),
                 Ok("app.test".to_owned())
@@ -98,7 +100,6 @@ mod tests {
             ("/", &["a.test, b.test"], Malformed),
             ("/", &[""], Malformed),
             ("/", &["user@a.test"], Malformed),
-            ("/", &["a.test:"], Malformed),
             ("/", &["a.test:99999"], Malformed),
             ("/", &["127.0.0.1"], Malformed),
             ("/", &["[::1]"], Malformed),

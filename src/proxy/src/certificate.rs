@@ -100,7 +100,7 @@ enum PairError {
     Leaf(String),
     #[error("the private key cannot be read: {0}")]
     Key(String),
-    #[error("the key does not belong to the certificate beside it")]
+    #[error("the key does not match the certificate beside it")]
     Mismatch,
     #[error("TLS cannot use the pair: {0}")]
     Tls(#[from] rustls::Error),

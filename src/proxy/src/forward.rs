@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,9 +7,9 @@ use std::time::Duration;
 use fairlead_contract::{Host, Route};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Fuse, FusedFuture};
-use http::header::{EXPECT, HOST, HeaderValue};
+use http::header::{COOKIE, EXPECT, HOST, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use thiserror::Error as ThisError;
 use tokio::sync::{mpsc, oneshot};
@@ -100,6 +101,9 @@ impl Exchange<'_> {
             (None, Some(host)) => host.clone(),
             (None, None) => HeaderValue::try_from(self.host.as_str()).map_err(http::Error::from)?,
         };
+        if parts.version == Version::HTTP_2 {
+            join_cookies(&mut parts.headers)?;
+        }
         strip_hop_by_hop(&mut parts.headers);
         set_forwarding(parts, self.client.address.ip(), &host, self.client.scheme());
         parts.headers.insert(HOST, host);
@@ -197,6 +201,20 @@ impl Exchange<'_> {
     }
 }
 
+/// HTTP/2 may split the field to compress it better; nobody else may (RFC 9113 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), http::Error> {
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() > 1 {
+        let joined = HeaderValue::try_from(crumbs.join(&b"; "[..]))?;
+        headers.insert(COOKIE, joined);
+    }
+    Ok(())
+}
+
 /// Takes the expectation as a reason to hold the body back until the upstream wants it: what answers
 /// 100 (Continue) is the upstream, not we. Gives the gate and what opens it.
 fn hold_back(parts: &Parts) -> Option<(BoxFuture<'static, ()>, mpsc::Sender<()>)> {
@@ -207,10 +225,14 @@ fn hold_back(parts: &Parts) -> Option<(BoxFuture<'static, ()>, mpsc::Sender<()>)
         .eq_ignore_ascii_case(b"100-continue");
     expects.then(|| {
         let (opener, mut opened) = mpsc::channel(1);
-        let gate = async move {
-            // Both ends of the wait mean the same: send the body.
-            let _ = timeout(CONTINUE_PATIENCE, opened.recv()).await;
+        let asked = async move {
+            // Without a word there is nothing to open for: the answer came, or it never will.
+            if opened.recv().await.is_none() {
+                pending::<()>().await;
+            }
         };
+        // Both ends of the wait mean the same: send the body.
+        let gate = timeout(CONTINUE_PATIENCE, asked).map(|_| ());
         (gate.boxed(), opener)
     })
 }

@@ -1,11 +1,13 @@
+use std::env;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use fairlead_contract::remove_if_present;
 use listenfd::ListenFd;
+use tracing::warn;
 
 /// The sockets the proxy was given, by their role.
 pub(crate) struct Listeners {
@@ -20,6 +22,11 @@ impl Listeners {
     ///
     /// Runs before any thread exists, because listenfd removes the variables.
     pub(crate) fn take() -> Result<Option<Self>> {
+        // Variables meant for another process are none of our business, whatever else they say.
+        let is_ours = |pid: String| pid == std::process::id().to_string();
+        if !env::var("LISTEN_PID").is_ok_and(is_ours) {
+            return Ok(None);
+        }
         let names: Vec<String> = sd_notify::listen_fds_with_names()
             .context("systemd handed over sockets that cannot be understood")?
             .map(|(_, name)| name)
@@ -56,6 +63,12 @@ impl Listeners {
         })
     }
 
+    /// The port clients reach HTTPS on, as far as we can know.
+    pub(crate) fn https_port(&self) -> Option<u16> {
+        let address = self.https.first()?.local_addr().ok()?;
+        Some(address.port())
+    }
+
     fn sort_in(&mut self, handed: &mut ListenFd, index: usize, name: &str) -> Result<()> {
         let tcp = |handed: &mut ListenFd| -> Result<_> {
             let listener = handed.take_tcp_listener(index)?.context("it is gone")?;
@@ -70,7 +83,9 @@ impl Listeners {
                 listener.set_nonblocking(true)?;
                 self.admin.push(listener);
             }
-            _ => bail!("the names are http, https and admin"),
+            _ => {
+                warn!("the socket named {name:?} is not used: the names are http, https and admin");
+            }
         }
         Ok(())
     }

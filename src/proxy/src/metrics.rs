@@ -49,7 +49,7 @@ struct Reload {
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
 #[expect(non_camel_case_types, reason = "the names are the label's values")]
 enum ReloadOutcome {
-    loaded,
+    ok,
     refused,
 }
 
@@ -81,7 +81,7 @@ impl Metrics {
 
     pub(crate) fn reload(&self, is_loaded: bool) {
         let outcome = if is_loaded {
-            ReloadOutcome::loaded
+            ReloadOutcome::ok
         } else {
             ReloadOutcome::refused
         };

@@ -5,16 +5,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+use crate::body::ReplyBody;
 use crate::handshake;
 use crate::metrics::Open;
 use crate::service::{Client, Shared};
@@ -24,6 +27,11 @@ const MAX_STREAMS: u32 = 128;
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// After a failed accept; the usual cause, no free descriptor, does not pass by itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a drain waits for the first request of a connection that has made none.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// A client that does not answer a ping is gone (RFC 9113 6.7).
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +100,37 @@ async fn serve_connection(stream: TcpStream, address: SocketAddr, protocol: Prot
     }
 }
 
+/// Answers one client's requests. The token tells when the first one has come.
+fn serve_client(
+    client: Client,
+    shared: Arc<Shared>,
+) -> (
+    impl Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible, Future: Send>,
+    CancellationToken,
+) {
+    let asked = CancellationToken::new();
+    let client = Arc::new((client, asked.clone()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (shared, client) = (shared.clone(), client.clone());
+        async move {
+            let (client, asked) = &*client;
+            asked.cancel();
+            let is_http1 = request.version() < Version::HTTP_2;
+            let mut response = shared.answer(client, request).await;
+            if is_http1
+                && shared.draining.is_cancelled()
+                && response.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        }
+    });
+    (service, asked)
+}
+
 async fn serve_http1(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     client: Client,
@@ -99,11 +138,7 @@ async fn serve_http1(
 ) {
     let limit = shared.snapshot().config.proxy.header_timeout.get();
     let draining = shared.draining.clone();
-    let client = Arc::new(client);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (shared, client) = (shared.clone(), client.clone());
-        async move { Ok::<_, Infallible>(shared.answer(&client, request).await) }
-    });
+    let (service, asked) = serve_client(client, shared);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limit)
@@ -113,8 +148,14 @@ async fn serve_http1(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // Whoever has just connected may still ask; the answer closes the connection.
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                _ = timeout(FAREWELL, asked.cancelled()) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {
@@ -130,22 +171,22 @@ async fn serve_http2(
     client: Client,
     shared: Arc<Shared>,
 ) {
+    let limit = shared.snapshot().config.proxy.header_timeout.get();
     let draining = shared.draining.clone();
-    let client = Arc::new(client);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (shared, client) = (shared.clone(), client.clone());
-        async move { Ok::<_, Infallible>(shared.answer(&client, request).await) }
-    });
+    let (service, asked) = serve_client(client, shared);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
         .enable_connect_protocol()
-        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_interval(PING_INTERVAL)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
+    // hyper waits for the preface for ever.
+    let first = timeout(limit, asked.cancelled());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        Err(_) = first => return,
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
