@@ -94,11 +94,7 @@ async fn metrics_count_requests_handshakes_and_reloads() {
         1.0,
         "{metrics:?}"
     );
-    assert_eq!(
-        metrics.sum("fairlead_reloads_total", &["loaded"]),
-        1.0,
-        "{metrics:?}"
-    );
+    assert_eq!(metrics.sum("fairlead_reloads_total", &["ok"]), 1.0, "{metrics:?}");
     assert_eq!(
         metrics.sum("fairlead_reloads_total", &["refused"]),
         1.0,

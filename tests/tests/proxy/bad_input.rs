@@ -120,7 +120,7 @@ fn a_pair_that_does_not_hold_is_a_note() {
                 chain: one.chain.clone(),
                 key: other.key.clone(),
             },
-            "does not belong",
+            "does not match",
         ),
         (
             Pair {

@@ -104,7 +104,7 @@ async fn hosts_beside_the_primary_are_redirected_to_it() {
     let proxy = site.start();
     let response = site.client().get(&proxy, "https://a.test/x%20y/?q=1&r=%2F").await;
     assert_eq!(response.status(), 308);
-    let expected = "https://www.a.test/x%20y/?q=1&r=%2F";
+    let expected = format!("https://www.a.test:{}/x%20y/?q=1&r=%2F", proxy.https().port());
     assert_eq!(response.headers()["location"], expected);
     assert_eq!(
         site.client().get(&proxy, "https://www.a.test/").await.body(),
