@@ -147,15 +147,9 @@ async fn serve_http1(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = draining.cancelled() => {
-            // Whoever has just connected may still ask; the answer closes the connection.
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                _ = timeout(FAREWELL, asked.cancelled()) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
+        () = time_to_close(&draining, &asked) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
     };
     if let Err(error) = ended {
@@ -187,7 +181,7 @@ async fn serve_http2(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         Err(_) = first => return,
-        () = draining.cancelled() => {
+        () = time_to_close(&draining, &asked) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -198,4 +192,11 @@ async fn serve_http2(
             "an HTTP/2 connection broke"
         );
     }
+}
+
+/// Waits for the drain. Whoever has just connected may still ask once: hyper would hang up on them.
+async fn time_to_close(draining: &CancellationToken, asked: &CancellationToken) {
+    draining.cancelled().await;
+    // At the limit the connection closes without having been used.
+    let _ = timeout(FAREWELL, asked.cancelled()).await;
 }
