@@ -1,5 +1,7 @@
 //! The end: exchanges finish, nobody is refused, and there is a limit.
 
+use std::time::Duration;
+
 use fairlead_tests::{Client, Proxy, Signal, Site, Upstream, Wire, accept, body, get, request_on, within};
 use http::Response;
 use hyper::body::Incoming;
@@ -18,6 +20,7 @@ async fn a_running_exchange_is_finished() {
         let (mut response, mut upstream) = start_download(&site.client(), &proxy, &listener, version).await;
         proxy.running().signal(signal);
         proxy.running().wait_for_notification("STOPPING=1");
+        give_time_to_end().await;
         upstream.write("rest").await;
         assert_eq!(
             body::next_data(response.body_mut()).await.unwrap(),
@@ -66,6 +69,7 @@ async fn a_websocket_is_an_exchange_too() {
     client.read_head().await;
     proxy.terminate();
     proxy.running().wait_for_notification("STOPPING=1");
+    give_time_to_end().await;
     client.write("ping").await;
     upstream.read_until("ping").await;
     upstream.write("pong").await;
@@ -137,6 +141,12 @@ async fn nobody_is_refused_between_two_proxies() {
         assert!(handshake.is_ok(), "{handshake:?}");
     }
     assert_eq!(site.client().get(&proxy, "https://a.test/").await.body(), "a");
+}
+
+/// A proxy that did not wait for its exchanges would be gone by then.
+#[expect(clippy::disallowed_methods, reason = "that nothing happens has no event")]
+async fn give_time_to_end() {
+    tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
 async fn site(drain_timeout: &str) -> (TcpListener, Site) {
