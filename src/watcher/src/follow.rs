@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::daemon::{Daemon, DaemonError};
-use crate::known::{Unknown, read_settings};
+use crate::known::{Unknown, read_settings, with_socket};
 use crate::pace::Pace;
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -24,11 +24,11 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// Makes the mark whenever the containers may have changed, and prints `dirty` for each mark.
 ///
 /// Goes on through every failure of Docker's; returns only if nobody reads what it prints any more.
-pub(crate) async fn follow(paths: &Paths) -> Result<Infallible> {
+pub(crate) async fn follow(paths: &Paths, socket: Option<&Path>) -> Result<Infallible> {
     let mut failures = 0;
     loop {
         let started = Instant::now();
-        let lost = match follow_once(paths).await {
+        let lost = match follow_once(paths, socket).await {
             Err(Lost::Reader(error)) => return Err(error).context("nobody reads the marks any more"),
             Err(lost) => anyhow::Error::from(lost),
             Ok(never) => match never {},
@@ -49,8 +49,8 @@ pub(crate) async fn follow(paths: &Paths) -> Result<Infallible> {
 /// Everything before the first mark is seen by the pass it causes. Everything after `since` comes as
 /// an event, even what happens before Docker has the subscription: it keeps the latest events and
 /// sends them first.
-async fn follow_once(paths: &Paths) -> Result<Infallible, Lost> {
-    let settings = read_settings(paths)?;
+async fn follow_once(paths: &Paths, socket: Option<&Path>) -> Result<Infallible, Lost> {
+    let settings = with_socket(read_settings(paths)?, socket);
     let daemon = Daemon::connect(&settings)?;
     let since = SystemTime::now();
     daemon.ping().await?;

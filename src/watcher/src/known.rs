@@ -63,6 +63,17 @@ pub(crate) fn read_settings(paths: &Paths) -> Result<Docker, Unknown> {
     Ok(configuration.config.docker)
 }
 
+/// The settings with the socket that the command line names, if it names one.
+pub(crate) fn with_socket(settings: Docker, socket: Option<&Path>) -> Docker {
+    match socket {
+        Some(socket) => Docker {
+            socket: socket.to_owned(),
+            ..settings
+        },
+        None => settings,
+    }
+}
+
 /// A pass cannot tell what to do. Not the same as files that say nothing.
 #[derive(Debug, Error)]
 pub(crate) enum Unknown {

@@ -11,6 +11,7 @@ mod pace;
 mod pass;
 mod plan;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -25,6 +26,9 @@ struct Args {
     /// Write nothing: make the mark that a pass is needed whenever containers change, and print `dirty`
     #[arg(long)]
     follow: bool,
+    /// Docker's socket, instead of the one in fairlead.toml
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     #[command(flatten)]
     paths: Paths,
 }
@@ -43,7 +47,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<()> {
     if args.follow {
-        match follow::follow(&args.paths).await? {}
+        match follow::follow(&args.paths, args.socket.as_deref()).await? {}
     }
-    pass::pass(&args.paths).await
+    pass::pass(&args.paths, args.socket.as_deref()).await
 }

@@ -1,10 +1,12 @@
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use fairlead_contract::{Paths, Written, remove_if_present, write_atomically};
 use tracing::{info, warn};
 
 use crate::changes::{Change, changes};
 use crate::daemon::Daemon;
-use crate::known::Known;
+use crate::known::{Known, with_socket};
 use crate::plan::{Plan, plan};
 
 /// Readable by group fairlead: what containers ask for is not for everybody.
@@ -14,10 +16,11 @@ const MODE: u32 = 0o640;
 ///
 /// If anything fails the file stays as it is. The mark goes before anything is read, so a change
 /// during the pass makes a new one.
-pub(crate) async fn pass(paths: &Paths) -> Result<()> {
+pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>) -> Result<()> {
     remove_if_present(&paths.watcher_dirty_file())?;
     let known = Known::read(paths)?;
-    let containers = Daemon::connect(&known.docker)?.running_containers().await?;
+    let settings = with_socket(known.docker.clone(), socket);
+    let containers = Daemon::connect(&settings)?.running_containers().await?;
     let plan = plan(containers, &known);
     let text = plan
         .discovery

@@ -1,0 +1,301 @@
+use std::collections::BTreeSet;
+
+use fairlead_contract::{Failure, HostPattern, Issued, Ledger, Located, Paths, Provider, Route, escaped};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::answer::{Answer, Exit};
+use crate::arguments::Format;
+use crate::machine::Machine;
+use crate::table;
+use crate::when::{date, moment};
+
+pub(crate) async fn run(paths: Paths, format: Format) -> anyhow::Result<Answer> {
+    let machine = Machine::observe(paths).await;
+    let certificates = list(&machine);
+    let exit = exit(&machine, &certificates);
+    if format.json {
+        return Answer::json(&certificates, exit);
+    }
+    let rows: Vec<_> = certificates
+        .iter()
+        .map(|certificate| row(certificate, machine.now))
+        .collect();
+    Ok(Answer {
+        text: table::for_stdout(
+            [
+                "NAME",
+                "NAMES",
+                "PROVIDER",
+                "VALID UNTIL",
+                "RENEWED FROM",
+                "STATE",
+            ],
+            &rows,
+        ),
+        faults: machine.faults(),
+        exit,
+    })
+}
+
+/// One certificate of the store, wanted or there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Certificate {
+    pub(crate) name: HostPattern,
+    pub(crate) names: Vec<HostPattern>,
+    pub(crate) provider: Option<Provider>,
+    pub(crate) state: State,
+    pub(crate) issued: Option<Issued>,
+    pub(crate) failure: Option<Failure>,
+    /// Why it is unknown.
+    pub(crate) fault: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    Ok,
+    /// It holds, and the next pass renews it.
+    Due,
+    /// The next pass makes it.
+    Waiting,
+    /// The last attempt failed; an earlier one may still hold.
+    Failing,
+    Expired,
+    /// The operator's own business (`provider = "off"`).
+    Operators,
+    /// No route wants it any more.
+    Unwanted,
+    Unknown,
+}
+
+/// The certificates that routes want, in their order, then the others of the store.
+pub(crate) fn list(machine: &Machine) -> Vec<Certificate> {
+    let routes = &machine.configuration.routes;
+    let wanted: Vec<_> = routes.iter().map(|route| of_route(route, machine)).collect();
+    let known: BTreeSet<_> = wanted
+        .iter()
+        .map(|certificate| certificate.name.clone())
+        .collect();
+    let others = machine.store.names().filter(|name| !known.contains(name));
+    let others: Vec<_> = others.map(|name| unwanted(name, machine)).collect();
+    [wanted, others].concat()
+}
+
+/// The certificate of a route: one for all its hosts, named after the first.
+pub(crate) fn of_route(located: &Located, machine: &Machine) -> Certificate {
+    let route = &located.route;
+    let name = route.hosts[0].clone();
+    let provider = provider(route, machine);
+    let found = machine.store.find(&name);
+    let state = match (provider, &found) {
+        (Provider::Off, _) => State::Operators,
+        (_, Err(_)) => State::Unknown,
+        (_, Ok(None)) => State::Waiting,
+        (_, Ok(Some(ledger))) => state(ledger, &route.hosts, machine.now),
+    };
+    let names = route.hosts.clone();
+    Certificate::new(name, names, Some(provider), state, found)
+}
+
+fn provider(route: &Route, machine: &Machine) -> Provider {
+    let settings = &machine.configuration.config.certificates;
+    route.provider.unwrap_or(settings.provider)
+}
+
+fn state(ledger: &Ledger, wanted: &[HostPattern], now: Timestamp) -> State {
+    match (&ledger.failure, &ledger.issued) {
+        (Some(_), _) => State::Failing,
+        (None, None) => State::Waiting,
+        (None, Some(_)) if ledger.names != wanted => State::Waiting,
+        (None, Some(issued)) if issued.not_after <= now => State::Expired,
+        (None, Some(issued)) if issued.due <= now => State::Due,
+        (None, Some(_)) => State::Ok,
+    }
+}
+
+fn unwanted(name: HostPattern, machine: &Machine) -> Certificate {
+    let found = machine.store.find(&name);
+    let (names, provider) = match &found {
+        Ok(Some(ledger)) => (ledger.names.clone(), Some(ledger.provider)),
+        _ => (vec![name.clone()], None),
+    };
+    let state = match found {
+        Err(_) => State::Unknown,
+        Ok(_) => State::Unwanted,
+    };
+    Certificate::new(name, names, provider, state, found)
+}
+
+impl Certificate {
+    fn new(
+        name: HostPattern,
+        names: Vec<HostPattern>,
+        provider: Option<Provider>,
+        state: State,
+        found: Result<Option<&Ledger>, &str>,
+    ) -> Self {
+        let ledger = found.ok().flatten();
+        Self {
+            name,
+            names,
+            provider,
+            state,
+            issued: ledger.and_then(|ledger| ledger.issued.clone()),
+            failure: ledger.and_then(|ledger| ledger.failure.clone()),
+            fault: found.err().map(escaped),
+        }
+    }
+
+    /// One sentence, without the full stop.
+    pub(crate) fn describe(&self, now: Timestamp) -> String {
+        match self.state {
+            State::Ok => format!("valid until {}", self.end(now)),
+            State::Due => format!("valid until {}; the next pass renews it", self.end(now)),
+            State::Waiting => "waiting for the next pass of fairlead-certs".to_owned(),
+            State::Failing => self.describe_failure(now),
+            State::Expired => format!("expired {}", self.end(now)),
+            State::Operators => "the operator's own (provider = \"off\")".to_owned(),
+            State::Unwanted => "no route wants it".to_owned(),
+            State::Unknown => format!("unknown: {}", self.fault.as_deref().unwrap_or_default()),
+        }
+    }
+
+    fn describe_failure(&self, now: Timestamp) -> String {
+        let Some(failure) = &self.failure else {
+            return "failing".to_owned();
+        };
+        let mut text = format!("failing: {}", escaped(&failure.error));
+        if failure.issuer.is_some() {
+            text += &format!(
+                "; tried {}, next try {}",
+                times(failure.attempts),
+                moment(failure.next_try, now)
+            );
+        }
+        if self.issued.is_some() {
+            text += &format!("; the present one is valid until {}", self.end(now));
+        }
+        text
+    }
+
+    /// Whether a certificate is there and has not expired.
+    pub(crate) fn holds(&self, now: Timestamp) -> bool {
+        self.issued.as_ref().is_some_and(|issued| issued.not_after > now)
+    }
+
+    fn end(&self, now: Timestamp) -> String {
+        self.issued
+            .as_ref()
+            .map_or_else(String::new, |issued| moment(issued.not_after, now))
+    }
+}
+
+fn times(number: u32) -> String {
+    match number {
+        1 => "once".to_owned(),
+        _ => format!("{number} times"),
+    }
+}
+
+fn exit(machine: &Machine, certificates: &[Certificate]) -> Exit {
+    let any = |state| certificates.iter().any(|certificate| certificate.state == state);
+    if any(State::Failing) || any(State::Expired) {
+        Exit::Wrong
+    } else if machine.store.fault.is_some() || any(State::Unknown) || machine.unreadable().next().is_some() {
+        Exit::Unknown
+    } else {
+        Exit::Fine
+    }
+}
+
+fn row(certificate: &Certificate, now: Timestamp) -> [Vec<String>; 6] {
+    let issued = certificate.issued.as_ref();
+    let date = |at: Option<Timestamp>| vec![at.map_or_else(|| "-".to_owned(), date)];
+    [
+        vec![certificate.name.to_string()],
+        certificate.names.iter().map(ToString::to_string).collect(),
+        vec![certificate.provider.map_or("-", Provider::as_str).to_owned()],
+        date(issued.map(|issued| issued.not_after)),
+        date(issued.map(|issued| issued.due)),
+        vec![match certificate.state {
+            State::Ok => "ok".to_owned(),
+            State::Due => "due".to_owned(),
+            _ => certificate.describe(now),
+        }],
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::tests::moment;
+    use crate::machine::tests::{issued, ledger, machine};
+
+    const ROUTE: &str = "[[route]]\nhosts = [\"a.test\", \"b.test\"]\nupstreams = [\"http://127.0.0.1:1\"]\n";
+
+    fn failure() -> Failure {
+        Failure {
+            issuer: Some("https://ca.test".to_owned()),
+            attempts: 2,
+            since: moment(0),
+            last: moment(0),
+            error: "no\nway".to_owned(),
+            next_try: moment(1300),
+        }
+    }
+
+    /// The state of the route's certificate at 1000 seconds, and what is said of it.
+    fn told(settings: &str, ledger: Option<Ledger>) -> (State, String) {
+        let mut machine = machine(&format!("{settings}{ROUTE}"));
+        machine.store = crate::store::Store::of(ledger);
+        let certificate = of_route(&machine.configuration.routes[0], &machine);
+        (certificate.state, certificate.describe(machine.now))
+    }
+
+    #[test]
+    fn the_ledger_decides_the_state() {
+        let names = ["a.test", "b.test"];
+        let with = |due, end| Some(ledger(&names, Some(issued(due, end)), None));
+        assert_eq!(told("", None).0, State::Waiting);
+        assert_eq!(told("", Some(ledger(&names, None, None))).0, State::Waiting);
+        assert_eq!(told("", with(2000, 3000)).0, State::Ok);
+        assert_eq!(told("", with(1000, 3000)).0, State::Due);
+        assert_eq!(told("", with(500, 1000)).0, State::Expired);
+        let other = ledger(&["a.test"], Some(issued(2000, 3000)), None);
+        assert_eq!(told("", Some(other)).0, State::Waiting, "its names have changed");
+        let off = "[certificates]\nprovider = \"off\"\n";
+        assert_eq!(told(off, with(2000, 3000)).0, State::Operators);
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_words_and_the_next_try() {
+        let names = ["a.test", "b.test"];
+        let failing = ledger(&names, Some(issued(900, 1000 + 86_400 * 3)), Some(failure()));
+        let (state, said) = told("", Some(failing));
+        assert_eq!(state, State::Failing);
+        assert_eq!(
+            said,
+            "failing: no\\u{a}way; tried 2 times, next try 1970-01-01 00:21 UTC, in 5 minutes; \
+             the present one is valid until 1970-01-04 00:16 UTC, in 3 days"
+        );
+        let hindrance = Failure {
+            issuer: None,
+            ..failure()
+        };
+        let (_, said) = told("", Some(ledger(&names, None, Some(hindrance))));
+        assert_eq!(said, "failing: no\\u{a}way");
+    }
+
+    #[test]
+    fn a_certificate_without_a_route_is_listed_as_unwanted() {
+        let mut machine = machine(ROUTE);
+        machine.store = crate::store::Store::of([ledger(&["old.test"], Some(issued(2000, 3000)), None)]);
+        let states: Vec<_> = list(&machine)
+            .iter()
+            .map(|certificate| certificate.state)
+            .collect();
+        assert_eq!(states, [State::Waiting, State::Unwanted]);
+    }
+}

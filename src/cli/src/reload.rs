@@ -1,0 +1,264 @@
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use fairlead_contract::{Files, Paths, Refusal, Status, WriteError, escaped, write_atomically};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use thiserror::Error;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::admin::{NoStatus, ask_status};
+use crate::answer::{Answer, Exit};
+use crate::arguments::Format;
+use crate::check::count;
+use crate::compare::{Difference, Digests, Standing, differences, standing};
+use crate::service::{Service, SystemctlError};
+
+/// The whole command ends in this time, so that no unit hangs in it.
+const LIMIT: Duration = Duration::from_secs(45);
+/// How long the proxy may take to load files after the signal.
+const LOAD_LIMIT: Duration = Duration::from_secs(30);
+/// How often the proxy is asked meanwhile whether it has.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often the files may change again while they are loaded.
+const ATTEMPTS: usize = 5;
+
+pub(crate) async fn run(paths: &Paths, pid: Option<u32>, format: Format) -> anyhow::Result<Answer> {
+    let outcome = reload(paths, pid).await?;
+    if format.json {
+        return Answer::json(&outcome, outcome.exit());
+    }
+    Ok(outcome.answer())
+}
+
+/// Makes the proxy serve what is on disk.
+///
+/// Nothing happens if it does already, or if no proxy runs. The proxy is `pid`, else the service whose
+/// admin socket this is, else whoever answers there. After a change to more than certificates the certs
+/// program is told, because routes may want new ones.
+pub(crate) async fn reload(paths: &Paths, pid: Option<u32>) -> Result<Outcome, ReloadError> {
+    let outcome = timeout(LIMIT, reload_unlimited(paths, pid))
+        .await
+        .unwrap_or(Err(ReloadError::Late))?;
+    if let Outcome::Loaded { changed, .. } = &outcome
+        && changed
+            .iter()
+            .any(|difference| !difference.file.starts_with(paths.certificates_dir()))
+    {
+        mark(paths)?;
+    }
+    Ok(outcome)
+}
+
+async fn reload_unlimited(paths: &Paths, pid: Option<u32>) -> Result<Outcome, ReloadError> {
+    let socket = paths.admin_socket();
+    let service = match pid {
+        Some(_) => None,
+        None => Service::find(&socket).await?,
+    };
+    if service.as_ref().is_some_and(Service::is_stopped) {
+        return Ok(Outcome::NotRunning);
+    }
+    let first = match ask_status(&socket).await {
+        Err(error) if error.is_certain() => return Ok(Outcome::NotRunning),
+        status => status?,
+    };
+    if standing(&first, &read(paths)) == Standing::Live {
+        return Ok(Outcome::NothingToDo { status: first });
+    }
+    let way = match service {
+        Some(_) => Way::Systemctl,
+        None => Way::Signal(pid.unwrap_or(first.pid)),
+    };
+    load(paths, way, first).await
+}
+
+/// How the proxy is asked.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Systemctl,
+    /// A process that is no service, in `fairlead dev` and in tests.
+    Signal(u32),
+}
+
+/// Files that change while they are loaded are loaded again.
+async fn load(paths: &Paths, way: Way, first: Status) -> Result<Outcome, ReloadError> {
+    let mut last = first.clone();
+    let mut unseen = Vec::new();
+    for _ in 0..ATTEMPTS {
+        way.ask().await?;
+        last = wait_for_reload(paths, &last).await?;
+        unseen = match standing(&last, &read(paths)) {
+            Standing::Live => return Ok(Outcome::loaded(&first, last)),
+            Standing::Refused(refusal) => return Ok(Outcome::refused(refusal, &last)),
+            Standing::Unseen(differences) => differences,
+        };
+    }
+    // What the proxy may not read looks different from here, however often it tries.
+    match last.standing_refusal() {
+        Some(refusal) => Ok(Outcome::refused(refusal, &last)),
+        None => Err(ReloadError::Unseen(unseen)),
+    }
+}
+
+impl Way {
+    async fn ask(self) -> Result<(), ReloadError> {
+        match self {
+            Self::Systemctl => Ok(Service::reload().await?),
+            Self::Signal(number) => signal(number).map_err(|source| ReloadError::Signal { number, source }),
+        }
+    }
+}
+
+fn signal(number: u32) -> io::Result<()> {
+    let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is no process id"))?;
+    Ok(kill_process(pid, Signal::HUP)?)
+}
+
+/// Waits until a reload has ended since `before`, or another proxy has started.
+async fn wait_for_reload(paths: &Paths, before: &Status) -> Result<Status, ReloadError> {
+    let socket = paths.admin_socket();
+    let ended = async {
+        let mut ticks = interval(PAUSE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let status = ask_status(&socket).await?;
+            if (status.reloads, status.started) != (before.reloads, before.started) {
+                return Ok(status);
+            }
+        }
+    };
+    timeout(LOAD_LIMIT, ended).await.unwrap_or(Err(ReloadError::Late))
+}
+
+fn read(paths: &Paths) -> Digests {
+    Files::read(paths).digests()
+}
+
+/// Starts a pass of the certs program where a path unit waits for the mark.
+fn mark(paths: &Paths) -> Result<(), ReloadError> {
+    let mark = paths.certs_dirty_file();
+    if mark.parent().is_some_and(Path::is_dir) {
+        write_atomically(&mark, b"", 0o644)?;
+    }
+    Ok(())
+}
+
+/// How a reload ended.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    NothingToDo {
+        status: Status,
+    },
+    NotRunning,
+    Loaded {
+        changed: Vec<Difference>,
+        status: Status,
+    },
+    Refused {
+        refusal: Refusal,
+        status: Status,
+    },
+}
+
+impl Outcome {
+    fn loaded(before: &Status, status: Status) -> Self {
+        Self::Loaded {
+            changed: differences(&before.loaded.files, &status.loaded.files),
+            status,
+        }
+    }
+
+    fn refused(refusal: &Refusal, status: &Status) -> Self {
+        Self::Refused {
+            refusal: refusal.clone(),
+            status: status.clone(),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NothingToDo { .. } | Self::NotRunning | Self::Loaded { .. } => Exit::Fine,
+            Self::Refused { .. } => Exit::Wrong,
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        let (text, faults) = match self {
+            Self::NothingToDo { status } => (
+                format!(
+                    "nothing to do: the proxy serves what is on disk ({})\n",
+                    served(status)
+                ),
+                Vec::new(),
+            ),
+            Self::NotRunning => (
+                "nothing to do: the proxy does not run, and reads the files when it starts\n".to_owned(),
+                Vec::new(),
+            ),
+            Self::Loaded { changed, status } => (loaded_text(changed, status), Vec::new()),
+            Self::Refused { refusal, status } => (String::new(), refused_lines(refusal, status)),
+        };
+        Answer {
+            text,
+            faults,
+            exit: self.exit(),
+        }
+    }
+}
+
+fn served(status: &Status) -> String {
+    let loaded = &status.loaded;
+    format!(
+        "{}, {}",
+        count(loaded.routes, "route"),
+        count(loaded.certificates, "certificate")
+    )
+}
+
+fn loaded_text(changed: &[Difference], status: &Status) -> String {
+    let mut text = format!("loaded {}\n", served(status));
+    for difference in changed {
+        text += &format!("  {difference}\n");
+    }
+    for note in &status.loaded.notes {
+        text += &format!("  note: {}\n", escaped(&note.to_string()));
+    }
+    text
+}
+
+fn refused_lines(refusal: &Refusal, status: &Status) -> Vec<String> {
+    let problems = refusal.problems.iter();
+    let mut lines: Vec<_> = problems.map(|problem| escaped(&problem.to_string())).collect();
+    lines.push(format!(
+        "refused: nothing was changed, the proxy serves what it had ({})",
+        served(status)
+    ));
+    lines
+}
+
+/// What is on disk is neither live nor refused, as far as is known.
+#[derive(Debug, Error)]
+pub(crate) enum ReloadError {
+    #[error(transparent)]
+    NoStatus(#[from] NoStatus),
+    #[error(transparent)]
+    Systemctl(#[from] SystemctlError),
+    #[error("cannot send SIGHUP to process {number}")]
+    Signal { number: u32, source: io::Error },
+    #[error("the reload did not end in time: see journalctl -u fairlead-proxy")]
+    Late,
+    #[error("the proxy reloads, and what it loads is not what is on disk: {}", shown(.0))]
+    Unseen(Vec<Difference>),
+    #[error("the change is live, and the certs program could not be told")]
+    Mark(#[from] WriteError),
+}
+
+fn shown(differences: &[Difference]) -> String {
+    let lines: Vec<_> = differences.iter().map(Difference::to_string).collect();
+    lines.join("; ")
+}

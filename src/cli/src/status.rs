@@ -1,0 +1,204 @@
+use fairlead_contract::{Paths, Refusal, Status, escaped};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::answer::{Answer, Exit, chain};
+use crate::arguments::Format;
+use crate::certificates::{self, Certificate, State};
+use crate::check::count;
+use crate::compare::{Difference, Standing, differences, standing};
+use crate::machine::Machine;
+use crate::when::moment;
+
+pub(crate) async fn run(paths: Paths, format: Format) -> anyhow::Result<Answer> {
+    let machine = Machine::observe(paths).await;
+    let report = Report::of(&machine);
+    let exit = report.exit(&machine);
+    if format.json {
+        return Answer::json(&report, exit);
+    }
+    Ok(Answer {
+        text: report.text(machine.now),
+        faults: Vec::new(),
+        exit,
+    })
+}
+
+/// What `fairlead status --json` prints.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Report<'a> {
+    /// The proxy's own words; `null` if it could not be asked.
+    proxy: Option<&'a Status>,
+    /// Why it could not be asked.
+    no_answer: Option<String>,
+    /// The files that are not what the proxy loaded.
+    differences: Vec<Difference>,
+    /// The last reload, if it was refused.
+    refusal: Option<&'a Refusal>,
+    /// Certificates whose last attempt failed.
+    failing: Vec<Certificate>,
+    /// Containers that were left out.
+    left_out: usize,
+}
+
+impl<'a> Report<'a> {
+    fn of(machine: &'a Machine) -> Self {
+        let proxy = machine.proxy.as_ref().ok();
+        let failing =
+            |certificate: &Certificate| matches!(certificate.state, State::Failing | State::Expired);
+        Self {
+            proxy,
+            no_answer: machine.proxy.as_ref().err().map(|error| chain(error)),
+            differences: proxy.map_or_else(Vec::new, |status| {
+                differences(&status.loaded.files, &machine.digests)
+            }),
+            refusal: proxy.and_then(Status::standing_refusal),
+            failing: certificates::list(machine).into_iter().filter(failing).collect(),
+            left_out: machine.configuration.rejections.len(),
+        }
+    }
+
+    fn exit(&self, machine: &Machine) -> Exit {
+        match &machine.proxy {
+            Err(error) if error.is_certain() => Exit::Wrong,
+            Err(_) => Exit::Unknown,
+            Ok(_) if self.refusal.is_some() => Exit::Wrong,
+            Ok(status) => match standing(status, &machine.digests) {
+                Standing::Live if self.differences.is_empty() => Exit::Fine,
+                Standing::Live => Exit::Unknown,
+                Standing::Refused(_) | Standing::Unseen(_) => Exit::Wrong,
+            },
+        }
+    }
+
+    fn text(&self, now: Timestamp) -> String {
+        let mut lines = Vec::new();
+        lines.extend(self.no_answer.as_ref().map(|reason| format!("proxy: {reason}")));
+        if let Some(status) = self.proxy {
+            lines.extend(proxy_lines(status, now));
+            lines.extend(self.disk_lines());
+        }
+        if let Some(refusal) = self.refusal {
+            lines.extend(refusal_lines(refusal, now));
+        }
+        for certificate in &self.failing {
+            lines.push(format!(
+                "certificate {}: {}",
+                certificate.name,
+                certificate.describe(now)
+            ));
+        }
+        if self.left_out > 0 {
+            let containers = count(self.left_out, "container");
+            lines.push(format!("{containers} left out; fairlead routes says why"));
+        }
+        lines.into_iter().map(|line| line + "\n").collect()
+    }
+
+    fn disk_lines(&self) -> Vec<String> {
+        let differences = self.differences.iter();
+        let mut lines: Vec<_> = differences.map(|difference| format!("  {difference}")).collect();
+        let heading = if self.differences.is_empty() {
+            "disk: what is on disk is what the proxy serves"
+        } else if self.differences.iter().any(Difference::is_certain) {
+            "disk: not what the proxy serves; fairlead reload makes it live, or says why not"
+        } else {
+            "disk: it cannot be seen whether this is what the proxy serves"
+        };
+        lines.insert(0, heading.to_owned());
+        lines
+    }
+}
+
+fn proxy_lines(status: &Status, now: Timestamp) -> Vec<String> {
+    let loaded = &status.loaded;
+    let mut lines = vec![
+        format!(
+            "proxy: version {}, process {}, started {}",
+            escaped(&status.version),
+            status.pid,
+            moment(status.started, now)
+        ),
+        format!(
+            "serves: {}, {}, loaded {}",
+            count(loaded.routes, "route"),
+            count(loaded.certificates, "certificate"),
+            moment(loaded.at, now)
+        ),
+    ];
+    if !loaded.names_without_certificate.is_empty() {
+        let names = escaped(&loaded.names_without_certificate.join(", "));
+        lines.push(format!("without a certificate, so not answered: {names}"));
+    }
+    lines.extend(
+        loaded
+            .notes
+            .iter()
+            .map(|note| format!("note: {}", escaped(&note.to_string()))),
+    );
+    lines
+}
+
+fn refusal_lines(refusal: &Refusal, now: Timestamp) -> Vec<String> {
+    let problems = refusal.problems.iter();
+    let mut lines: Vec<_> = problems
+        .map(|problem| format!("  {}", escaped(&problem.to_string())))
+        .collect();
+    lines.insert(
+        0,
+        format!("refused: what was on disk {}", moment(refusal.at, now)),
+    );
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::NoStatus;
+    use crate::compare::tests::{digests, refusal};
+    use crate::machine::tests::machine;
+
+    fn exit_of(change: impl FnOnce(&mut Machine)) -> (Exit, String) {
+        let mut machine = machine("");
+        change(&mut machine);
+        let report = Report::of(&machine);
+        (report.exit(&machine), report.text(machine.now))
+    }
+
+    #[test]
+    fn the_exit_code_says_whether_the_disk_is_served() {
+        assert_eq!(exit_of(|_| ()).0, Exit::Fine);
+        let (exit, text) = exit_of(|machine| machine.digests = digests(&[("/a", "1")]));
+        assert_eq!(exit, Exit::Wrong);
+        assert!(text.contains("/a is new"), "{text}");
+        let (exit, text) = exit_of(|machine| {
+            machine
+                .digests
+                .extend([("/x".into(), fairlead_contract::Digest::Unreadable)]);
+        });
+        assert_eq!(exit, Exit::Unknown);
+        assert!(text.contains("cannot read /x: run this as root"), "{text}");
+    }
+
+    #[test]
+    fn a_standing_refusal_is_told_with_its_problems() {
+        let (exit, text) = exit_of(|machine| {
+            let refusal = refusal(&digests(&[("/b.toml", "1")]), 600);
+            machine.proxy.as_mut().unwrap().refusal = Some(refusal);
+        });
+        assert_eq!(exit, Exit::Wrong);
+        assert!(text.contains("/b.toml: not like this"), "{text}");
+    }
+
+    #[test]
+    fn a_proxy_that_does_not_run_is_wrong_and_one_that_may_not_be_asked_is_unknown() {
+        assert_eq!(
+            exit_of(|machine| machine.proxy = Err(NoStatus::Stopped)).0,
+            Exit::Wrong
+        );
+        let (exit, text) = exit_of(|machine| machine.proxy = Err(NoStatus::Forbidden("/s".into())));
+        assert_eq!(exit, Exit::Unknown);
+        assert!(text.contains("group fairlead"), "{text}");
+    }
+}

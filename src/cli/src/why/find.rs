@@ -1,0 +1,120 @@
+use fairlead_contract::{Host, HostPattern, Located, Rejection};
+
+use crate::machine::Machine;
+
+/// What a name stands for.
+#[derive(Debug)]
+pub(super) enum Found<'a> {
+    /// A route, and the host that was meant: the one asked for, or the route's first.
+    Route { located: &'a Located, host: HostPattern },
+    /// A container that was left out.
+    LeftOut(&'a Rejection),
+    /// A certificate that no route wants.
+    Certificate(HostPattern),
+}
+
+/// Finds what a person may mean by a name: a host, else a container, else a host that a container
+/// asked for in vain, else a certificate. A container may stand behind several routes.
+pub(super) fn find<'a>(name: &str, machine: &'a Machine) -> Vec<Found<'a>> {
+    let pattern = HostPattern::parse(name).ok();
+    let route = pattern.as_ref().and_then(|pattern| find_route(pattern, machine));
+    if let Some(found) = route {
+        return vec![found];
+    }
+    let containers = find_containers(name, machine);
+    if !containers.is_empty() {
+        return containers;
+    }
+    let Some(pattern) = pattern else {
+        return Vec::new();
+    };
+    let left_out = left_out_with(&pattern, machine);
+    if !left_out.is_empty() {
+        return left_out.into_iter().map(Found::LeftOut).collect();
+    }
+    let certificates = machine.store.names().filter(|known| *known == pattern);
+    certificates.map(Found::Certificate).collect()
+}
+
+/// The containers that asked for a host and were left out.
+pub(super) fn left_out_with<'a>(host: &HostPattern, machine: &'a Machine) -> Vec<&'a Rejection> {
+    let rejections = machine.configuration.rejections.iter();
+    rejections
+        .filter(|rejection| rejection.hosts.iter().any(|asked| covers(asked, host)))
+        .collect()
+}
+
+/// The known host that is written most like this one.
+pub(super) fn nearest(name: &str, machine: &Machine) -> Option<String> {
+    let configuration = &machine.configuration;
+    let routed = configuration
+        .routes
+        .iter()
+        .flat_map(|located| &located.route.hosts);
+    let asked = configuration
+        .rejections
+        .iter()
+        .flat_map(|rejection| &rejection.hosts);
+    routed
+        .chain(asked)
+        .map(|host| {
+            let host = host.to_string();
+            (strsim::damerau_levenshtein(name, &host), host)
+        })
+        .filter(|(distance, host)| *distance <= host.len() / 3)
+        .min()
+        .map(|(_, host)| host)
+}
+
+/// Exact names come before wildcards, as in the proxy.
+fn find_route<'a>(asked: &HostPattern, machine: &'a Machine) -> Option<Found<'a>> {
+    let routes = || machine.configuration.routes.iter();
+    let exact = routes().find(|located| located.route.hosts.contains(asked));
+    let wildcard = || routes().find(|located| located.route.hosts.iter().any(|host| covers(host, asked)));
+    let located = exact.or_else(wildcard)?;
+    Some(Found::Route {
+        located,
+        host: asked.clone(),
+    })
+}
+
+fn covers(pattern: &HostPattern, asked: &HostPattern) -> bool {
+    pattern == asked || as_host(asked).is_some_and(|host| pattern.covers(host))
+}
+
+pub(super) fn as_host(pattern: &HostPattern) -> Option<&Host> {
+    match pattern {
+        HostPattern::Exact(host) => Some(host),
+        HostPattern::Wildcard(_) => None,
+    }
+}
+
+fn find_containers<'a>(name: &str, machine: &'a Machine) -> Vec<Found<'a>> {
+    let configuration = &machine.configuration;
+    let is_behind = |located: &&Located| {
+        let upstreams = &located.route.upstreams;
+        upstreams
+            .iter()
+            .any(|upstream| upstream.container.as_deref() == Some(name))
+    };
+    let routes = configuration
+        .routes
+        .iter()
+        .filter(is_behind)
+        .map(|located| Found::Route {
+            located,
+            host: located.route.hosts[0].clone(),
+        });
+    let is_meant = |rejection: &&Rejection| rejection.container == name || is_id(name, &rejection.id);
+    let left_out = configuration
+        .rejections
+        .iter()
+        .filter(is_meant)
+        .map(Found::LeftOut);
+    routes.chain(left_out).collect()
+}
+
+/// Whether a person who writes `name` may mean the id, of which twelve digits are known.
+fn is_id(name: &str, id: &str) -> bool {
+    name.len() >= 4 && (id.starts_with(name) || (id.len() == 12 && name.starts_with(id)))
+}
