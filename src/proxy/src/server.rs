@@ -81,7 +81,11 @@ async fn serve_connection(stream: TcpStream, address: SocketAddr, protocol: Prot
         Protocol::Plain => serve_http1(stream, client, shared).await,
         Protocol::Tls => {
             let snapshot = shared.snapshot().clone();
-            let accepted = handshake::accept(stream, &snapshot).await;
+            let unasked = CancellationToken::new();
+            let accepted = tokio::select! {
+                accepted = handshake::accept(stream, &snapshot) => accepted,
+                () = farewell(&shared.draining, &unasked) => return,
+            };
             drop(snapshot);
             shared.metrics.handshake(&accepted);
             match accepted {
@@ -147,7 +151,7 @@ async fn serve_http1(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = time_to_close(&draining, &asked) => {
+        () = farewell(&draining, &asked) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -181,9 +185,13 @@ async fn serve_http2(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         Err(_) = first => return,
-        () = time_to_close(&draining, &asked) => {
+        () = farewell(&draining, &asked) => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // hyper would wait for the preface, or for the answer to its ping.
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                Err(_) = timeout(FAREWELL, asked.cancelled()) => return,
+            }
         }
     };
     if let Err(error) = ended {
@@ -195,7 +203,7 @@ async fn serve_http2(
 }
 
 /// Waits for the drain. Whoever has just connected may still ask once: hyper would hang up on them.
-async fn time_to_close(draining: &CancellationToken, asked: &CancellationToken) {
+async fn farewell(draining: &CancellationToken, asked: &CancellationToken) {
     draining.cancelled().await;
     // At the limit the connection closes without having been used.
     let _ = timeout(FAREWELL, asked.cancelled()).await;

@@ -48,6 +48,28 @@ async fn idle_connections_do_not_hold_up_the_end() {
     assert_eq!(proxy.finish().0.status.code(), Some(0));
 }
 
+/// Others wait behind the sockets for the successor meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_clients_do_not_hold_up_the_end() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    site.environment
+        .write_config("[proxy]\ndrain-timeout = \"1h\"\nheader-timeout = \"1h\"\n");
+    let proxy = site.start();
+    let connect = async |address| TcpStream::connect(address).await.unwrap();
+    let _plain = connect(proxy.http()).await;
+    let _before_the_handshake = connect(proxy.https()).await;
+    let shake = async |alpn| {
+        site.client()
+            .connect(proxy.https(), "a.test", &[alpn])
+            .await
+            .unwrap()
+    };
+    let _before_the_request = shake("http/1.1").await;
+    let _before_the_preface = shake("h2").await;
+    proxy.terminate();
+    assert_eq!(proxy.finish().0.status.code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_is_an_exchange_too() {
     let (listener, site) = site("30s").await;
