@@ -42,14 +42,16 @@ impl Hello {
     }
 
     /// Declares the site if there is no route but its own, and withdraws it otherwise.
+    ///
+    /// Faulty files change nothing: what they declare is not known.
     pub(super) fn declare(&self, configuration: &Configuration) -> Result<(), WriteError> {
-        let mut others = configuration
-            .routes
-            .iter()
-            .filter(|located| *located.file != *self.file);
-        match others.next() {
-            Some(_) => self.withdraw(),
-            None => write_atomically(&self.file, self.route().as_bytes(), 0o644).map(drop),
+        let routes = &configuration.routes;
+        if routes.iter().any(|located| *located.file != *self.file) {
+            self.withdraw()
+        } else if configuration.problems.is_empty() {
+            write_atomically(&self.file, self.route().as_bytes(), 0o644).map(drop)
+        } else {
+            Ok(())
         }
     }
 

@@ -337,7 +337,9 @@ fn next_for_nothing(name: &str, machine: &Machine) -> String {
         return format!("Did you mean {nearest}?");
     }
     if !machine.configuration.problems.is_empty() {
-        return "Next: correct the faults above, it may be declared in one of these files.".to_owned();
+        return "Next: correct the faults above, it may be declared in one of these files; until then the proxy \
+                serves what it loaded before."
+            .to_owned();
     }
     format!(
         "Next: label its container with fairlead.hosts={}, or declare a route in {}.",
