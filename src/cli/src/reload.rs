@@ -64,7 +64,8 @@ async fn reload_unlimited(paths: &Paths, pid: Option<u32>) -> Result<Outcome, Re
         Err(error) if error.is_certain() => return Ok(Outcome::NotRunning),
         status => status?,
     };
-    if standing(&first, &read(paths)) == Standing::Live {
+    // A refusal of files that are gone again would stand in the unit's status until something is loaded.
+    if standing(&first, &read(paths)) == Standing::Live && first.standing_refusal().is_none() {
         return Ok(Outcome::NothingToDo { status: first });
     }
     let way = match service {

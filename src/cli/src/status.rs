@@ -32,9 +32,10 @@ struct Report<'a> {
     proxy: Option<&'a Status>,
     /// Why it could not be asked.
     no_answer: Option<String>,
+    disk: Option<Disk>,
     /// The files that are not what the proxy loaded.
     differences: Vec<Difference>,
-    /// The last reload, if it was refused.
+    /// The last reload, if it was refused; the files may have been corrected since.
     refusal: Option<&'a Refusal>,
     /// Certificates whose last attempt failed.
     failing: Vec<Certificate>,
@@ -42,17 +43,30 @@ struct Report<'a> {
     left_out: usize,
 }
 
+/// What became of the files on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Disk {
+    Live,
+    Refused,
+    Unseen,
+    /// Some cannot be read by whoever asks.
+    Unknown,
+}
+
 impl<'a> Report<'a> {
     fn of(machine: &'a Machine) -> Self {
         let proxy = machine.proxy.as_ref().ok();
         let failing =
             |certificate: &Certificate| matches!(certificate.state, State::Failing | State::Expired);
+        let differences = proxy.map_or_else(Vec::new, |status| {
+            differences(&status.loaded.files, &machine.digests)
+        });
         Self {
             proxy,
             no_answer: machine.proxy.as_ref().err().map(|error| chain(error)),
-            differences: proxy.map_or_else(Vec::new, |status| {
-                differences(&status.loaded.files, &machine.digests)
-            }),
+            disk: proxy.map(|status| Disk::of(status, machine, &differences)),
+            differences,
             refusal: proxy.and_then(Status::standing_refusal),
             failing: certificates::list(machine).into_iter().filter(failing).collect(),
             left_out: machine.configuration.rejections.len(),
@@ -60,15 +74,11 @@ impl<'a> Report<'a> {
     }
 
     fn exit(&self, machine: &Machine) -> Exit {
-        match &machine.proxy {
-            Err(error) if error.is_certain() => Exit::Wrong,
-            Err(_) => Exit::Unknown,
-            Ok(_) if self.refusal.is_some() => Exit::Wrong,
-            Ok(status) => match standing(status, &machine.digests) {
-                Standing::Live if self.differences.is_empty() => Exit::Fine,
-                Standing::Live => Exit::Unknown,
-                Standing::Refused(_) | Standing::Unseen(_) => Exit::Wrong,
-            },
+        match (&machine.proxy, self.disk) {
+            (Err(error), _) if error.is_certain() => Exit::Wrong,
+            (Err(_), _) | (Ok(_), None | Some(Disk::Unknown)) => Exit::Unknown,
+            (Ok(_), Some(Disk::Refused | Disk::Unseen)) => Exit::Wrong,
+            (Ok(_), Some(Disk::Live)) => Exit::Fine,
         }
     }
 
@@ -79,9 +89,7 @@ impl<'a> Report<'a> {
             lines.extend(proxy_lines(status, now));
             lines.extend(self.disk_lines());
         }
-        if let Some(refusal) = self.refusal {
-            lines.extend(refusal_lines(refusal, now));
-        }
+        lines.extend(self.refusal_lines(now));
         for certificate in &self.failing {
             lines.push(format!(
                 "certificate {}: {}",
@@ -97,17 +105,45 @@ impl<'a> Report<'a> {
     }
 
     fn disk_lines(&self) -> Vec<String> {
-        let differences = self.differences.iter();
-        let mut lines: Vec<_> = differences.map(|difference| format!("  {difference}")).collect();
-        let heading = if self.differences.is_empty() {
-            "disk: what is on disk is what the proxy serves"
-        } else if self.differences.iter().any(Difference::is_certain) {
-            "disk: not what the proxy serves; fairlead reload makes it live, or says why not"
-        } else {
-            "disk: it cannot be seen whether this is what the proxy serves"
+        let heading = self.disk.map(|disk| match disk {
+            Disk::Live => "disk: what is on disk is what the proxy serves",
+            Disk::Refused => "disk: refused for the faults below; the proxy serves what it has without them",
+            Disk::Unseen => "disk: not what the proxy serves; fairlead reload makes it live, or says why not",
+            Disk::Unknown => "disk: it cannot be seen whether this is what the proxy serves",
+        });
+        let differences = self
+            .differences
+            .iter()
+            .map(|difference| format!("  {difference}"));
+        heading
+            .map(str::to_owned)
+            .into_iter()
+            .chain(differences)
+            .collect()
+    }
+
+    fn refusal_lines(&self, now: Timestamp) -> Vec<String> {
+        let Some(refusal) = self.refusal else {
+            return Vec::new();
         };
-        lines.insert(0, heading.to_owned());
-        lines
+        let mut heading = format!("refused: what was on disk {}", moment(refusal.at, now));
+        if self.disk == Some(Disk::Live) {
+            heading += ", and is not any more; fairlead reload clears this";
+        }
+        let problems = refusal.problems.iter();
+        let problems = problems.map(|problem| format!("  {}", escaped(&problem.to_string())));
+        std::iter::once(heading).chain(problems).collect()
+    }
+}
+
+impl Disk {
+    fn of(status: &Status, machine: &Machine, differences: &[Difference]) -> Self {
+        match standing(status, &machine.digests) {
+            Standing::Live if differences.is_empty() => Self::Live,
+            Standing::Live => Self::Unknown,
+            Standing::Refused(_) => Self::Refused,
+            Standing::Unseen(_) => Self::Unseen,
+        }
     }
 }
 
@@ -136,18 +172,6 @@ fn proxy_lines(status: &Status, now: Timestamp) -> Vec<String> {
             .notes
             .iter()
             .map(|note| format!("note: {}", escaped(&note.to_string()))),
-    );
-    lines
-}
-
-fn refusal_lines(refusal: &Refusal, now: Timestamp) -> Vec<String> {
-    let problems = refusal.problems.iter();
-    let mut lines: Vec<_> = problems
-        .map(|problem| format!("  {}", escaped(&problem.to_string())))
-        .collect();
-    lines.insert(
-        0,
-        format!("refused: what was on disk {}", moment(refusal.at, now)),
     );
     lines
 }
@@ -184,11 +208,16 @@ mod tests {
     #[test]
     fn a_standing_refusal_is_told_with_its_problems() {
         let (exit, text) = exit_of(|machine| {
-            let refusal = refusal(&digests(&[("/b.toml", "1")]), 600);
-            machine.proxy.as_mut().unwrap().refusal = Some(refusal);
+            machine.proxy.as_mut().unwrap().refusal = Some(refusal(&machine.digests, 600));
         });
         assert_eq!(exit, Exit::Wrong);
         assert!(text.contains("/b.toml: not like this"), "{text}");
+        let (exit, text) = exit_of(|machine| {
+            let refusal = refusal(&digests(&[("/b.toml", "1")]), 600);
+            machine.proxy.as_mut().unwrap().refusal = Some(refusal);
+        });
+        assert_eq!(exit, Exit::Fine, "the change was taken back");
+        assert!(text.contains("and is not any more"), "{text}");
     }
 
     #[test]

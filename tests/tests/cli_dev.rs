@@ -1,0 +1,265 @@
+//! `fairlead dev` as a newcomer meets it: its lines, its sites, its end.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use fairlead_contract::{Paths, write_atomically};
+use fairlead_tests::{Docker, Environment, Program, Running, Signal, Upstream};
+
+/// One directory, in which `fairlead dev` may run several times.
+struct Bench {
+    environment: Environment,
+    directory: PathBuf,
+}
+
+/// A `fairlead dev` that is ready.
+struct Dev {
+    running: Running,
+    paths: Paths,
+    /// The command that it told to ask with.
+    curl: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let environment = Environment::new();
+        Self {
+            directory: environment.root().join("dev"),
+            environment,
+        }
+    }
+
+    /// Without containers.
+    fn start(&self) -> Dev {
+        let nowhere = self.environment.root().join("no.sock");
+        self.start_with(&[
+            "--http",
+            "0",
+            "--https",
+            "0",
+            "--docker",
+            nowhere.to_str().unwrap(),
+        ])
+    }
+
+    fn start_with(&self, arguments: &[&str]) -> Dev {
+        let mut command = self.environment.command(Program::Cli);
+        command
+            .arg("dev")
+            .arg("--dir")
+            .arg(&self.directory)
+            .args(arguments);
+        let running = self.environment.start(command);
+        running.wait_for_output("Ctrl-C ends it");
+        let line = running.wait_for_output("ask with: ");
+        Dev {
+            curl: line.replace("ask with: curl ", "curl --silent --show-error --max-time 20 "),
+            paths: self.paths(),
+            running,
+        }
+    }
+
+    fn paths(&self) -> Paths {
+        Paths {
+            config: self.directory.join("etc"),
+            state: self.directory.join("var"),
+            runtime: self.directory.join("run"),
+        }
+    }
+
+    fn write_route(&self, name: &str, text: &str) {
+        let file = self.paths().routes_dir().join(name);
+        write_atomically(&file, text.as_bytes(), 0o644).unwrap();
+    }
+}
+
+impl Dev {
+    /// Runs the command that was told, with another host.
+    fn ask(&self, host: &str) -> Output {
+        let command = self.curl.replace("hello.localhost", host);
+        let output = Command::new("/bin/sh").args(["-c", &command]).output();
+        output.expect("there is a shell")
+    }
+
+    #[track_caller]
+    fn assert_page(&self, host: &str, part: &str) {
+        let output = self.ask(host);
+        let page = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && page.contains(part),
+            "{host}: {output:?} (is curl installed?)"
+        );
+    }
+}
+
+/// The programs that run with these directories. `fairlead dev` itself knows only the one above them.
+fn children(paths: &Paths) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    processes
+        .filter(|process| has_argument(process, &paths.config))
+        .collect()
+}
+
+/// A process that ends meanwhile has none.
+fn has_argument(process: &Path, argument: &Path) -> bool {
+    let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0);
+    words.any(|word| word == argument.as_os_str().as_encoded_bytes())
+}
+
+fn route(host: &str, upstream: &str) -> String {
+    format!("[[route]]\nhosts = [\"{host}\"]\nupstreams = [\"{upstream}\"]\n")
+}
+
+#[test]
+fn a_hello_site_answers_to_the_line_that_is_told_until_ctrl_c_ends_everything() {
+    let bench = Bench::new();
+    let dev = bench.start();
+    dev.running.wait_for_output("+ https://hello.localhost:");
+    dev.assert_page("hello.localhost", "It works");
+    assert!(!children(&dev.paths).is_empty());
+
+    dev.running.signal(Signal::INT);
+    let finished = dev.running.finish();
+    assert_eq!(finished.status.code(), Some(0), "{finished:?}");
+    assert_eq!(
+        children(&dev.paths),
+        [""; 0].map(PathBuf::from),
+        "a child is left"
+    );
+    let routes = fs::read_dir(dev.paths.routes_dir()).unwrap();
+    assert_eq!(routes.count(), 0, "the route of its own is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_file_goes_live_and_away_again_and_each_change_is_a_line() {
+    let mine = Upstream::saying("mine").await;
+    let bench = Bench::new();
+    let dev = bench.start();
+    let file = dev.paths.routes_dir().join("mine.toml");
+    bench.write_route(
+        "mine.toml",
+        &route("mine.localhost", &format!("http://{}", mine.address())),
+    );
+    dev.running.wait_for_output("- https://hello.localhost:");
+    let line = dev.running.wait_for_output("+ https://mine.localhost:");
+    assert!(line.contains("mine.toml:1"), "{line}");
+    dev.assert_page("mine.localhost", "mine");
+
+    bench.write_route("other.toml", "[[route]]\nhost = 1\n");
+    let line = dev.running.wait_for_output("! ");
+    assert!(line.contains("other.toml:2:1"), "{line}");
+    dev.assert_page("mine.localhost", "mine");
+    fs::remove_file(dev.paths.routes_dir().join("other.toml")).unwrap();
+    dev.running.wait_for_output("= no longer: ");
+
+    bench.write_route("mine.toml", &route("far.test", "http://127.0.0.1:1"));
+    dev.running.wait_for_output("- https://mine.localhost:");
+    let line = dev.running.wait_for_output("+ https://far.test:");
+    assert!(line.contains("curl --resolve far.test:"), "{line}");
+    fs::remove_file(file).unwrap();
+    dev.running.wait_for_output("- https://far.test:");
+    dev.assert_page("hello.localhost", "It works");
+}
+
+#[test]
+fn the_authority_and_the_settings_stay_the_same_from_run_to_run() {
+    let bench = Bench::new();
+    let root = || fs::read(bench.paths().internal_ca_file()).unwrap();
+    let first = bench.start();
+    let before = root();
+    first.running.signal(Signal::TERM);
+    first.running.finish();
+    let settings = "# mine\n[certificates]\nprovider = \"internal\"\n";
+    write_atomically(&bench.paths().config_file(), settings.as_bytes(), 0o644).unwrap();
+    let second = bench.start();
+    second.assert_page("hello.localhost", "It works");
+    assert_eq!(root(), before);
+    assert_eq!(fs::read_to_string(bench.paths().config_file()).unwrap(), settings);
+}
+
+#[test]
+fn one_directory_has_one_fairlead_dev() {
+    let bench = Bench::new();
+    let _first = bench.start();
+    let directory = bench.directory.to_str().unwrap();
+    let second = bench.environment.run(Program::Cli, &["dev", "--dir", directory]);
+    assert_eq!(second.status.code(), Some(2), "{second:?}");
+    assert!(
+        second.stderr.contains("another fairlead dev runs in"),
+        "{second:?}"
+    );
+}
+
+#[test]
+fn a_port_that_was_asked_for_is_not_exchanged_for_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let bench = Bench::new();
+    let directory = bench.directory.to_str().unwrap();
+    let arguments = ["dev", "--dir", directory, "--http", "0", "--https", &port];
+    let finished = bench.environment.run(Program::Cli, &arguments);
+    assert_eq!(finished.status.code(), Some(2), "{finished:?}");
+    assert!(
+        finished.stderr.contains(&format!("port {port} cannot be used")),
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn without_its_proxy_it_ends_with_an_error() {
+    let bench = Bench::new();
+    let dev = bench.start();
+    let proxies = children(&dev.paths);
+    assert_eq!(proxies.len(), 1, "{proxies:?}");
+    let pid = proxies[0].file_name().unwrap().to_str().unwrap();
+    let killed = Command::new("kill").args(["-KILL", pid]).status().unwrap();
+    assert!(killed.success());
+    let finished = dev.running.finish();
+    assert_eq!(finished.status.code(), Some(2), "{finished:?}");
+    assert!(finished.stderr.contains("fairlead-proxy ended"), "{finished:?}");
+}
+
+#[test]
+fn a_container_is_a_site_as_long_as_it_runs() {
+    let docker = Docker::new();
+    let bench = Bench::new();
+    let socket = docker.socket();
+    let dev = bench.start_with(&[
+        "--http",
+        "0",
+        "--https",
+        "0",
+        "--docker",
+        socket.to_str().unwrap(),
+    ]);
+    docker.run("web", &["--label", "fairlead.hosts=app.localhost"]);
+    let line = dev.running.wait_for_output("+ https://app.localhost:");
+    assert!(line.ends_with("  web"), "{line}");
+    dev.assert_page("app.localhost", "");
+
+    docker.run(
+        "wrong",
+        &[
+            "--label",
+            "fairlead.hosts=b.localhost",
+            "--label",
+            "fairlead.port=70000",
+        ],
+    );
+    let line = dev.running.wait_for_output("! container wrong: ");
+    assert!(line.contains("70000"), "{line}");
+    docker.remove("web");
+    dev.running.wait_for_output("- https://app.localhost:");
+    dev.running.signal(Signal::INT);
+    assert_eq!(dev.running.finish().status.code(), Some(0));
+    assert_eq!(
+        children(&dev.paths),
+        [""; 0].map(PathBuf::from),
+        "a child is left"
+    );
+}
