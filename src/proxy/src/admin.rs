@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -12,17 +12,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::debug;
 
+use crate::server::AcceptFailures;
 use crate::service::Shared;
 use crate::supervisor::History;
 
 /// Answers `GET /status` and `GET /metrics` to whoever may open the socket.
 pub(crate) async fn serve(listener: UnixListener, shared: Arc<Shared>, history: Arc<History>) {
+    let mut failures = AcceptFailures::default();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 tokio::spawn(serve_connection(stream, shared.clone(), history.clone()));
             }
-            Err(error) => crate::server::pause(&error).await,
+            Err(error) => failures.pause(&error).await,
         }
     }
 }
@@ -45,7 +47,11 @@ async fn serve_connection(stream: UnixStream, shared: Arc<Shared>, history: Arc<
 
 fn answer(request: &Request<Incoming>, shared: &Shared, history: &History) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
-        return page(StatusCode::METHOD_NOT_ALLOWED);
+        let mut response = page(StatusCode::METHOD_NOT_ALLOWED);
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET"));
+        return response;
     }
     match request.uri().path() {
         "/status" => content(
@@ -53,8 +59,8 @@ fn answer(request: &Request<Incoming>, shared: &Shared, history: &History) -> Re
             serde_json::to_string_pretty(&history.status(shared)),
         ),
         "/metrics" => content(
-            "text/plain; version=0.0.4; charset=utf-8",
-            shared.metrics.render(),
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            shared.metrics.render(&shared.snapshot()),
         ),
         _ => page(StatusCode::NOT_FOUND),
     }

@@ -75,6 +75,12 @@ impl Certificate {
         })
     }
 
+    /// What its directory in the store is called.
+    pub(crate) fn name(&self) -> String {
+        let name = self.directory.path().file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
     pub(crate) fn covers(&self, host: &Host) -> bool {
         self.names.iter().any(|name| name.covers(host))
     }
@@ -168,4 +174,93 @@ fn configure(certified: CertifiedKey) -> Result<ServerConfig, PairError> {
 
 fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::PathBuf;
+
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// A pair as the store would hold it, valid until the end of `year`.
+    pub(crate) fn pair(directory: &str, names: &[&str], year: i32) -> PairFiles {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = date_time_ymd(year, 12, 31);
+        PairFiles {
+            directory: CertificateDir::new(PathBuf::from(directory)),
+            chain: Ok(params.self_signed(&key).unwrap().pem().into_bytes()),
+            key: Ok(key.serialize_pem().into_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_certificate_covers_the_names_in_it() {
+        let pair = pair("a.test", &["a.test", "*.B.test"], 2099);
+        let certificate = Certificate::load(&pair, None).unwrap();
+        let covers = |name| certificate.covers(&Host::parse(name).unwrap());
+        assert!(covers("a.test") && covers("x.b.test"));
+        assert!(!covers("x.a.test") && !covers("b.test") && !covers("x.y.b.test"));
+        assert_eq!(certificate.name(), "a.test");
+        assert_eq!(certificate.not_after, "2099-12-31T00:00:00Z".parse().unwrap());
+    }
+
+    #[test]
+    fn what_cannot_serve_is_told_with_its_file() {
+        let (good, other) = (
+            pair("store/a.test", &["a.test"], 2099),
+            pair("b.test", &["b.test"], 2099),
+        );
+        let with = |chain: &[u8], key: &[u8]| PairFiles {
+            directory: good.directory.clone(),
+            chain: Ok(chain.into()),
+            key: Ok(key.into()),
+        };
+        let (chain, key) = (good.chain.as_ref().unwrap(), good.key.as_ref().unwrap());
+        for (pair, file, fault) in [
+            (
+                with(chain, other.key.as_ref().unwrap()),
+                "key.pem",
+                "does not match",
+            ),
+            (with(chain, b"nothing"), "key.pem", "private key cannot be read"),
+            (with(chain, chain), "key.pem", "private key cannot be read"),
+            (with(b"nothing", key), "fullchain.pem", "no certificate"),
+            (
+                with(&chain[..chain.len() / 2], key),
+                "fullchain.pem",
+                "chain cannot be read",
+            ),
+            (
+                with(
+                    b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                    key,
+                ),
+                "fullchain.pem",
+                "leaf certificate cannot be read",
+            ),
+        ] {
+            let problem = Certificate::load(&pair, None).unwrap_err().to_string();
+            assert!(problem.contains(&format!("store/a.test/{file}")), "{problem}");
+            assert!(problem.contains(fault), "{problem}");
+        }
+    }
+
+    #[test]
+    fn the_same_bytes_stay_the_same_certificate() {
+        let first = pair("a.test", &["a.test"], 2099);
+        let loaded = Certificate::load(&first, None).unwrap();
+        assert!(Arc::ptr_eq(
+            &loaded,
+            &Certificate::load(&first, Some(&loaded)).unwrap()
+        ));
+        let renewed = pair("a.test", &["a.test"], 2099);
+        assert!(!Arc::ptr_eq(
+            &loaded,
+            &Certificate::load(&renewed, Some(&loaded)).unwrap()
+        ));
+    }
 }

@@ -4,24 +4,25 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_contract::{Host, Route};
+use fairlead_contract::Host;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Fuse, FusedFuture};
-use http::header::{COOKIE, EXPECT, HOST, HeaderValue};
+use http::header::{COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use thiserror::Error as ThisError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::authority::path_and_query;
 use crate::body::{ReplyBody, RequestBody, UpstreamBody};
-use crate::headers::{edit, set_forwarding, strip_hop_by_hop};
+use crate::headers::{add_via, count_hop, edit, set_forwarding, strip_hop_by_hop};
 use crate::pool::{ConnectError, Lease, Peer};
 use crate::reply;
 use crate::service::{Client, Shared};
+use crate::snapshot::Site;
 use crate::upgrade::Wish;
 
 /// How long a client that asked for it is made to wait for 100 (Continue) when the upstream is
@@ -54,7 +55,7 @@ impl ForwardError {
 /// One request on its way to an upstream.
 pub(crate) struct Exchange<'a> {
     pub(crate) shared: &'a Shared,
-    pub(crate) route: &'a Route,
+    pub(crate) site: &'a Site,
     pub(crate) host: &'a Host,
     pub(crate) client: &'a Client,
 }
@@ -67,12 +68,15 @@ impl Exchange<'_> {
             self.shared.metrics.failed_exchange(error.status());
             reply::page(error.status())
         });
-        edit(response.headers_mut(), &self.route.response_headers);
+        edit(response.headers_mut(), &self.site.route.response_headers);
         response
     }
 
     async fn forward(&self, request: Request<Incoming>) -> Result<Response<ReplyBody>, ForwardError> {
         let (mut parts, body) = request.into_parts();
+        if !count_hop(&mut parts) {
+            return Ok(reply::page(last_stop(&parts.method)));
+        }
         let wish = Wish::find(&mut parts);
         self.rewrite(&mut parts)?;
         if let Some(wish) = &wish {
@@ -105,6 +109,7 @@ impl Exchange<'_> {
             join_cookies(&mut parts.headers)?;
         }
         strip_hop_by_hop(&mut parts.headers);
+        add_via(parts);
         set_forwarding(parts, self.client.address.ip(), &host, self.client.scheme());
         parts.headers.insert(HOST, host);
         parts.uri = path_and_query(&parts.uri)
@@ -129,7 +134,9 @@ impl Exchange<'_> {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
-        let again = if lease.is_reused {
+        // An answer that is not HTTP comes from a living connection; asking again would not help.
+        let is_stale = lease.is_reused && !error.error().is_parse();
+        let again = if is_stale {
             error.take_message().or(copy)
         } else {
             None
@@ -148,35 +155,16 @@ impl Exchange<'_> {
     async fn connect(&self, may_reuse: bool) -> Result<Lease, ConnectError> {
         let limit = self.shared.snapshot().config.proxy.connect_timeout.get();
         let mut failure = ConnectError::Timeout;
-        for peer in self.choose() {
+        for peer in choose(&self.site.peers) {
             if let Some(lease) = may_reuse.then(|| peer.reuse()).flatten() {
                 return Ok(lease);
             }
             match peer.connect(limit).await {
                 Ok(lease) => return Ok(lease),
-                Err(error) => {
-                    info!(route = %self.host, upstream = %peer.url(), error = &error as &dyn Error, "no connection to an upstream");
-                    failure = error;
-                }
+                Err(error) => failure = error,
             }
         }
         Err(failure)
-    }
-
-    /// The upstreams in the order to try them: the less loaded of two random ones first.
-    fn choose(&self) -> Vec<Arc<Peer>> {
-        let upstreams = &self.route.upstreams;
-        let mut peers: Vec<Arc<Peer>> = upstreams
-            .iter()
-            .map(|upstream| self.shared.pool.peer(&upstream.url))
-            .collect();
-        fastrand::shuffle(&mut peers);
-        if let [first, second, ..] = peers.as_mut_slice()
-            && second.load() < first.load()
-        {
-            std::mem::swap(first, second);
-        }
-        peers
     }
 
     fn answer(
@@ -187,17 +175,48 @@ impl Exchange<'_> {
     ) -> Response<ReplyBody> {
         let is_switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upstream = is_switching.then(|| hyper::upgrade::on(&mut response));
+        let protocol = response.headers().get(UPGRADE).cloned();
         strip_hop_by_hop(response.headers_mut());
         match (upstream, wish) {
             (Some(upstream), Some(wish)) => {
                 let mut response = response.map(|_| ReplyBody::empty());
-                wish.fulfil(upstream, &mut response, &self.shared.tasks, self.host);
+                wish.fulfil(upstream, protocol, &mut response, &self.shared.tasks, self.host);
                 response
             }
             // An upstream that switches protocols unasked is not understood any more.
             (Some(_), None) => reply::page(StatusCode::BAD_GATEWAY),
+            // To an extended CONNECT any success would mean that there is a tunnel (RFC 8441 5).
+            (None, Some(wish)) if wish.is_http2() && response.status().is_success() => {
+                reply::page(StatusCode::BAD_GATEWAY)
+            }
             (None, _) => response.map(|body| ReplyBody::Upstream(UpstreamBody::new(body, lease))),
         }
+    }
+}
+
+/// The upstreams in the order to try them: the less loaded of two random ones, then the others.
+fn choose(peers: &[Arc<Peer>]) -> impl Iterator<Item = &Arc<Peer>> {
+    let first = if peers.len() < 2 {
+        0
+    } else {
+        let one = fastrand::usize(..peers.len());
+        let other = (one + fastrand::usize(1..peers.len())) % peers.len();
+        if peers[other].load() < peers[one].load() {
+            other
+        } else {
+            one
+        }
+    };
+    peers[first..].iter().chain(&peers[..first])
+}
+
+/// What we are asked ourselves when a request may go no further (RFC 9110 7.6.2): we have no options,
+/// and reflect nothing, because it could hold what the client's scripts must not see.
+fn last_stop(method: &Method) -> StatusCode {
+    if *method == Method::OPTIONS {
+        StatusCode::OK
+    } else {
+        StatusCode::NOT_IMPLEMENTED
     }
 }
 

@@ -2,10 +2,11 @@ use std::net::IpAddr;
 
 use fairlead_contract::HeaderEdit;
 use http::header::{
-    CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
+use http::{Method, Version};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -61,6 +62,36 @@ fn names_trailers(value: &HeaderValue) -> bool {
     codings
         .map(|coding| coding.split(';').next().unwrap_or_default().trim())
         .any(|coding| coding.eq_ignore_ascii_case("trailers"))
+}
+
+/// Counts this hop in a request that may only go so far (RFC 9110 7.6.2). `false`: it ends here.
+pub(crate) fn count_hop(parts: &mut Parts) -> bool {
+    if parts.method != Method::OPTIONS && parts.method != Method::TRACE {
+        return true;
+    }
+    let hops = parts
+        .headers
+        .get(MAX_FORWARDS)
+        .and_then(|hops| hops.to_str().ok());
+    match hops.and_then(|hops| hops.parse::<u32>().ok()) {
+        Some(0) => false,
+        Some(hops) => {
+            parts.headers.insert(MAX_FORWARDS, HeaderValue::from(hops - 1));
+            true
+        }
+        None => true,
+    }
+}
+
+/// Names us and the protocol the request came by, as a gateway must (RFC 9110 7.6.3). Only upstreams
+/// see it: towards clients a gateway may stay silent.
+pub(crate) fn add_via(parts: &mut Parts) {
+    let via = match parts.version {
+        Version::HTTP_2 => "2 fairlead",
+        Version::HTTP_10 => "1.0 fairlead",
+        _ => "1.1 fairlead",
+    };
+    parts.headers.append(VIA, HeaderValue::from_static(via));
 }
 
 /// Tells the upstream who called, by which name and how; what the client said of that is dropped.
@@ -158,6 +189,39 @@ mod tests {
             ("x-forwarded-proto", "https"),
         ];
         assert_eq!(parts.headers, headers(&expected));
+    }
+
+    #[test]
+    fn only_options_and_trace_count_their_hops() {
+        for (method, hops, expected) in [
+            ("OPTIONS", "0", None),
+            ("TRACE", "0", None),
+            ("OPTIONS", "7", Some("6")),
+            ("TRACE", "1", Some("0")),
+            ("GET", "0", Some("0")),
+            ("OPTIONS", "many", Some("many")),
+        ] {
+            let request = Request::builder().method(method).header(MAX_FORWARDS, hops);
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            let goes_on = count_hop(&mut parts);
+            assert_eq!(goes_on, expected.is_some(), "{method} {hops}");
+            if let Some(expected) = expected {
+                assert_eq!(parts.headers[MAX_FORWARDS], expected, "{method} {hops}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_way_a_request_took_grows_by_one() {
+        let request = Request::builder()
+            .version(Version::HTTP_2)
+            .header(VIA, "1.1 first");
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        add_via(&mut parts);
+        assert_eq!(
+            parts.headers,
+            headers(&[("via", "1.1 first"), ("via", "2 fairlead")])
+        );
     }
 
     #[test]

@@ -1,6 +1,8 @@
 use std::env;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -101,6 +103,8 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
     let bind = || -> Result<_> {
         remove_if_present(path)?;
         let listener = UnixListener::bind(path)?;
+        // As the unit of the socket has it: the group may ask.
+        fs::set_permissions(path, Permissions::from_mode(0o660))?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     };

@@ -34,7 +34,7 @@ use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::listeners::Listeners;
 use crate::server::{Protocol, serve};
@@ -129,6 +129,7 @@ async fn run(args: Args, listeners: Listeners) -> Result<()> {
     info!("{status}");
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     tokio::spawn(feed_watchdog());
+    tokio::spawn(prune_peers(shared.clone()));
     loop {
         tokio::select! {
             _ = reloads.recv() => reload(&history, &shared, &args.paths).await?,
@@ -159,7 +160,10 @@ fn start_serving(listeners: Listeners, shared: &Arc<Shared>, history: &Arc<Histo
 async fn reload(history: &Arc<History>, shared: &Arc<Shared>, paths: &Paths) -> Result<()> {
     notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?]);
     let (work, for_whom, from) = (history.clone(), shared.clone(), paths.clone());
-    tokio::task::spawn_blocking(move || work.reload(&for_whom, &from)).await?;
+    let reloading = tokio::task::spawn_blocking(move || work.reload(&for_whom, &from));
+    if let Err(error) = reloading.await {
+        error!(%error, "the reload broke off; what was loaded before still serves");
+    }
     let status = one_line(&summary(&history.status(shared)));
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     Ok(())
@@ -191,6 +195,15 @@ async fn feed_watchdog() {
     loop {
         ticks.tick().await;
         notify(&[NotifyState::Watchdog]);
+    }
+}
+
+/// Connections of upstreams that nobody asks for any more would stay open until the upstream ends them.
+async fn prune_peers(shared: Arc<Shared>) {
+    let mut ticks = interval(pool::MAX_IDLE_TIME / 2);
+    loop {
+        ticks.tick().await;
+        shared.snapshot().peers().for_each(|peer| peer.prune());
     }
 }
 

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::handshake::HandshakeError;
+use crate::snapshot::Snapshot;
 
 /// What the proxy counts. Labels come from us alone: no client can make a new one.
 #[derive(Clone, Default)]
@@ -17,10 +18,7 @@ pub(crate) struct Metrics {
     failed_exchanges: Family<Code, Counter>,
     handshakes: Family<Handshake, Counter>,
     reloads: Family<Reload, Counter>,
-    pub(crate) connections: Gauge,
-    routes: Gauge,
-    certificates: Gauge,
-    loaded: Gauge,
+    connections: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -39,6 +37,11 @@ enum HandshakeOutcome {
     ok,
     unknown_name,
     failed,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Stored {
+    certificate: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -88,25 +91,23 @@ impl Metrics {
         self.reloads.get_or_create(&Reload { outcome }).inc();
     }
 
-    pub(crate) fn snapshot(&self, loaded: &fairlead_contract::Loaded) {
-        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        self.routes.set(count(loaded.routes));
-        self.certificates.set(count(loaded.certificates));
-        self.loaded.set(loaded.at.as_second());
+    /// The OpenMetrics text: what was counted, and what `snapshot` holds.
+    pub(crate) fn render(&self, snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
+        let mut registry = Registry::with_prefix("fairlead");
+        self.register(&mut registry);
+        register_snapshot(&mut registry, snapshot);
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
     }
 
-    /// The text format that Prometheus reads.
-    pub(crate) fn render(&self) -> Result<String, std::fmt::Error> {
-        let mut registry = Registry::with_prefix("fairlead");
+    fn register(&self, registry: &mut Registry) {
         let Self {
             requests,
             failed_exchanges,
             handshakes,
             reloads,
             connections,
-            routes,
-            certificates,
-            loaded,
         } = self.clone();
         registry.register("requests", "Requests answered, by status code", requests);
         registry.register(
@@ -115,19 +116,42 @@ impl Metrics {
             failed_exchanges,
         );
         registry.register("tls_handshakes", "TLS handshakes, by outcome", handshakes);
-        registry.register("reloads", "Snapshots made since the start, by outcome", reloads);
+        registry.register("reloads", "Reloads since the start, by outcome", reloads);
         registry.register("connections", "Connections that are open", connections);
-        registry.register("routes", "Routes that are loaded", routes);
-        registry.register("certificates", "Certificates that are loaded", certificates);
-        registry.register(
-            "loaded_timestamp_seconds",
-            "When the present snapshot was loaded",
-            loaded,
-        );
-        let mut text = String::new();
-        encode(&mut text, &registry)?;
-        Ok(text)
     }
+}
+
+fn register_snapshot(registry: &mut Registry, snapshot: &Snapshot) {
+    let gauge = |value: i64| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(value);
+        gauge
+    };
+    let count = |number: usize| gauge(i64::try_from(number).unwrap_or(i64::MAX));
+    let loaded = &snapshot.loaded;
+    registry.register("routes", "Routes that are loaded", count(loaded.routes));
+    registry.register(
+        "certificates",
+        "Certificates that are loaded",
+        count(loaded.certificates),
+    );
+    registry.register(
+        "loaded_timestamp_seconds",
+        "When the present snapshot was loaded",
+        gauge(loaded.at.as_second()),
+    );
+    let ends = Family::<Stored, Gauge>::default();
+    for certificate in snapshot.certificates() {
+        let stored = Stored {
+            certificate: certificate.name(),
+        };
+        ends.get_or_create(&stored).set(certificate.not_after.as_second());
+    }
+    registry.register(
+        "certificate_not_after_timestamp_seconds",
+        "Until when a certificate that is loaded is valid",
+        ends,
+    );
 }
 
 /// Counts a connection while it is open.

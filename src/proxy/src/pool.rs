@@ -1,6 +1,5 @@
-use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,24 +9,22 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tracing::{debug, info};
 
 use crate::body::RequestBody;
 
 /// Connections that are kept open for each upstream.
-const MAX_IDLE: usize = 64;
+const MAX_IDLE: usize = 256;
 /// Shorter than the idle limits of common servers, so that they rarely close first.
-const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
+pub(crate) const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
 
-/// The upstreams of the present snapshot, with their idle connections and their load. Outlives
-/// snapshots: an upstream that stays keeps its connections.
-#[derive(Default)]
-pub(crate) struct Pool(Mutex<HashMap<UpstreamUrl, Arc<Peer>>>);
-
-/// One upstream.
+/// One upstream, with its idle connections and its load. Snapshots hand it on: an upstream that
+/// stays keeps its connections, and those of one that goes close with the last exchange.
 pub(crate) struct Peer {
     url: UpstreamUrl,
     idle: Mutex<Vec<Idle>>,
     load: AtomicUsize,
+    is_failing: AtomicBool,
 }
 
 struct Idle {
@@ -57,30 +54,14 @@ pub(crate) enum ConnectError {
     Http(#[from] hyper::Error),
 }
 
-impl Pool {
-    pub(crate) fn peer(&self, url: &UpstreamUrl) -> Arc<Peer> {
-        let mut peers = lock(&self.0);
-        if let Some(peer) = peers.get(url) {
-            return peer.clone();
-        }
-        let peer = Arc::new(Peer {
-            url: url.clone(),
+impl Peer {
+    pub(crate) fn new(url: UpstreamUrl) -> Self {
+        Self {
+            url,
             idle: Mutex::default(),
             load: AtomicUsize::new(0),
-        });
-        peers.insert(url.clone(), peer.clone());
-        peer
-    }
-
-    /// Forgets the others. Their idle connections close; exchanges under way go on.
-    pub(crate) fn keep(&self, upstreams: &HashSet<&UpstreamUrl>) {
-        lock(&self.0).retain(|url, _| upstreams.contains(url));
-    }
-}
-
-impl Peer {
-    pub(crate) fn url(&self) -> &UpstreamUrl {
-        &self.url
+            is_failing: AtomicBool::new(false),
+        }
     }
 
     /// Exchanges under way.
@@ -101,6 +82,17 @@ impl Peer {
     }
 
     pub(crate) async fn connect(self: &Arc<Self>, limit: Duration) -> Result<Lease, ConnectError> {
+        let opened = self.open(limit).await;
+        self.tell(opened.as_ref().err());
+        Ok(self.lease(opened?, false))
+    }
+
+    /// Closes connections that nobody used for long, and forgets those that the upstream closed.
+    pub(crate) fn prune(&self) {
+        lock(&self.idle).retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < MAX_IDLE_TIME);
+    }
+
+    async fn open(&self, limit: Duration) -> Result<SendRequest<RequestBody>, ConnectError> {
         let open = async {
             let host = self.url.host().trim_start_matches('[').trim_end_matches(']');
             let stream = TcpStream::connect((host, self.url.port())).await?;
@@ -110,7 +102,20 @@ impl Peer {
         let (sender, connection) = timeout(limit, open).await.map_err(|_| ConnectError::Timeout)??;
         // Its failures show in the exchange it carries; between exchanges nobody is interested.
         tokio::spawn(connection.with_upgrades());
-        Ok(self.lease(sender, false))
+        Ok(sender)
+    }
+
+    /// Says once that the upstream is gone, and once that it is back, whatever number of requests
+    /// find out.
+    fn tell(&self, failure: Option<&ConnectError>) {
+        let failed_before = self.is_failing.swap(failure.is_some(), Ordering::Relaxed);
+        let upstream = &self.url;
+        match failure.map(|error| error as &dyn std::error::Error) {
+            Some(error) if failed_before => debug!(%upstream, error, "still no connection to an upstream"),
+            Some(error) => info!(%upstream, error, "no connection to an upstream"),
+            None if failed_before => info!(%upstream, "the upstream accepts connections again"),
+            None => {}
+        }
     }
 
     fn lease(self: &Arc<Self>, sender: SendRequest<RequestBody>, is_reused: bool) -> Lease {
@@ -124,7 +129,6 @@ impl Peer {
 
     fn take_back(&self, sender: SendRequest<RequestBody>) {
         let mut idle = lock(&self.idle);
-        idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < MAX_IDLE_TIME);
         if idle.len() < MAX_IDLE {
             idle.push(Idle {
                 sender,

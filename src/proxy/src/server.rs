@@ -13,7 +13,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
@@ -27,7 +27,8 @@ const MAX_STREAMS: u32 = 128;
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// After a failed accept; the usual cause, no free descriptor, does not pass by itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
+/// Between two lines about it.
+const ACCEPT_SILENCE: Duration = Duration::from_secs(10);
 /// How long a drain waits for the first request of a connection that has made none.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A client that does not answer a ping is gone (RFC 9113 6.7).
@@ -43,6 +44,7 @@ pub(crate) enum Protocol {
 /// Accepts until the drain begins. Then the listener closes here; systemd holds it open.
 pub(crate) async fn serve(listener: TcpListener, protocol: Protocol, shared: Arc<Shared>) {
     let draining = shared.draining.clone();
+    let mut failures = AcceptFailures::default();
     let accepting = async {
         loop {
             match listener.accept().await {
@@ -50,20 +52,33 @@ pub(crate) async fn serve(listener: TcpListener, protocol: Protocol, shared: Arc
                     let serving = serve_connection(stream, address, protocol, shared.clone());
                     shared.tasks.spawn(serving);
                 }
-                Err(error) => pause(&error).await,
+                Err(error) => failures.pause(&error).await,
             }
         }
     };
     draining.run_until_cancelled(accepting).await;
 }
 
-pub(crate) async fn pause(error: &io::Error) {
-    // A client that left before it was accepted is no reason to wait.
-    if error.kind() != io::ErrorKind::ConnectionAborted {
-        error!(
-            error = error as &dyn std::error::Error,
-            "cannot accept connections"
-        );
+/// What to do when no connection can be accepted: wait, and say so now and then.
+#[derive(Default)]
+pub(crate) struct AcceptFailures {
+    told: Option<Instant>,
+}
+
+impl AcceptFailures {
+    pub(crate) async fn pause(&mut self, error: &io::Error) {
+        // A client that left before it was accepted is no reason to wait.
+        if error.kind() == io::ErrorKind::ConnectionAborted {
+            return;
+        }
+        if self.told.is_none_or(|told| told.elapsed() > ACCEPT_SILENCE) {
+            self.told = Some(Instant::now());
+            let error = error as &dyn std::error::Error;
+            error!(
+                error,
+                "cannot accept connections; those that wait are tried again"
+            );
+        }
         let _ = timeout(ACCEPT_PAUSE, std::future::pending::<()>()).await;
     }
 }

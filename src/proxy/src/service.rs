@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use fairlead_contract::{Host, HostPattern, Paths, Route, Token, read_file};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::ext::Protocol;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,16 +15,15 @@ use crate::certificate::Certificate;
 use crate::forward::Exchange;
 use crate::headers::edit;
 use crate::metrics::Metrics;
-use crate::pool::Pool;
 use crate::reply;
 use crate::snapshot::Snapshot;
+use crate::upgrade::is_refused_connect;
 
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// What all connections share.
 pub(crate) struct Shared {
     snapshot: ArcSwap<Snapshot>,
-    pub(crate) pool: Pool,
     pub(crate) metrics: Arc<Metrics>,
     challenges: PathBuf,
     /// The port clients reach HTTPS on, if it is not 443.
@@ -54,12 +52,9 @@ impl Client {
 
 impl Shared {
     pub(crate) fn new(snapshot: Snapshot, paths: &Paths, https_port: Option<u16>) -> Self {
-        let metrics = Arc::new(Metrics::default());
-        metrics.snapshot(&snapshot.loaded);
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
-            pool: Pool::default(),
-            metrics,
+            metrics: Arc::default(),
             challenges: paths.challenges_dir(),
             https_port,
             tasks: TaskTracker::new(),
@@ -72,8 +67,6 @@ impl Shared {
     }
 
     pub(crate) fn swap(&self, snapshot: Snapshot) {
-        self.metrics.snapshot(&snapshot.loaded);
-        self.pool.keep(&snapshot.upstreams());
         self.snapshot.store(Arc::new(snapshot));
     }
 
@@ -90,8 +83,8 @@ impl Shared {
             return reply::page(StatusCode::BAD_REQUEST);
         };
         let request = Request::from_parts(parts, body);
-        if is_plain_connect(&request) {
-            return reply::page(StatusCode::METHOD_NOT_ALLOWED);
+        if is_refused_connect(&request) {
+            return reply::page(StatusCode::NOT_IMPLEMENTED);
         }
         match &client.certificate {
             None => self.answer_plain(&host, &request),
@@ -105,7 +98,7 @@ impl Shared {
         if let Some(token) = request.uri().path().strip_prefix(CHALLENGES) {
             return self.answer_challenge(token);
         }
-        match self.snapshot().route(host) {
+        match self.snapshot().site(host) {
             Some(_) => reply::redirect(&self.https_url(host, request)),
             None => reply::page(StatusCode::NOT_FOUND),
         }
@@ -128,17 +121,17 @@ impl Shared {
         host: &Host,
         request: Request<Incoming>,
     ) -> Response<ReplyBody> {
-        let Some(route) = self.snapshot().route(host).cloned() else {
+        let Some(site) = self.snapshot().site(host).cloned() else {
             return reply::page(StatusCode::NOT_FOUND);
         };
-        if let Some(primary) = redirect_target(&route, host) {
+        if let Some(primary) = redirect_target(&site.route, host) {
             let mut response = reply::redirect(&self.https_url(primary, &request));
-            edit(response.headers_mut(), &route.response_headers);
+            edit(response.headers_mut(), &site.route.response_headers);
             return response;
         }
         let exchange = Exchange {
             shared: self,
-            route: &route,
+            site: &site,
             host,
             client,
         };
@@ -164,9 +157,28 @@ fn redirect_target<'a>(route: &'a Route, host: &Host) -> Option<&'a Host> {
     }
 }
 
-/// CONNECT would make a tunnel to anywhere; only the extended one of RFC 8441 is a request to a site.
-fn is_plain_connect<B>(request: &Request<B>) -> bool {
-    let is_extended =
-        request.version() == Version::HTTP_2 && request.extensions().get::<Protocol>().is_some();
-    request.method() == Method::CONNECT && !is_extended
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_for_the_other_hosts_go_to_the_primary() {
+        let mut route = Route {
+            hosts: ["www.a.test", "a.test", "*.a.test"]
+                .map(|host| HostPattern::parse(host).unwrap())
+                .into(),
+            upstreams: Vec::new(),
+            redirect_to_primary: true,
+            provider: None,
+            response_headers: Vec::new(),
+        };
+        let target = |route: &Route, host| {
+            redirect_target(route, &Host::parse(host).unwrap()).map(ToString::to_string)
+        };
+        assert_eq!(target(&route, "a.test").as_deref(), Some("www.a.test"));
+        assert_eq!(target(&route, "b.a.test").as_deref(), Some("www.a.test"));
+        assert_eq!(target(&route, "www.a.test"), None);
+        route.redirect_to_primary = false;
+        assert_eq!(target(&route, "a.test"), None);
+    }
 }

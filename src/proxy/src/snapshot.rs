@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,14 +9,22 @@ use fairlead_contract::{
 use jiff::Timestamp;
 
 use crate::certificate::Certificate;
+use crate::pool::Peer;
 
 /// Everything requests are answered from. Immutable; a reload swaps it whole.
 pub(crate) struct Snapshot {
     pub(crate) config: Config,
-    routes: ByHost<Arc<Route>>,
+    sites: ByHost<Arc<Site>>,
+    peers: HashMap<UpstreamUrl, Arc<Peer>>,
     certificates: BTreeMap<CertificateDir, Arc<Certificate>>,
     by_name: ByHost<Arc<Certificate>>,
     pub(crate) loaded: Loaded,
+}
+
+/// A route and the upstreams it names, in their order.
+pub(crate) struct Site {
+    pub(crate) route: Route,
+    pub(crate) peers: Vec<Arc<Peer>>,
 }
 
 /// A snapshot made from files, and what is wrong with them.
@@ -46,11 +54,19 @@ impl Snapshot {
             }
         }
         let count = routes.len();
-        let mut table = ByHost::default();
+        let peers = find_peers(&routes, previous);
+        let mut sites = ByHost::default();
         for Located { route, .. } in routes {
-            let route = Arc::new(route);
-            for host in &route.hosts {
-                table.insert_if(host, route.clone(), |_| false);
+            let peers = route
+                .upstreams
+                .iter()
+                .filter_map(|upstream| peers.get(&upstream.url).cloned());
+            let site = Arc::new(Site {
+                peers: peers.collect(),
+                route,
+            });
+            for host in &site.route.hosts {
+                sites.insert_if(host, site.clone(), |_| false);
             }
         }
         let digests = files.digests();
@@ -64,7 +80,8 @@ impl Snapshot {
                 names_without_certificate: Vec::new(),
                 notes,
             },
-            routes: table,
+            sites,
+            peers,
             certificates,
             by_name,
         };
@@ -77,8 +94,8 @@ impl Snapshot {
     }
 
     /// The route of a host: the one that names it exactly, else the wildcard's.
-    pub(crate) fn route(&self, host: &Host) -> Option<&Arc<Route>> {
-        self.routes.find(host)
+    pub(crate) fn site(&self, host: &Host) -> Option<&Arc<Site>> {
+        self.sites.find(host)
     }
 
     /// Returns the certificate for the name the client asked for (SNI).
@@ -86,26 +103,26 @@ impl Snapshot {
     /// `None` ends the handshake: nobody declared the name, or we hold no certificate for it. There is
     /// no default certificate, because it would reveal which other sites share this address.
     pub(crate) fn certificate(&self, host: &Host) -> Option<&Arc<Certificate>> {
-        self.route(host)?;
+        self.site(host)?;
         self.by_name.find(host)
     }
 
-    pub(crate) fn upstreams(&self) -> HashSet<&UpstreamUrl> {
-        let routes = self.routes.exact.values().chain(self.routes.wildcard.values());
-        routes
-            .flat_map(|route| &route.upstreams)
-            .map(|upstream| &upstream.url)
-            .collect()
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.certificates.values()
+    }
+
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.peers.values()
     }
 
     fn names_without_certificate(&self) -> Vec<String> {
         let exact = self
-            .routes
+            .sites
             .exact
             .keys()
             .filter(|host| self.by_name.find(host).is_none());
         let wildcard = self
-            .routes
+            .sites
             .wildcard
             .keys()
             .filter(|parent| !self.by_name.wildcard.contains_key(*parent));
@@ -116,6 +133,23 @@ impl Snapshot {
         names.sort();
         names
     }
+}
+
+/// An upstream that was known before is the same one, with its connections.
+fn find_peers(routes: &[Located], previous: Option<&Snapshot>) -> HashMap<UpstreamUrl, Arc<Peer>> {
+    let urls = routes
+        .iter()
+        .flat_map(|located| &located.route.upstreams)
+        .map(|upstream| &upstream.url);
+    let mut peers = HashMap::new();
+    for url in urls {
+        let known = || previous.and_then(|previous| previous.peers.get(url).cloned());
+        if !peers.contains_key(url) {
+            let peer = known().unwrap_or_else(|| Arc::new(Peer::new(url.clone())));
+            peers.insert(url.clone(), peer);
+        }
+    }
+    peers
 }
 
 /// A pair that cannot be used leaves the one that was held for its directory in use.
@@ -179,6 +213,29 @@ impl<T> ByHost<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certificate::tests::pair;
+
+    fn files(routes: &[(&[&str], u16)]) -> Files {
+        let route = |(hosts, port): &(&[&str], u16)| {
+            format!("[[route]]\nhosts = {hosts:?}\nupstreams = [\"http://127.0.0.1:{port}\"]\n")
+        };
+        let text: String = routes.iter().map(route).collect();
+        Files {
+            routes: vec![("routes.d/a.toml".into(), Ok(text.into_bytes()))],
+            ..Files::default()
+        }
+    }
+
+    fn build(files: &Files, previous: Option<&Snapshot>) -> Snapshot {
+        let built = Snapshot::build(files, previous, Timestamp::UNIX_EPOCH);
+        assert_eq!(built.problems, []);
+        built.snapshot
+    }
+
+    fn shown(snapshot: &Snapshot, host: &str) -> Option<String> {
+        let certificate = snapshot.certificate(&Host::parse(host).unwrap())?;
+        Some(certificate.name())
+    }
 
     #[test]
     fn an_exact_name_comes_before_a_wildcard() {
@@ -192,5 +249,61 @@ mod tests {
         assert_eq!(find("x.b.a.test"), Some("*.b.a.test"));
         assert_eq!(find("a.test"), None);
         assert_eq!(find("x.c.a.test"), None);
+    }
+
+    #[test]
+    fn a_certificate_is_shown_for_declared_hosts_alone() {
+        let mut files = files(&[(&["a.test", "bare.test", "*.w.test", "x.w.test"], 1)]);
+        files.pairs = vec![
+            pair("both", &["a.test", "undeclared.test"], 2099),
+            pair("wild", &["*.w.test"], 2099),
+            pair("x", &["x.w.test"], 2050),
+        ];
+        let snapshot = build(&files, None);
+        assert_eq!(shown(&snapshot, "a.test").as_deref(), Some("both"));
+        assert_eq!(shown(&snapshot, "y.w.test").as_deref(), Some("wild"));
+        assert_eq!(shown(&snapshot, "x.w.test").as_deref(), Some("x"));
+        for without in ["undeclared.test", "bare.test", "w.test", "x.y.w.test"] {
+            assert_eq!(shown(&snapshot, without), None, "{without}");
+        }
+        assert_eq!(snapshot.loaded.names_without_certificate, ["bare.test"]);
+    }
+
+    #[test]
+    fn of_two_certificates_the_one_that_lasts_longer_is_shown() {
+        let mut files = files(&[(&["a.test"], 1)]);
+        for years in [[2050, 2060, 2040], [2060, 2050, 2040], [2040, 2050, 2060]] {
+            let named = years.map(|year| pair(&year.to_string(), &["a.test"], year));
+            files.pairs = named.into();
+            assert_eq!(shown(&build(&files, None), "a.test").as_deref(), Some("2060"));
+        }
+    }
+
+    #[test]
+    fn a_pair_that_went_bad_leaves_the_one_before() {
+        let mut files = files(&[(&["a.test"], 1)]);
+        files.pairs = vec![pair("a.test", &["a.test"], 2099)];
+        let first = build(&files, None);
+        files.pairs[0].key = pair("a.test", &["a.test"], 2099).key;
+        let second = build(&files, Some(&first));
+        let held = |snapshot: &Snapshot| snapshot.certificates().next().cloned().unwrap();
+        assert!(Arc::ptr_eq(&held(&first), &held(&second)));
+        assert_eq!(second.loaded.notes.len(), 1);
+        assert_eq!(shown(&build(&files, None), "a.test"), None);
+    }
+
+    #[test]
+    fn an_upstream_that_stays_is_the_same_one() {
+        let first = build(
+            &files(&[(&["a.test"], 1), (&["b.test"], 1), (&["c.test"], 2)]),
+            None,
+        );
+        let second = build(&files(&[(&["other.test"], 1), (&["c.test"], 3)]), Some(&first));
+        let peer =
+            |snapshot: &Snapshot, host| snapshot.site(&Host::parse(host).unwrap()).unwrap().peers[0].clone();
+        assert!(Arc::ptr_eq(&peer(&first, "a.test"), &peer(&first, "b.test")));
+        assert!(Arc::ptr_eq(&peer(&first, "a.test"), &peer(&second, "other.test")));
+        assert!(!Arc::ptr_eq(&peer(&first, "c.test"), &peer(&second, "c.test")));
+        assert_eq!(second.peers().count(), 2);
     }
 }

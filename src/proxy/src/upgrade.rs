@@ -1,7 +1,7 @@
 use fairlead_contract::Host;
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -21,20 +21,29 @@ pub(crate) struct Wish {
 impl Wish {
     /// Finds the wish in a request: `Upgrade` in HTTP/1.1 (RFC 9110 7.8), extended CONNECT in HTTP/2
     /// (RFC 8441 4). Call it before hop-by-hop fields are removed.
+    ///
+    /// A wish for HTTP itself is none, as every server may decide: through the tunnel would come
+    /// requests that nobody has looked at. HTTP/1.0 cannot wish.
     pub(crate) fn find(parts: &mut Parts) -> Option<Self> {
         let is_http2 = parts.version == Version::HTTP_2;
-        let protocol = if is_http2 {
-            let protocol = parts.extensions.get::<Protocol>()?;
-            HeaderValue::try_from(protocol.as_str()).ok()?
-        } else {
-            names_upgrade(&parts.headers).then(|| parts.headers.get(UPGRADE).cloned())??
+        let protocol = match parts.version {
+            Version::HTTP_2 => HeaderValue::try_from(parts.extensions.get::<Protocol>()?.as_str()).ok()?,
+            Version::HTTP_11 if names_upgrade(&parts.headers) => parts.headers.get(UPGRADE)?.clone(),
+            _ => return None,
         };
+        if names_http(&protocol) {
+            return None;
+        }
         let client = parts.extensions.remove::<OnUpgrade>()?;
         Some(Self {
             protocol,
             client,
             is_http2,
         })
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2
     }
 
     /// Asks the upstream, in HTTP/1.1, for what the client asked for.
@@ -54,9 +63,11 @@ impl Wish {
     }
 
     /// Joins both sides once the upstream has agreed; the tunnel counts as an exchange of its own.
+    /// `protocol` is the one the upstream chose.
     pub(crate) fn fulfil<B>(
         self,
         upstream: OnUpgrade,
+        protocol: Option<HeaderValue>,
         response: &mut Response<B>,
         tunnels: &TaskTracker,
         host: &Host,
@@ -67,7 +78,7 @@ impl Wish {
         } else {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, self.protocol);
+            headers.insert(UPGRADE, protocol.unwrap_or(self.protocol));
         }
         let host = host.clone();
         tunnels.spawn(async move {
@@ -85,6 +96,27 @@ async fn join(
     let (client, upstream) = tokio::try_join!(client, upstream)?;
     tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await?;
     Ok(())
+}
+
+/// Whether the request wants a tunnel that is not made: to anywhere by plain CONNECT, or for HTTP.
+/// Only the extended CONNECT of RFC 8441 is a request to a site.
+pub(crate) fn is_refused_connect<B>(request: &Request<B>) -> bool {
+    let is_for_a_site = || {
+        let protocol = request.extensions().get::<Protocol>()?;
+        let protocol = HeaderValue::try_from(protocol.as_str()).ok()?;
+        Some(!names_http(&protocol))
+    };
+    request.method() == Method::CONNECT && is_for_a_site() != Some(true)
+}
+
+fn names_http(protocols: &HeaderValue) -> bool {
+    let Ok(protocols) = protocols.to_str() else {
+        return true;
+    };
+    protocols
+        .split(',')
+        .map(|protocol| protocol.trim().to_ascii_lowercase())
+        .any(|protocol| protocol == "h2c" || protocol == "h2" || protocol.starts_with("http"))
 }
 
 fn names_upgrade(headers: &HeaderMap) -> bool {
