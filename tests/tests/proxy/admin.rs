@@ -102,6 +102,23 @@ async fn metrics_count_requests_handshakes_and_reloads() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_tell_when_each_certificate_ends() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let proxy = site.start();
+    let ends = |name| {
+        let metrics = Metrics::parse(&proxy.metrics());
+        metrics.sum("fairlead_certificate_not_after_timestamp_seconds", &[name])
+    };
+    assert!(ends("a.test") > 1e9);
+    site.environment.write_routes("b.test.toml", "");
+    site.certify(&["b.test"]);
+    std::fs::remove_dir_all(site.environment.paths().certificates_dir().join("a.test")).unwrap();
+    proxy.reload();
+    assert!(ends("b.test") > 0.0);
+    assert_eq!(ends("a.test"), 0.0, "what is not loaded is not told");
+}
+
 /// A client chooses Host and SNI freely; it must not be able to make series.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_cannot_make_metrics_grow() {

@@ -125,6 +125,49 @@ async fn connection_cannot_name_away_what_the_proxy_sets() {
     assert_eq!(seen["x-forwarded-proto"], ["https"]);
 }
 
+/// As a gateway must (RFC 9110 7.6.3).
+#[tokio::test(flavor = "multi_thread")]
+async fn the_upstream_learns_which_way_a_request_came() {
+    let site = Site::of("a.test", Upstream::echoing().await.address());
+    let proxy = site.start();
+    let client = site.client();
+    let request = || {
+        let request = Request::get("https://a.test/").header("via", "1.0 first");
+        request.body(body::empty()).unwrap()
+    };
+    let response = client
+        .send(&mut client.h1(&proxy, "a.test").await, request())
+        .await;
+    assert!(
+        !response.headers().contains_key("via"),
+        "{:?}",
+        response.headers()
+    );
+    let seen = fields(&body::read(response.into_body()).await.0);
+    assert_eq!(seen["via"], ["1.0 first", "1.1 fairlead"]);
+    let mut h2 = client.h2(&proxy, "a.test").await;
+    let response = within(h2.send_request(request())).await.unwrap();
+    let seen = fields(&body::read(response.into_body()).await.0);
+    assert_eq!(seen["via"], ["1.0 first", "2 fairlead"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_goes_no_further_than_it_may() {
+    let upstream = Upstream::echoing().await;
+    let site = Site::of("a.test", upstream.address());
+    let proxy = site.start();
+    let ask = async |method: &str, hops: &str| {
+        let request = Request::builder().method(method).uri("https://a.test/");
+        let request = request.header("max-forwards", hops).body(body::empty());
+        site.client().fetch(&proxy, request.unwrap()).await
+    };
+    assert_eq!(ask("OPTIONS", "0").await.status(), 200);
+    assert_eq!(ask("TRACE", "0").await.status(), 501);
+    assert_eq!(upstream.connections(), 0);
+    assert_eq!(fields(ask("OPTIONS", "3").await.body())["max-forwards"], ["2"]);
+    assert_eq!(fields(ask("GET", "0").await.body())["max-forwards"], ["0"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_concerns_one_connection_does_not_reach_the_client() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,7 @@
 //! Listeners: inherited by name, or made from flags.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 
 use fairlead_tests::{
     Environment, Program, Proxy, Running, Site, Sockets, Upstream, Wire, activate, get, request_on,
@@ -101,6 +102,8 @@ fn sockets_of_another_process_are_left_alone() {
 async fn flags_name_the_listeners_and_redirects_their_port() {
     let site = Site::of("a.test", Upstream::saying("a").await.address());
     let admin = site.environment.root().join("admin.sock");
+    // What a predecessor that was killed leaves behind.
+    drop(std::os::unix::net::UnixListener::bind(&admin).unwrap());
     let arguments = [
         "--http",
         "127.0.0.1:0",
@@ -112,6 +115,8 @@ async fn flags_name_the_listeners_and_redirects_their_port() {
     let running = site.environment.spawn(Program::Proxy, &arguments);
     running.wait_for_notification("READY=1");
     tokio::net::UnixStream::connect(&admin).await.unwrap();
+    let mode = std::fs::metadata(&admin).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660, "as the unit of the socket has it");
     let (http, https) = (listening(&running, "Plain"), listening(&running, "Tls"));
     let mut wire = Wire::new(TcpStream::connect(http).await.unwrap());
     wire.write("GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await;

@@ -1,6 +1,6 @@
 //! Websockets and other upgrades: a tunnel once the upstream agrees.
 
-use fairlead_tests::{Client, Proxy, Site, Wire, accept, body, get, within};
+use fairlead_tests::{Client, Proxy, Site, Upstream, Wire, accept, body, get, within};
 use http::{Request, StatusCode};
 use hyper::ext::Protocol;
 use hyper::upgrade::Upgraded;
@@ -128,6 +128,48 @@ async fn a_switch_nobody_asked_for_is_a_bad_gateway() {
     };
     let (response, ()) = tokio::join!(client.get(&proxy, "https://a.test/"), answering);
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+}
+
+/// To an extended CONNECT any success would mean that the tunnel is there (RFC 8441 5).
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http_2_a_success_without_a_switch_is_a_bad_gateway() {
+    let site = Site::of("a.test", Upstream::saying("a page").await.address());
+    let proxy = site.start();
+    let mut h2 = site.client().h2(&proxy, "a.test").await;
+    let allowed = h2.send_request(get("https://a.test/")).await.unwrap();
+    assert_eq!(allowed.status(), 200);
+    let response = within(h2.send_request(extended_connect())).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+}
+
+/// Through a tunnel of HTTP would come requests that nobody has looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_a_tunnel_for_http() {
+    let site = Site::of("a.test", Upstream::echoing().await.address());
+    let proxy = site.start();
+    let client = site.client();
+    for protocol in ["h2c", "websocket, H2C", "HTTP/2.0"] {
+        let request = Request::get("https://a.test/")
+            .header("connection", "Upgrade, HTTP2-Settings")
+            .header("upgrade", protocol)
+            .header("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA")
+            .body(body::empty());
+        let mut h1 = client.h1(&proxy, "a.test").await;
+        let response = client.send(&mut h1, request.unwrap()).await;
+        assert_eq!(response.status(), 200);
+        let seen = body::read(response.into_body()).await.0.to_ascii_lowercase();
+        assert!(
+            !seen.contains("upgrade") && !seen.contains("http2-settings"),
+            "{seen}"
+        );
+    }
+    let mut h2 = client.h2(&proxy, "a.test").await;
+    let allowed = h2.send_request(get("https://a.test/")).await.unwrap();
+    assert_eq!(allowed.status(), 200);
+    let mut request = extended_connect();
+    request.extensions_mut().insert(Protocol::from_static("h2c"));
+    let response = within(h2.send_request(request)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_IMPLEMENTED);
 }
 
 async fn site() -> (TcpListener, Site) {
