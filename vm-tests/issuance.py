@@ -80,10 +80,11 @@ with subtest("a container with a wrong label is left out with the reason and har
     wait_for_page("app.test", "web-2")
 
 with subtest("figures"):
-    since = time.monotonic()
-    for _ in range(10):
-        machine.succeed("systemctl start fairlead-watcher.service")
-    machine.log(f"systemctl start fairlead-watcher with nothing changed: {(time.monotonic() - since) * 100:.0f} ms")
+    passes = machine.succeed(
+        "since=$(date +%s%N); for i in $(seq 10); do systemctl start fairlead-watcher.service; done;"
+        " echo $(( ($(date +%s%N) - since) / 10000000 ))"
+    )
+    machine.log(f"systemctl start fairlead-watcher with nothing changed: {passes.strip()} ms")
     pid = machine.get_unit_info("fairlead-proxy.service")["MainPID"]
     resident = machine.succeed(f"grep VmRSS /proc/{pid}/status").split()[1]
     machine.log(f"proxy, resident: {int(resident) / 1024:.1f} MB")
