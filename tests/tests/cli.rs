@@ -5,6 +5,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -46,6 +47,15 @@ fn place(site: &Site, file: &str) -> String {
         .join(file)
         .display()
         .to_string()
+}
+
+/// The command without its siblings beside it.
+fn copied(directory: &Path) -> String {
+    let copy = directory.join("fairlead");
+    // By another process: a file that this one has open for writing while it forks cannot be run.
+    let status = Command::new("cp").arg(Program::Cli.path()).arg(&copy).status();
+    assert!(status.unwrap().success());
+    copy.display().to_string()
 }
 
 mod check {
@@ -100,11 +110,7 @@ mod check {
     #[test]
     fn without_the_proxys_program_nothing_is_known() {
         let site = site();
-        let alone = site.environment.root().join("fairlead");
-        // By another process: a file that this one has open for writing while it forks cannot be run.
-        let copied = Command::new("cp").arg(Program::Cli.path()).arg(&alone).status();
-        assert!(copied.unwrap().success());
-        let mut command = Command::new(&alone);
+        let mut command = Command::new(copied(site.environment.root()));
         command.arg("check").env("PATH", site.environment.root());
         let finished = site.environment.start(command).finish();
         assert_exit(&finished, 2);
@@ -351,6 +357,56 @@ mod why {
         let certs = fairlead(&environment, &["certs"]);
         assert_exit(&certs, 1);
         assert!(certs.stdout.contains("accept-terms = true"), "{certs:?}");
+    }
+}
+
+/// Whoever runs the tests, the command runs as somebody whom the directories are closed to.
+mod a_stranger {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    use super::*;
+
+    const NOBODY: u32 = 65534;
+
+    fn ask(site: &Site, program: &str, arguments: &[&str]) -> Finished {
+        let paths = site.environment.paths();
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env("FAIRLEAD_CONFIG_DIR", &paths.config)
+            .env("FAIRLEAD_STATE_DIR", &paths.state)
+            .env("FAIRLEAD_RUNTIME_DIR", &paths.runtime);
+        if rustix::process::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        site.environment.start(command).finish()
+    }
+
+    #[test]
+    fn is_told_how_to_be_let_in() {
+        let site = site();
+        let root = site.environment.root().to_owned();
+        let program = copied(&root);
+        fs::set_permissions(&root, Permissions::from_mode(0o755)).unwrap();
+        let closed = [
+            site.environment.paths().routes_dir(),
+            site.environment.paths().certificates_dir(),
+        ];
+        for directory in &closed {
+            fs::set_permissions(directory, Permissions::from_mode(0o000)).unwrap();
+        }
+        for arguments in [&["why", "a.test"][..], &["routes"], &["certs"]] {
+            let finished = ask(&site, &program, arguments);
+            assert_exit(&finished, 2);
+            let said = format!("{}{}", finished.stdout, finished.stderr);
+            assert!(said.contains("routes.d: cannot be read"), "{finished:?}");
+            assert!(said.contains("member of group fairlead"), "{finished:?}");
+        }
+        for directory in &closed {
+            fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::machine::READERS;
+
 /// How long the proxy may take to answer. One that systemd starts for the question is in time too.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -49,7 +51,7 @@ pub(crate) enum NoStatus {
         "the proxy does not run; systemd starts it at the first connection, or: systemctl start fairlead-proxy"
     )]
     Stopped,
-    #[error("the proxy cannot be asked at {}: run this as root, or as a member of group fairlead", .0.display())]
+    #[error("the proxy cannot be asked at {}: {READERS}", .0.display())]
     Forbidden(PathBuf),
     #[error("the proxy did not answer at {} within {LIMIT:?}: see journalctl -u fairlead-proxy", .0.display())]
     Silent(PathBuf),

@@ -1,15 +1,22 @@
 use std::process::Stdio;
 
-use anyhow::{Context, bail};
-use fairlead_contract::{CheckReport, Paths, escaped};
+use anyhow::{Context, bail, ensure};
+use fairlead_contract::{CheckReport, Files, Paths, escaped};
 
 use crate::answer::{Answer, Exit};
 use crate::arguments::Format;
+use crate::machine::{READERS, is_forbidden};
 use crate::programs::Program;
 
 /// Lets the proxy itself judge the files, so that this can never say anything else than a reload.
 pub(crate) async fn run(paths: &Paths, format: Format) -> anyhow::Result<Answer> {
     let report = ask_proxy(paths).await?;
+    // Then the problems may be the reader's own, and there may be others.
+    ensure!(
+        !is_forbidden(&Files::read(paths)),
+        "some files cannot be read, so they cannot be checked: {READERS}\n{}",
+        faults(&report).join("\n")
+    );
     let exit = match report.problems.is_empty() {
         true => Exit::Fine,
         false => Exit::Wrong,

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use fairlead_contract::{Digest, Refusal, Status, escaped};
 use serde::Serialize;
 
+use crate::machine::READERS;
+
 /// Files by path, with what they held.
 pub(crate) type Digests = BTreeMap<PathBuf, Digest>;
 
@@ -42,10 +44,7 @@ impl fmt::Display for Difference {
             Kind::New => write!(f, "{file} is new"),
             Kind::Gone => write!(f, "{file} is gone"),
             Kind::UnreadableByProxy => write!(f, "{file} cannot be read by the proxy"),
-            Kind::UnreadableHere => write!(
-                f,
-                "cannot read {file}: run this as root, or as a member of group fairlead"
-            ),
+            Kind::UnreadableHere => write!(f, "cannot read {file}: {READERS}"),
         }
     }
 }

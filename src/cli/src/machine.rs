@@ -1,3 +1,4 @@
+use std::io;
 use std::path::PathBuf;
 
 use fairlead_contract::{Configuration, Digest, Files, Paths, Status, escaped};
@@ -8,12 +9,17 @@ use crate::compare::Digests;
 use crate::service::Service;
 use crate::store::Store;
 
+/// What to do about files that are not for everybody.
+pub(crate) const READERS: &str = "run this as root, or as a member of group fairlead";
+
 /// Everything that can be known from outside, read once.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) paths: Paths,
     pub(crate) digests: Digests,
     pub(crate) configuration: Configuration,
+    /// Whether some file is there and not for whoever asks.
+    pub(crate) is_forbidden: bool,
     pub(crate) store: Store,
     pub(crate) proxy: Result<Status, NoStatus>,
     pub(crate) now: Timestamp,
@@ -25,6 +31,7 @@ impl Machine {
         Self {
             digests: files.digests(),
             configuration: Configuration::parse(&files),
+            is_forbidden: is_forbidden(&files),
             store: Store::read(&paths),
             proxy: ask(&paths).await,
             now: Timestamp::now(),
@@ -38,12 +45,25 @@ impl Machine {
         digests.filter_map(|(file, digest)| (*digest == Digest::Unreadable).then_some(file))
     }
 
-    /// What is wrong with the files, as lines.
+    /// What is wrong with the files, as lines, and how to read those that could not be read.
     pub(crate) fn faults(&self) -> Vec<String> {
         let problems = self.configuration.problems.iter();
-        let problems = problems.map(|problem| escaped(&problem.to_string()));
-        problems.chain(self.store.fault.as_deref().map(escaped)).collect()
+        let mut faults: Vec<_> = problems.map(|problem| escaped(&problem.to_string())).collect();
+        faults.extend(self.is_forbidden.then(|| READERS.to_owned()));
+        faults
     }
+}
+
+/// Whether some file is there and not for whoever asks.
+pub(crate) fn is_forbidden(files: &Files) -> bool {
+    let sources = files.config.iter().chain(&files.routes).chain(&files.discovery);
+    let contents = sources.map(|(_, content)| content);
+    let pairs = files.pairs.iter().flat_map(|pair| [&pair.chain, &pair.key]);
+    contents
+        .chain(pairs)
+        .filter_map(|content| content.as_ref().err())
+        .chain(&files.unlisted)
+        .any(|error| error.source.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// Asks without starting a proxy that does not run.
@@ -88,6 +108,7 @@ pub(crate) mod tests {
             proxy: Ok(status(&digests, 500)),
             digests,
             configuration: Configuration::parse(&files),
+            is_forbidden: false,
             store: Store::default(),
             now: moment(1000),
         }

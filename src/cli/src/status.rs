@@ -84,7 +84,7 @@ impl<'a> Report<'a> {
 
     fn text(&self, now: Timestamp) -> String {
         let mut lines = Vec::new();
-        lines.extend(self.no_answer.as_ref().map(|reason| format!("proxy: {reason}")));
+        lines.extend(self.no_answer.clone());
         if let Some(status) = self.proxy {
             lines.extend(proxy_lines(status, now));
             lines.extend(self.disk_lines());

@@ -7,7 +7,7 @@ use super::{Done, Step, Story};
 use crate::answer::chain;
 use crate::certificates::{Certificate, State, of_route};
 use crate::compare::{Difference, Kind, Standing, differences, standing};
-use crate::machine::Machine;
+use crate::machine::{Machine, READERS};
 use crate::routes::containers;
 use crate::when::moment;
 
@@ -218,9 +218,7 @@ fn conclude(steps: &[Step], host: &HostPattern, certificate: &Certificate, machi
     match (worst, hindrance.map(|step| step.step)) {
         (Some(Done::No), Some("loaded")) => next_for_loaded(machine),
         (Some(Done::No), _) => next_for_certificate(host, certificate, machine),
-        (Some(Done::Unknown), _) => {
-            "What could not be read decides: run this as root, or as a member of group fairlead.".to_owned()
-        }
+        (Some(Done::Unknown), _) => format!("What could not be read decides: {READERS}."),
         _ => match host {
             HostPattern::Exact(host) => format!("https://{host}/ should answer."),
             HostPattern::Wildcard(parent) => {
@@ -333,6 +331,9 @@ fn nothing(name: &str, machine: &Machine) -> Story {
 }
 
 fn next_for_nothing(name: &str, machine: &Machine) -> String {
+    if machine.is_forbidden {
+        return format!("What could not be read decides: {READERS}.");
+    }
     if let Some(nearest) = nearest(name, machine) {
         return format!("Did you mean {nearest}?");
     }
