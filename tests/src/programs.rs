@@ -25,10 +25,13 @@ pub enum Program {
 }
 
 impl Program {
-    /// The binary, built by itself as it is shipped, with the profile of the running test.
-    pub fn path(self) -> &'static Path {
-        static BUILT: [OnceLock<PathBuf>; 4] = [const { OnceLock::new() }; 4];
-        BUILT[self as usize].get_or_init(|| build(self.package()))
+    const ALL: [Self; 4] = [Self::Proxy, Self::Watcher, Self::Certs, Self::Cli];
+
+    /// The binary. All of them are there, side by side as they are installed: `fairlead dev` starts
+    /// the others.
+    pub fn path(self) -> PathBuf {
+        static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+        DIRECTORY.get_or_init(build).join(self.package())
     }
 
     fn package(self) -> &'static str {
@@ -41,8 +44,9 @@ impl Program {
     }
 }
 
-/// A test binary lies in `target/PROFILE/deps/`, the programs one directory above.
-fn build(package: &str) -> PathBuf {
+/// Builds each program by itself as it is shipped, with the profile of the running test, and returns
+/// their directory. A test binary lies in `target/PROFILE/deps/`, the programs one directory above.
+fn build() -> PathBuf {
     let test = env::current_exe().expect("the test has a path");
     let directory = test.ancestors().nth(2).expect("the test lies in deps/");
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
@@ -50,24 +54,19 @@ fn build(package: &str) -> PathBuf {
         Some(profile) => profile,
         None => panic!("no profile in {}", test.display()),
     };
-    let status = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--profile",
-            profile,
-            "--package",
-            package,
-        ])
-        .arg("--manifest-path")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
-        .arg("--target-dir")
-        .arg(directory.parent().expect("the profile lies in target/"))
-        .status()
-        .expect("cargo cannot be started");
-    assert!(status.success(), "{package} does not build");
-    directory.join(package)
+    for program in Program::ALL {
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--locked", "--profile", profile])
+            .args(["--package", program.package()])
+            .arg("--manifest-path")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+            .arg("--target-dir")
+            .arg(directory.parent().expect("the profile lies in target/"))
+            .status()
+            .expect("cargo cannot be started");
+        assert!(status.success(), "{} does not build", program.package());
+    }
+    directory.to_owned()
 }
 
 /// A program that runs; killed when dropped. When a test fails, what the program said is printed.
