@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::admin::{NoStatus, ask_status};
 use crate::compare::Digests;
-use crate::service::Service;
+use crate::service::is_stopped;
 use crate::store::Store;
 
 /// What to do about files that are not for everybody.
@@ -70,9 +70,7 @@ pub(crate) fn is_forbidden(files: &Files) -> bool {
 async fn ask(paths: &Paths) -> Result<Status, NoStatus> {
     let socket = paths.admin_socket();
     // Where systemd cannot be asked, the proxy still can.
-    if let Ok(Some(service)) = Service::find(&socket).await
-        && service.is_stopped()
-    {
+    if is_stopped(&socket).await.unwrap_or(false) {
         return Err(NoStatus::Stopped);
     }
     ask_status(&socket).await

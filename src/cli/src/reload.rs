@@ -13,7 +13,7 @@ use crate::answer::{Answer, Exit};
 use crate::arguments::Format;
 use crate::check::count;
 use crate::compare::{Difference, Digests, Standing, differences, standing};
-use crate::service::{Service, SystemctlError};
+use crate::service::{Service, SystemctlError, is_stopped};
 
 /// The whole command ends in this time, so that no unit hangs in it.
 const LIMIT: Duration = Duration::from_secs(45);
@@ -53,11 +53,7 @@ pub(crate) async fn reload(paths: &Paths, pid: Option<u32>) -> Result<Outcome, R
 
 async fn reload_unlimited(paths: &Paths, pid: Option<u32>) -> Result<Outcome, ReloadError> {
     let socket = paths.admin_socket();
-    let service = match pid {
-        Some(_) => None,
-        None => Service::find(&socket).await?,
-    };
-    if service.as_ref().is_some_and(Service::is_stopped) {
+    if pid.is_none() && is_stopped(&socket).await? {
         return Ok(Outcome::NotRunning);
     }
     let first = match ask_status(&socket).await {
@@ -68,9 +64,9 @@ async fn reload_unlimited(paths: &Paths, pid: Option<u32>) -> Result<Outcome, Re
     if standing(&first, &read(paths)) == Standing::Live && first.standing_refusal().is_none() {
         return Ok(Outcome::NothingToDo { status: first });
     }
-    let way = match service {
-        Some(_) => Way::Systemctl,
-        None => Way::Signal(pid.unwrap_or(first.pid)),
+    let way = match pid {
+        Some(pid) => Way::Signal(pid),
+        None => Way::find(&socket, &first).await?,
     };
     load(paths, way, first).await
 }
@@ -104,6 +100,13 @@ async fn load(paths: &Paths, way: Way, first: Status) -> Result<Outcome, ReloadE
 }
 
 impl Way {
+    async fn find(socket: &Path, status: &Status) -> Result<Self, ReloadError> {
+        Ok(match Service::find(socket).await? {
+            Some(_) => Self::Systemctl,
+            None => Self::Signal(status.pid),
+        })
+    }
+
     async fn ask(self) -> Result<(), ReloadError> {
         match self {
             Self::Systemctl => Ok(Service::reload().await?),

@@ -1,3 +1,4 @@
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
@@ -15,6 +16,18 @@ const ADMIN: &str = "fairlead-admin.socket";
 const LIMIT: Duration = Duration::from_secs(5);
 /// How long it may take until the proxy has loaded its files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// The processes of the proxy's unit. systemctl knows the same, and takes much longer to say it.
+const PROCESSES: &str = "/sys/fs/cgroup/system.slice/fairlead-proxy.service/cgroup.procs";
+
+/// Whether to ask at this socket would start a proxy, which is for its clients to do.
+pub(crate) async fn is_stopped(socket: &Path) -> Result<bool, SystemctlError> {
+    if fs::read_to_string(PROCESSES).is_ok_and(|processes| !processes.is_empty()) {
+        return Ok(false);
+    }
+    let service = Service::find(socket).await?;
+    Ok(service.is_some_and(|service| service.is_stopped()))
+}
 
 /// The proxy as systemd knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +47,7 @@ impl Service {
         Ok(parse(&systemctl(&arguments, LIMIT).await?, socket))
     }
 
-    /// No process runs, and to ask at the socket would start one.
-    pub(crate) fn is_stopped(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         matches!(self.state.as_str(), "inactive" | "failed")
     }
 
