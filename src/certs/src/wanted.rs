@@ -1,14 +1,14 @@
 use std::fmt;
 use std::path::Path;
 
-use fairlead_contract::{Acme, Config, Configuration, HostPattern, Provider, Route};
+use fairlead_contract::{Acme, Config, Configuration, HostPattern, Provider, Subject};
 
-/// A certificate that a route needs.
+/// A certificate that routes need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// The route's primary; the certificate's directory is named after it.
+    /// The routes' primary; the certificate's directory is named after it.
     pub(crate) name: HostPattern,
-    /// Every host of the route, the primary first.
+    /// Every host of the routes, the primary first.
     pub(crate) names: Vec<HostPattern>,
     pub(crate) provider: Provider,
     /// Whom to ask, or why nobody can be asked.
@@ -32,38 +32,34 @@ impl fmt::Display for Issuer {
     }
 }
 
-/// The certificates of all routes, one per route, in the order of the routes.
+/// The certificates of all routes, in the order of the routes.
 ///
 /// `config_file` is where the messages send the operator.
 pub(crate) fn find_wanted(configuration: &Configuration, config_file: &Path) -> Vec<Wanted> {
     let config = &configuration.config;
-    let routes = configuration.routes.iter();
-    routes
-        .filter_map(|located| find_one(&located.route, config, config_file))
+    let subjects = configuration.subjects().into_iter();
+    subjects
+        .filter_map(|subject| find_one(subject, config, config_file))
         .collect()
 }
 
-fn find_one(route: &Route, config: &Config, config_file: &Path) -> Option<Wanted> {
-    let provider = route.provider.unwrap_or(config.certificates.provider);
+fn find_one(subject: Subject, config: &Config, config_file: &Path) -> Option<Wanted> {
+    let provider = subject.provider.unwrap_or(config.certificates.provider);
     let issuer = match provider {
         Provider::Off => return None,
         Provider::Internal => Ok(Issuer::Internal),
-        Provider::Acme => find_acme(route, config.acme.as_ref(), config_file),
+        Provider::Acme => find_acme(&subject.hosts, config.acme.as_ref(), config_file),
     };
     Some(Wanted {
-        name: route.primary()?.clone(),
-        names: route.hosts.clone(),
+        name: subject.hosts.first()?.clone(),
+        names: subject.hosts,
         provider,
         issuer,
     })
 }
 
-fn find_acme(route: &Route, acme: Option<&Acme>, config_file: &Path) -> Result<Issuer, String> {
-    if let Some(wildcard) = route
-        .hosts
-        .iter()
-        .find(|host| matches!(host, HostPattern::Wildcard(_)))
-    {
+fn find_acme(hosts: &[HostPattern], acme: Option<&Acme>, config_file: &Path) -> Result<Issuer, String> {
+    if let Some(wildcard) = hosts.iter().find(|host| matches!(host, HostPattern::Wildcard(_))) {
         return Err(format!(
             "{wildcard} is a wildcard, and wildcards need DNS-01, which is not available yet: \
              use provider = \"internal\", or provider = \"off\" and put a pair into the store"

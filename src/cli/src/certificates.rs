@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use fairlead_contract::{Failure, HostPattern, Issued, Ledger, Located, Paths, Provider, Route, escaped};
+use fairlead_contract::{Failure, HostPattern, Issued, Ledger, Located, Paths, Provider, Subject, escaped};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -72,8 +72,11 @@ pub(crate) enum State {
 
 /// The certificates that routes want, in their order, then the others of the store.
 pub(crate) fn list(machine: &Machine) -> Vec<Certificate> {
-    let routes = &machine.configuration.routes;
-    let wanted: Vec<_> = routes.iter().map(|route| of_route(route, machine)).collect();
+    let subjects = machine.configuration.subjects();
+    let wanted: Vec<_> = subjects
+        .into_iter()
+        .map(|subject| of_subject(subject, machine))
+        .collect();
     let known: BTreeSet<_> = wanted
         .iter()
         .map(|certificate| certificate.name.clone())
@@ -83,25 +86,24 @@ pub(crate) fn list(machine: &Machine) -> Vec<Certificate> {
     [wanted, others].concat()
 }
 
-/// The certificate of a route: one for all its hosts, named after the first.
+/// The certificate of a route, which it may share with other routes of its primary.
 pub(crate) fn of_route(located: &Located, machine: &Machine) -> Certificate {
-    let route = &located.route;
-    let name = route.hosts[0].clone();
-    let provider = provider(route, machine);
+    of_subject(machine.configuration.subject_of(&located.route), machine)
+}
+
+/// One certificate for all the hosts, named after the first.
+fn of_subject(subject: Subject, machine: &Machine) -> Certificate {
+    let Subject { hosts, provider } = subject;
+    let name = hosts[0].clone();
+    let provider = provider.unwrap_or(machine.configuration.config.certificates.provider);
     let found = machine.store.find(&name);
     let state = match (provider, &found) {
         (Provider::Off, _) => State::Operators,
         (_, Err(_)) => State::Unknown,
         (_, Ok(None)) => State::Waiting,
-        (_, Ok(Some(ledger))) => state(ledger, &route.hosts, machine.now),
+        (_, Ok(Some(ledger))) => state(ledger, &hosts, machine.now),
     };
-    let names = route.hosts.clone();
-    Certificate::new(name, names, Some(provider), state, found)
-}
-
-fn provider(route: &Route, machine: &Machine) -> Provider {
-    let settings = &machine.configuration.config.certificates;
-    route.provider.unwrap_or(settings.provider)
+    Certificate::new(name, hosts, Some(provider), state, found)
 }
 
 fn state(ledger: &Ledger, wanted: &[HostPattern], now: Timestamp) -> State {

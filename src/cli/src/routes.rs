@@ -1,6 +1,8 @@
 use std::path::Path;
 
-use fairlead_contract::{HostPattern, Located, Paths, Problem, Rejection, Upstream, UpstreamUrl, escaped};
+use fairlead_contract::{
+    HostPattern, Located, PathPrefix, Paths, Problem, Rejection, Upstream, UpstreamUrl, escaped,
+};
 use serde::Serialize;
 
 use crate::answer::{Answer, Exit};
@@ -57,7 +59,11 @@ fn row(located: &Located, machine: &Machine) -> [Vec<String>; 4] {
         false => containers,
     };
     [
-        words(&route.hosts),
+        route
+            .hosts
+            .iter()
+            .map(|host| route.scope(host).to_string())
+            .collect(),
         route
             .upstreams
             .iter()
@@ -102,6 +108,7 @@ struct Listing<'a> {
 #[serde(rename_all = "kebab-case")]
 struct Listed<'a> {
     hosts: &'a [HostPattern],
+    path: &'a PathPrefix,
     upstreams: Vec<ListedUpstream<'a>>,
     file: &'a Path,
     line: usize,
@@ -136,6 +143,7 @@ impl<'a> Listed<'a> {
         });
         Self {
             hosts: &located.route.hosts,
+            path: &located.route.path,
             upstreams: upstreams.collect(),
             file: &located.file,
             line: located.position.line,

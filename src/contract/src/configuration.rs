@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::discovery::ParsedDiscovery;
 use crate::document::{Document, Nothing};
-use crate::{Config, FileError, Files, HostPattern, Located, Problem, Rejection};
+use crate::{Config, FileError, Files, HostPattern, Located, Problem, Provider, Rejection, Route, Scope};
 
 /// All files together: settings, the routes that hold, and what is wrong.
 ///
-/// The routes never share a host. With `problems` empty everything that was written holds; otherwise
+/// The routes never share a scope. With `problems` empty everything that was written holds; otherwise
 /// it is what can be served without the faulty parts, which is good enough to start with and not good
 /// enough to replace something better.
 #[derive(Debug, Default)]
@@ -49,6 +49,30 @@ impl Configuration {
             this.claim_for_containers(discovered.routes);
         }
         this
+    }
+
+    /// The certificates that the routes ask for, in the order of the routes.
+    pub fn subjects(&self) -> Vec<Subject> {
+        let mut index = BTreeMap::new();
+        let mut subjects = Vec::new();
+        for Located { route, .. } in &self.routes {
+            let subject = *index.entry(route.primary()).or_insert(subjects.len());
+            if subject == subjects.len() {
+                subjects.push(Subject::default());
+            }
+            subjects[subject].include(route);
+        }
+        subjects
+    }
+
+    /// The certificate that the route asks for, alone or with other routes.
+    pub fn subject_of(&self, route: &Route) -> Subject {
+        let mut subject = Subject::default();
+        let routes = self.routes.iter().map(|located| &located.route);
+        for sharer in routes.filter(|other| other.primary() == route.primary()) {
+            subject.include(sharer);
+        }
+        subject
     }
 
     fn open<'a>(
@@ -99,7 +123,7 @@ impl Configuration {
         routes
     }
 
-    /// A host in two of the operator's routes is a problem that names both; the first keeps it.
+    /// A scope in two of the operator's routes is a problem that names both; the first keeps it.
     fn claim_for_operator(&mut self, routes: Vec<Located>) {
         let mut owners = Owners::default();
         for route in routes {
@@ -120,35 +144,57 @@ impl Configuration {
     }
 }
 
-/// Which route holds which host: the place the route stands at.
+/// What one certificate is for: the hosts of all routes with the same primary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// Never empty, none twice; the first one names it.
+    pub hosts: Vec<HostPattern>,
+    /// As the first route that names one says; `None` leaves it to `[certificates] provider`.
+    pub provider: Option<Provider>,
+}
+
+impl Subject {
+    fn include(&mut self, route: &Route) {
+        for host in &route.hosts {
+            if !self.hosts.contains(host) {
+                self.hosts.push(host.clone());
+            }
+        }
+        self.provider = self.provider.or(route.provider);
+    }
+}
+
+/// Which route holds which scope: the place the route stands at.
 #[derive(Default)]
-struct Owners(BTreeMap<HostPattern, String>);
+struct Owners(BTreeMap<Scope, String>);
 
 impl Owners {
     fn of(routes: &[Located]) -> Self {
-        let hosts = |located: &Located| {
-            let place = located.place();
-            let hosts = located.route.hosts.clone();
-            hosts.into_iter().map(move |host| (host, place.clone()))
+        let scopes = |located: &Located| -> Vec<_> {
+            let hosts = located.route.hosts.iter();
+            hosts
+                .map(|host| (located.route.scope(host), located.place()))
+                .collect()
         };
-        Self(routes.iter().flat_map(hosts).collect())
+        Self(routes.iter().flat_map(scopes).collect())
     }
 
     /// The route with the hosts it got, if any, and a problem for each host it did not get.
     fn claim(&mut self, mut located: Located) -> (Option<Located>, Vec<Problem>) {
         let place = located.place();
         let mut contested = Vec::new();
-        located.route.hosts.retain(|host| match self.0.get(host) {
-            None => true,
-            Some(owner) => {
-                let message = format!("{host} already has a route at {owner}");
+        let mut hosts = std::mem::take(&mut located.route.hosts);
+        hosts.retain(|host| {
+            let scope = located.route.scope(host);
+            if let Some(owner) = self.0.get(&scope) {
+                let message = format!("{scope} already has a route at {owner}");
                 contested.push(Problem::at(&located.file, located.position, message));
-                false
+                return false;
             }
+            self.0.insert(scope, place.clone());
+            true
         });
-        for host in &located.route.hosts {
-            self.0.insert(host.clone(), place.clone());
-        }
+        located.route.hosts = hosts;
         ((!located.route.hosts.is_empty()).then_some(located), contested)
     }
 }
@@ -236,8 +282,9 @@ mod tests {
             ),
             (
                 "[[route]]\nhots = [\"a.test\"]\nupstreams = []\n",
-                "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `upstreams`, \
-                 `redirect-to-primary`, `provider`, `response-headers` (did you mean `hosts`?)",
+                "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, \
+                 `upstreams`, `strip-prefix`, `replace-prefix`, `redirect-to-primary`, `provider`, \
+                 `response-headers` (did you mean `hosts`?)",
             ),
         ] {
             assert_eq!(shown(&parse(text, &[], "").problems), [expected]);
@@ -267,6 +314,27 @@ mod tests {
             shown(&configuration.problems),
             ["r.toml:1:1: a.test already has a route at fairlead.toml:1"]
         );
+    }
+
+    #[test]
+    fn routes_share_a_host_with_different_paths_and_then_one_certificate() {
+        let text = |path: &str, more: &str| format!("{}path = \"{path}\"\n{more}", route("a.test"));
+        let shared = [
+            text("/", ""),
+            text("/api", "provider = \"off\"\n"),
+            text("/api/", ""),
+        ]
+        .concat();
+        let configuration = parse(&shared, &[], &text("/api", ""));
+        assert_eq!(hosts(&configuration), ["a.test", "a.test"]);
+        let contested = |place| format!("{place}: a.test/api already has a route at fairlead.toml:5");
+        assert_eq!(shown(&configuration.problems), [contested("fairlead.toml:10:1")]);
+        assert_eq!(shown(&configuration.notes), [contested("docker.toml:1:1")]);
+        let subject = Subject {
+            hosts: vec![HostPattern::parse("a.test").unwrap()],
+            provider: Some(Provider::Off),
+        };
+        assert_eq!(configuration.subjects(), [subject]);
     }
 
     #[test]
@@ -309,6 +377,10 @@ mod tests {
             (
                 "[[route]]\nhosts = [\"*.a.test\"]\nupstreams = [\"http://a:1\"]\nredirect-to-primary = true",
                 "redirect-to-primary needs an exact first host; *.a.test is a wildcard",
+            ),
+            (
+                "[[route]]\nhosts = [\"a.test\"]\nupstreams = [\"http://a:1\"]\nstrip-prefix = true\nreplace-prefix = \"/\"",
+                "strip-prefix and replace-prefix exclude each other: keep one",
             ),
         ] {
             let configuration = parse(text, &[], "");

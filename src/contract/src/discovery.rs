@@ -126,9 +126,8 @@ mod tests {
                     url: UpstreamUrl::parse("http://172.17.0.2:80").unwrap(),
                     container: Some("web\n[[route]]".to_owned()),
                 }],
-                redirect_to_primary: false,
-                provider: None,
                 response_headers: vec![HeaderEdit::replace("x-note", "a \"quoted\" = [value]").unwrap()],
+                ..Route::default()
             }],
             rejections: vec![Rejection {
                 container: "other".to_owned(),

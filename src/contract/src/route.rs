@@ -5,16 +5,27 @@ use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{HostPattern, Position, Problem, Upstream};
+use crate::{HostPattern, PathPrefix, Position, Problem, Scope, Upstream};
 
 /// Host names and the upstreams that answer for them. Means the same in every file that holds one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Route {
     /// Never empty in a [`Located`] route; the first one is the primary.
+    #[serde(default)]
     pub hosts: Vec<HostPattern>,
+    /// Which of the hosts' paths it answers; of several routes of a host the longest one that fits.
+    #[serde(default, skip_serializing_if = "PathPrefix::is_root")]
+    pub path: PathPrefix,
     /// Never empty in a [`Located`] route.
+    #[serde(default)]
     pub upstreams: Vec<Upstream>,
+    /// Take `path` away before the request goes to an upstream.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip_prefix: bool,
+    /// Put this in the place of `path` before the request goes to an upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace_prefix: Option<PathPrefix>,
     /// Answer requests for the other hosts with a 308 to the primary.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redirect_to_primary: bool,
@@ -29,6 +40,22 @@ pub struct Route {
 impl Route {
     pub fn primary(&self) -> Option<&HostPattern> {
         self.hosts.first()
+    }
+
+    /// The part of a host's paths that the route answers.
+    pub fn scope(&self, host: &HostPattern) -> Scope {
+        Scope {
+            host: host.clone(),
+            path: self.path.clone(),
+        }
+    }
+
+    /// What stands in the place of `path` on the way to an upstream; `None` leaves the path alone.
+    pub fn replacement(&self) -> Option<PathPrefix> {
+        match &self.replace_prefix {
+            None => self.strip_prefix.then(PathPrefix::default),
+            replacement => replacement.clone(),
+        }
     }
 
     /// What is wrong with the route by itself, apart from the grammar of its parts.
@@ -50,11 +77,16 @@ impl Route {
         }
         let twice =
             |(index, host): (usize, &HostPattern)| self.hosts[..index].contains(host).then(|| host.clone());
-        self.hosts
-            .iter()
-            .enumerate()
-            .find_map(twice)
+        let twice = self.hosts.iter().enumerate().find_map(twice);
+        twice
             .map(|host| format!("{host} stands twice in the route"))
+            .or_else(|| self.find_contradiction())
+    }
+
+    /// What cannot be meant together, whatever the hosts and upstreams are.
+    pub(crate) fn find_contradiction(&self) -> Option<String> {
+        (self.strip_prefix && self.replace_prefix.is_some())
+            .then(|| "strip-prefix and replace-prefix exclude each other: keep one".to_owned())
     }
 }
 

@@ -9,16 +9,16 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Fuse, FusedFuture};
 use http::header::{COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use thiserror::Error as ThisError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::authority::path_and_query;
 use crate::body::{ReplyBody, RequestBody, UpstreamBody};
-use crate::headers::{add_via, count_hop, edit, set_forwarding, strip_hop_by_hop};
+use crate::headers::{add_via, count_hop, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
+use crate::paths::upstream_target;
 use crate::pool::{ConnectError, Lease, Peer};
 use crate::reply;
 use crate::service::{Client, Shared};
@@ -111,10 +111,9 @@ impl Exchange<'_> {
         strip_hop_by_hop(&mut parts.headers);
         add_via(parts);
         set_forwarding(parts, self.client.address.ip(), &host, self.client.scheme());
+        tell_prefix(parts, &self.site.route);
         parts.headers.insert(HOST, host);
-        parts.uri = path_and_query(&parts.uri)
-            .parse::<Uri>()
-            .map_err(http::Error::from)?;
+        parts.uri = upstream_target(&parts.uri, &self.site.route)?;
         parts.version = Version::HTTP_11;
         Ok(())
     }

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use fairlead_contract::HeaderEdit;
+use fairlead_contract::{HeaderEdit, Route};
 use http::header::{
     CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
@@ -13,9 +13,11 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// Fields in which a client could claim an address that is not its own.
-const CLAIMS: [HeaderName; 4] = [
+const CLAIMS: [HeaderName; 5] = [
     FORWARDED,
+    X_FORWARDED_PREFIX,
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("true-client-ip"),
     HeaderName::from_static("x-forwarded-port"),
@@ -108,6 +110,16 @@ pub(crate) fn set_forwarding(parts: &mut Parts, client: IpAddr, host: &HeaderVal
         .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
 }
 
+/// Tells the upstream which part of the path it does not see, so that it can write links.
+pub(crate) fn tell_prefix(parts: &mut Parts, route: &Route) {
+    if route.replacement().is_none() || route.path.is_root() {
+        return;
+    }
+    if let Ok(prefix) = HeaderValue::try_from(route.path.as_str()) {
+        parts.headers.insert(X_FORWARDED_PREFIX, prefix);
+    }
+}
+
 /// Makes the route's changes, in their order.
 pub(crate) fn edit(headers: &mut HeaderMap, edits: &[HeaderEdit]) {
     for edit in edits {
@@ -170,6 +182,7 @@ mod tests {
     fn a_client_cannot_claim_another_address() {
         let forged = [
             "forwarded",
+            "x-forwarded-prefix",
             "x-real-ip",
             "true-client-ip",
             "x-forwarded-for",

@@ -12,6 +12,7 @@ mod handshake;
 mod headers;
 mod listeners;
 mod metrics;
+mod paths;
 mod pool;
 mod reply;
 mod server;

@@ -15,6 +15,7 @@ use crate::certificate::Certificate;
 use crate::forward::Exchange;
 use crate::headers::edit;
 use crate::metrics::Metrics;
+use crate::paths::AmbiguousPath;
 use crate::reply;
 use crate::snapshot::Snapshot;
 use crate::upgrade::is_refused_connect;
@@ -98,9 +99,10 @@ impl Shared {
         if let Some(token) = request.uri().path().strip_prefix(CHALLENGES) {
             return self.answer_challenge(token);
         }
-        match self.snapshot().site(host) {
-            Some(_) => reply::redirect(&self.https_url(host, request)),
-            None => reply::page(StatusCode::NOT_FOUND),
+        match self.snapshot().site(host, request.uri().path()) {
+            Ok(Some(_)) => reply::redirect(&self.https_url(host, request)),
+            Ok(None) => reply::page(StatusCode::NOT_FOUND),
+            Err(AmbiguousPath) => reply::page(StatusCode::BAD_REQUEST),
         }
     }
 
@@ -121,8 +123,10 @@ impl Shared {
         host: &Host,
         request: Request<Incoming>,
     ) -> Response<ReplyBody> {
-        let Some(site) = self.snapshot().site(host).cloned() else {
-            return reply::page(StatusCode::NOT_FOUND);
+        let site = match self.snapshot().site(host, request.uri().path()) {
+            Ok(Some(site)) => site.clone(),
+            Ok(None) => return reply::page(StatusCode::NOT_FOUND),
+            Err(AmbiguousPath) => return reply::page(StatusCode::BAD_REQUEST),
         };
         if let Some(primary) = redirect_target(&site.route, host) {
             let mut response = reply::redirect(&self.https_url(primary, &request));
@@ -167,10 +171,8 @@ mod tests {
             hosts: ["www.a.test", "a.test", "*.a.test"]
                 .map(|host| HostPattern::parse(host).unwrap())
                 .into(),
-            upstreams: Vec::new(),
             redirect_to_primary: true,
-            provider: None,
-            response_headers: Vec::new(),
+            ..Route::default()
         };
         let target = |route: &Route, host| {
             redirect_target(route, &Host::parse(host).unwrap()).map(ToString::to_string)

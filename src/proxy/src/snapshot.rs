@@ -9,12 +9,13 @@ use fairlead_contract::{
 use jiff::Timestamp;
 
 use crate::certificate::Certificate;
+use crate::paths::{AmbiguousPath, ByPath};
 use crate::pool::Peer;
 
 /// Everything requests are answered from. Immutable; a reload swaps it whole.
 pub(crate) struct Snapshot {
     pub(crate) config: Config,
-    sites: ByHost<Arc<Site>>,
+    sites: ByHost<ByPath<Arc<Site>>>,
     peers: HashMap<UpstreamUrl, Arc<Peer>>,
     certificates: BTreeMap<CertificateDir, Arc<Certificate>>,
     by_name: ByHost<Arc<Certificate>>,
@@ -55,7 +56,7 @@ impl Snapshot {
         }
         let count = routes.len();
         let peers = find_peers(&routes, previous);
-        let mut sites = ByHost::default();
+        let mut sites = ByHost::<ByPath<_>>::default();
         for Located { route, .. } in routes {
             let peers = route
                 .upstreams
@@ -66,7 +67,7 @@ impl Snapshot {
                 route,
             });
             for host in &site.route.hosts {
-                sites.insert_if(host, site.clone(), |_| false);
+                sites.entry(host).insert(site.route.path.clone(), site.clone());
             }
         }
         let digests = files.digests();
@@ -93,9 +94,10 @@ impl Snapshot {
         }
     }
 
-    /// The route of a host: the one that names it exactly, else the wildcard's.
-    pub(crate) fn site(&self, host: &Host) -> Option<&Arc<Site>> {
-        self.sites.find(host)
+    /// The route of a request. The routes that name its host exactly decide, else the wildcard's; of
+    /// them the one with the longest path that fits.
+    pub(crate) fn site(&self, host: &Host, path: &str) -> Result<Option<&Arc<Site>>, AmbiguousPath> {
+        self.sites.find(host).map_or(Ok(None), |sites| sites.find(path))
     }
 
     /// Returns the certificate for the name the client asked for (SNI).
@@ -103,7 +105,7 @@ impl Snapshot {
     /// `None` ends the handshake: nobody declared the name, or we hold no certificate for it. There is
     /// no default certificate, because it would reveal which other sites share this address.
     pub(crate) fn certificate(&self, host: &Host) -> Option<&Arc<Certificate>> {
-        self.site(host)?;
+        self.sites.find(host)?;
         self.by_name.find(host)
     }
 
@@ -188,6 +190,15 @@ impl<T> Default for ByHost<T> {
     }
 }
 
+impl<T: Default> ByHost<T> {
+    fn entry(&mut self, pattern: &HostPattern) -> &mut T {
+        match pattern {
+            HostPattern::Exact(host) => self.exact.entry(host.clone()).or_default(),
+            HostPattern::Wildcard(parent) => self.wildcard.entry(parent.as_str().into()).or_default(),
+        }
+    }
+}
+
 impl<T> ByHost<T> {
     fn find(&self, host: &Host) -> Option<&T> {
         let by_wildcard = || self.wildcard.get(host.parent()?);
@@ -235,6 +246,11 @@ mod tests {
     fn shown(snapshot: &Snapshot, host: &str) -> Option<String> {
         let certificate = snapshot.certificate(&Host::parse(host).unwrap())?;
         Some(certificate.name())
+    }
+
+    fn site(snapshot: &Snapshot, host: &str) -> Arc<Site> {
+        let found = snapshot.site(&Host::parse(host).unwrap(), "/");
+        found.unwrap().unwrap().clone()
     }
 
     #[test]
@@ -299,8 +315,7 @@ mod tests {
             None,
         );
         let second = build(&files(&[(&["other.test"], 1), (&["c.test"], 3)]), Some(&first));
-        let peer =
-            |snapshot: &Snapshot, host| snapshot.site(&Host::parse(host).unwrap()).unwrap().peers[0].clone();
+        let peer = |snapshot: &Snapshot, host| site(snapshot, host).peers[0].clone();
         assert!(Arc::ptr_eq(&peer(&first, "a.test"), &peer(&first, "b.test")));
         assert!(Arc::ptr_eq(&peer(&first, "a.test"), &peer(&second, "other.test")));
         assert!(!Arc::ptr_eq(&peer(&first, "c.test"), &peer(&second, "c.test")));

@@ -132,7 +132,7 @@ fn or_none(networks: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use fairlead_contract::HostPattern;
+    use fairlead_contract::{HostPattern, PathPrefix, Words};
 
     use super::*;
 
@@ -167,8 +167,8 @@ mod tests {
             hosts: vec![HostPattern::parse("a.test").unwrap()],
             port,
             network: network.map(str::to_owned),
-            provider: None,
-            redirect_to_primary: None,
+            path: PathPrefix::default(),
+            words: Words::default(),
             response_headers: Vec::new(),
         }
     }

@@ -12,7 +12,7 @@ pub(crate) enum Change<'a> {
     LeftOut(&'a Rejection),
 }
 
-/// Lists what became different, routes by their primary host.
+/// Lists what became different, routes by their primary host and path.
 pub(crate) fn changes<'a>(before: &'a Discovery, after: &'a Discovery) -> Vec<Change<'a>> {
     let gone = before.routes.iter().filter(|route| same(route, after).is_none());
     let left_out = after
@@ -33,7 +33,7 @@ fn same<'a>(route: &Route, discovery: &'a Discovery) -> Option<&'a Route> {
     discovery
         .routes
         .iter()
-        .find(|other| other.primary() == route.primary())
+        .find(|other| (other.primary(), &other.path) == (route.primary(), &route.path))
 }
 
 impl fmt::Display for Change<'_> {
@@ -83,9 +83,7 @@ mod tests {
                 url: UpstreamUrl::parse(url).unwrap(),
                 container: Some("web".to_owned()),
             }],
-            redirect_to_primary: false,
-            provider: None,
-            response_headers: Vec::new(),
+            ..Route::default()
         }
     }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fairlead_contract::{Configuration, Discovery, Docker, FileError, Files, HostPattern, Paths, Problem};
+use fairlead_contract::{Configuration, Discovery, Docker, FileError, Files, Paths, Problem, Scope};
 use thiserror::Error;
 use tracing::warn;
 
@@ -9,8 +9,8 @@ use tracing::warn;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) docker: Docker,
-    /// The hosts the operator routes, each with the place where that stands.
-    pub(crate) operator: BTreeMap<HostPattern, String>,
+    /// What the operator routes, each with the place where that stands.
+    pub(crate) operator: BTreeMap<Scope, String>,
     /// What the last pass wrote.
     pub(crate) present: Discovery,
 }
@@ -37,13 +37,13 @@ impl Known {
             .routes
             .into_iter()
             .partition(|located| *located.file == *discovery);
-        let hosts = operators.iter().flat_map(|located| {
-            let hosts = located.route.hosts.iter().cloned();
-            hosts.map(|host| (host, located.place()))
+        let scopes = operators.iter().flat_map(|located| {
+            let hosts = located.route.hosts.iter();
+            hosts.map(|host| (located.route.scope(host), located.place()))
         });
         Self {
             docker: configuration.config.docker,
-            operator: hosts.collect(),
+            operator: scopes.collect(),
             present: Discovery {
                 routes: ours.into_iter().map(|located| located.route).collect(),
                 rejections: configuration.rejections,
@@ -98,6 +98,7 @@ fn refuse_faulty_settings(configuration: &Configuration) -> Result<(), Unknown> 
 mod tests {
     use std::fs;
 
+    use fairlead_contract::{HostPattern, Route};
     use tempfile::TempDir;
 
     use super::*;
@@ -143,7 +144,11 @@ mod tests {
         let place = format!("{}:1", machine.root.path().join("etc/routes.d/a.toml").display());
         assert_eq!(
             known.operator,
-            [(HostPattern::parse("a.test").unwrap(), place)].into()
+            [(
+                Route::default().scope(&HostPattern::parse("a.test").unwrap()),
+                place
+            )]
+            .into()
         );
         assert_eq!(known.present.routes.len(), 1);
         assert_eq!(known.present.routes[0].hosts[0].to_string(), "b.test");

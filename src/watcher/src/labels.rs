@@ -3,7 +3,9 @@ mod own;
 
 use std::collections::BTreeSet;
 
-use fairlead_contract::{Docker, HeaderEdit, HostPattern, InvalidHeader, InvalidHost, Provider};
+use fairlead_contract::{
+    Docker, HeaderEdit, HostPattern, InvalidHeader, InvalidHost, InvalidWord, PathPrefix, Provider, Words,
+};
 use thiserror::Error;
 
 use crate::container::Labels;
@@ -31,8 +33,10 @@ pub(crate) struct Claim {
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) port: WantedPort,
     pub(crate) network: Option<String>,
-    pub(crate) provider: Option<Provider>,
-    pub(crate) redirect_to_primary: Option<bool>,
+    /// Which of the hosts' paths are meant.
+    pub(crate) path: PathPrefix,
+    /// What else it says of its route, right by itself.
+    pub(crate) words: Words,
     pub(crate) response_headers: Vec<HeaderEdit>,
 }
 
@@ -137,7 +141,7 @@ pub(crate) enum Fault {
     #[error("the labels {0}* hold more than 16 KiB together: shorten them")]
     TooLong(String),
     #[error("{unknown:?} is not a label of fairlead: did you mean {nearest}?")]
-    Unknown { unknown: String, nearest: &'static str },
+    Unknown { unknown: String, nearest: String },
     #[error("the label {0} is missing: name the hosts there")]
     MissingHosts(&'static str),
     #[error("the label {0} names no host")]
@@ -148,8 +152,13 @@ pub(crate) enum Fault {
     Port(&'static str, String),
     #[error("the label {0} = {1:?} is none of acme, internal and off")]
     Provider(&'static str, String),
-    #[error("the label {0} = {1:?} is neither true nor false")]
-    Bool(&'static str, String),
+    #[error("the label {prefix}{fault}")]
+    Word {
+        prefix: &'static str,
+        fault: InvalidWord,
+    },
+    #[error("the labels {prefix}*: {fault}")]
+    Together { prefix: &'static str, fault: String },
     #[error("the label {label} needs an exact first host, and {primary} is a wildcard")]
     RedirectToWildcard {
         label: &'static str,

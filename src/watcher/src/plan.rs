@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_contract::{
-    Discovery, Docker, HeaderEdit, HostPattern, Rejection, Route, Upstream, UpstreamUrl,
+    Discovery, Docker, HeaderEdit, HostPattern, PathPrefix, Rejection, Route, Scope, Upstream, UpstreamUrl,
+    Words,
 };
 
 use crate::address::upstream_url;
@@ -24,9 +25,10 @@ pub(crate) struct Plan {
 /// Reads no clock, socket or file, and ignores the order of `containers`: equal input gives equal
 /// bytes. A container with wrong labels is rejected alone, so one typo cannot take other sites down.
 ///
-/// Containers with the same primary host are one route. Where they disagree, the oldest that says
-/// something decides; hosts and headers add up. A host that several routes want belongs to the
-/// operator's files first, then to the route that has it, then to the one of the oldest container.
+/// Containers with the same primary host and path are one route. Where they disagree, the oldest that
+/// says something decides; hosts and headers add up. A host and path that several routes want belong
+/// to the operator's files first, then to the route that has them, then to the one of the oldest
+/// container.
 pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
     containers.sort_by(|a, b| (a.created, &a.name, &a.id).cmp(&(b.created, &b.name, &b.id)));
     let mut plan = Plan::default();
@@ -41,7 +43,9 @@ pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
         plan.discovery.routes.extend(group.route(index, &owners));
         plan.discovery.rejections.extend(group.losses(index, &owners));
     }
-    plan.discovery.routes.sort_by(|a, b| a.hosts.cmp(&b.hosts));
+    plan.discovery
+        .routes
+        .sort_by(|a, b| (&a.hosts, &a.path).cmp(&(&b.hosts, &b.path)));
     plan.discovery.rejections.sort();
     plan
 }
@@ -105,12 +109,15 @@ struct Member<'a> {
     url: UpstreamUrl,
 }
 
-/// The containers of one primary host, the oldest first. Never empty.
+/// The containers of one primary host and path, the oldest first. Never empty.
 struct Group<'a>(Vec<Member<'a>>);
 
 fn join<'a>(groups: &mut Vec<Group<'a>>, member: Member<'a>) {
-    let primary = &member.claim.hosts[0];
-    match groups.iter_mut().find(|group| group.primary() == primary) {
+    let Claim { hosts, path, .. } = &member.claim;
+    match groups
+        .iter_mut()
+        .find(|group| group.primary() == &hosts[0] && group.path() == path)
+    {
         Some(group) => group.0.push(member),
         None => groups.push(Group(vec![member])),
     }
@@ -119,6 +126,17 @@ fn join<'a>(groups: &mut Vec<Group<'a>>, member: Member<'a>) {
 impl Group<'_> {
     fn primary(&self) -> &HostPattern {
         &self.0[0].claim.hosts[0]
+    }
+
+    fn path(&self) -> &PathPrefix {
+        &self.0[0].claim.path
+    }
+
+    fn scope(&self, host: &HostPattern) -> Scope {
+        Scope {
+            host: host.clone(),
+            path: self.path().clone(),
+        }
     }
 
     /// The hosts of all members, each once, in the order of the oldest that names it.
@@ -139,18 +157,31 @@ impl Group<'_> {
         let hosts: Vec<HostPattern> = self
             .hosts()
             .into_iter()
-            .filter(|host| owners.is(host, index))
+            .filter(|host| owners.is(&self.scope(host), index))
             .cloned()
             .collect();
         // With the primary lost a redirect would lead to somebody else's site.
         let has_primary = hosts.first()? == self.primary();
+        let options = self.options();
         Some(Route {
             hosts,
             upstreams: self.upstreams(),
-            redirect_to_primary: has_primary && self.says(|claim| claim.redirect_to_primary) == Some(true),
-            provider: self.says(|claim| claim.provider),
-            response_headers: self.response_headers(),
+            redirect_to_primary: has_primary && options.redirect_to_primary,
+            response_headers: [options.response_headers, self.response_headers()].concat(),
+            ..options
         })
+    }
+
+    /// Everything but hosts and upstreams. Who contradicts an older container is not heard.
+    fn options(&self) -> Route {
+        let mut heard = (Words::default(), Route::default());
+        for member in &self.0 {
+            let words = heard.0.clone().or(&member.claim.words);
+            if let Ok(route) = words.read() {
+                heard = (words, route);
+            }
+        }
+        heard.1
     }
 
     fn upstreams(&self) -> Vec<Upstream> {
@@ -161,10 +192,6 @@ impl Group<'_> {
         let mut upstreams: Vec<Upstream> = self.0.iter().map(upstream).collect();
         upstreams.sort();
         upstreams
-    }
-
-    fn says<T>(&self, option: fn(&Claim) -> Option<T>) -> Option<T> {
-        self.0.iter().find_map(|member| option(&member.claim))
     }
 
     /// Of several edits of one header the first holds.
@@ -184,18 +211,18 @@ impl Group<'_> {
                 .claim
                 .hosts
                 .iter()
-                .filter(|host| !owners.is(host, index))
+                .filter(|host| !owners.is(&self.scope(host), index))
                 .cloned()
                 .collect();
-            let reason = owners.explain(&hosts)?;
+            let reason = owners.explain(hosts.iter().map(|host| self.scope(host)))?;
             Some(rejection(member.container, hosts, &reason))
         };
         self.0.iter().filter_map(lost).collect()
     }
 }
 
-/// Who has which host.
-struct Owners<'a>(BTreeMap<&'a HostPattern, Owner<'a>>);
+/// Who has which host and path.
+struct Owners<'a>(BTreeMap<Scope, Owner<'a>>);
 
 enum Owner<'a> {
     /// The place of the operator's route.
@@ -206,42 +233,45 @@ enum Owner<'a> {
 
 impl<'a> Owners<'a> {
     fn decide(groups: &'a [Group<'a>], known: &'a Known) -> Self {
-        let mut claimants: BTreeMap<&HostPattern, Vec<usize>> = BTreeMap::new();
+        let mut claimants: BTreeMap<Scope, Vec<usize>> = BTreeMap::new();
         for (index, group) in groups.iter().enumerate() {
             for host in group.hosts() {
-                claimants.entry(host).or_default().push(index);
+                claimants.entry(group.scope(host)).or_default().push(index);
             }
         }
         let incumbents = Incumbents::of(known);
-        let owner = |host, claimants: &[usize]| match known.operator.get(host) {
+        let owner = |scope: &Scope, claimants: &[usize]| match known.operator.get(scope) {
             Some(place) => Owner::Operator(place),
             None => {
-                let index = incumbents.find(host, claimants, groups).unwrap_or(claimants[0]);
+                let index = incumbents.find(scope, claimants, groups).unwrap_or(claimants[0]);
                 Owner::Group(index, &groups[index].0[0].container.name)
             }
         };
         Self(
             claimants
                 .into_iter()
-                .map(|(host, claimants)| (host, owner(host, &claimants)))
+                .map(|(scope, claimants)| {
+                    let owner = owner(&scope, &claimants);
+                    (scope, owner)
+                })
                 .collect(),
         )
     }
 
-    fn is(&self, host: &HostPattern, index: usize) -> bool {
-        matches!(self.0.get(host), Some(Owner::Group(owner, _)) if *owner == index)
+    fn is(&self, scope: &Scope, index: usize) -> bool {
+        matches!(self.0.get(scope), Some(Owner::Group(owner, _)) if *owner == index)
     }
 
-    /// Says whose the hosts are; nothing if there are none.
-    fn explain(&self, hosts: &[HostPattern]) -> Option<String> {
-        let sentence = |host: &HostPattern| match self.0.get(host)? {
-            Owner::Operator(place) => Some(format!("{host} is routed by the operator at {place}")),
+    /// Says whose these are; nothing if there are none.
+    fn explain(&self, scopes: impl Iterator<Item = Scope>) -> Option<String> {
+        let sentence = |scope: Scope| match self.0.get(&scope)? {
+            Owner::Operator(place) => Some(format!("{scope} is routed by the operator at {place}")),
             Owner::Group(_, container) => Some(format!(
-                "{host} belongs to the container {}",
+                "{scope} belongs to the container {}",
                 container.escape_debug()
             )),
         };
-        let sentences: Vec<String> = hosts.iter().filter_map(sentence).collect();
+        let sentences: Vec<String> = scopes.filter_map(sentence).collect();
         (!sentences.is_empty()).then(|| {
             format!(
                 "{}: take the host out of the labels here, or out of there",
@@ -251,19 +281,22 @@ impl<'a> Owners<'a> {
     }
 }
 
-/// Which route had which host after the last pass.
-struct Incumbents<'a>(BTreeMap<&'a HostPattern, &'a Route>);
+/// Which route had which host and path after the last pass.
+struct Incumbents<'a>(BTreeMap<Scope, &'a Route>);
 
 impl<'a> Incumbents<'a> {
     fn of(known: &'a Known) -> Self {
-        let hosts = |route: &'a Route| route.hosts.iter().map(move |host| (host, route));
-        Self(known.present.routes.iter().flat_map(hosts).collect())
+        let scopes = |route: &'a Route| {
+            let hosts = route.hosts.iter();
+            hosts.map(move |host| (route.scope(host), route))
+        };
+        Self(known.present.routes.iter().flat_map(scopes).collect())
     }
 
-    /// The claimant that had the host: by its containers, or else by its primary host, as after a
+    /// The claimant that had the scope: by its containers, or else by its primary host, as after a
     /// replacement under another name.
-    fn find(&self, host: &HostPattern, claimants: &[usize], groups: &[Group<'_>]) -> Option<usize> {
-        let route = self.0.get(host)?;
+    fn find(&self, scope: &Scope, claimants: &[usize], groups: &[Group<'_>]) -> Option<usize> {
+        let route = self.0.get(scope)?;
         let containers: BTreeSet<&str> = route
             .upstreams
             .iter()
@@ -432,10 +465,51 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_routes_keep_their_hosts() {
-        let host = HostPattern::parse("b.test").unwrap();
+    fn containers_share_a_host_with_different_paths() {
+        let on = |name, created, path| {
+            container(
+                name,
+                created,
+                &[("fairlead.hosts", "a.test"), ("fairlead.path", path)],
+            )
+        };
+        let containers = [on("site", 1, "/"), on("one", 2, "/api"), on("two", 3, "/api/")];
+        let discovery = planned(&containers, &Known::default());
+        assert_eq!(routes(&discovery), ["a.test | site", "a.test | one two"]);
+        assert_eq!(discovery.routes[1].path.as_str(), "/api");
+        assert_eq!(discovery.rejections, []);
+        let scope = discovery.routes[1].scope(&discovery.routes[1].hosts[0]);
         let known = Known {
-            operator: [(host, "routes.d/b.toml:3".to_owned())].into(),
+            operator: [(scope, "routes.d/a.toml:1".to_owned())].into(),
+            ..Known::default()
+        };
+        assert_eq!(routes(&planned(&containers, &known)), ["a.test | site"]);
+    }
+
+    #[test]
+    fn who_contradicts_an_older_replica_is_not_heard() {
+        let replica = |name, created, words: &[(&str, &str)]| {
+            let hosts = [("fairlead.hosts", "a.test"), ("fairlead.path", "/x")];
+            container(name, created, &[&hosts, words].concat())
+        };
+        let containers = [
+            replica("old", 1, &[("fairlead.strip-prefix", "true")]),
+            replica(
+                "young",
+                2,
+                &[("fairlead.replace-prefix", "/y"), ("fairlead.provider", "off")],
+            ),
+        ];
+        let route = &planned(&containers, &Known::default()).routes[0];
+        assert_eq!((route.strip_prefix, &route.replace_prefix), (true, &None));
+        assert_eq!(route.provider, None);
+    }
+
+    #[test]
+    fn the_operators_routes_keep_their_hosts() {
+        let scope = Route::default().scope(&HostPattern::parse("b.test").unwrap());
+        let known = Known {
+            operator: [(scope, "routes.d/b.toml:3".to_owned())].into(),
             ..Known::default()
         };
         let discovery = planned(&[serving("web", 1, "a.test b.test")], &known);

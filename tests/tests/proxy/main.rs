@@ -9,6 +9,7 @@ mod failures;
 mod forwarding;
 mod framing;
 mod headers;
+mod paths;
 mod plain_http;
 mod reload;
 mod routing;

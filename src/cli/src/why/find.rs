@@ -14,12 +14,16 @@ pub(super) enum Found<'a> {
 }
 
 /// Finds what a person may mean by a name: a host, else a container, else a host that a container
-/// asked for in vain, else a certificate. A container may stand behind several routes.
+/// asked for in vain, else a certificate. A host may have several routes by path, and a
+/// container may stand behind several.
 pub(super) fn find<'a>(name: &str, machine: &'a Machine) -> Vec<Found<'a>> {
     let pattern = HostPattern::parse(name).ok();
-    let route = pattern.as_ref().and_then(|pattern| find_route(pattern, machine));
-    if let Some(found) = route {
-        return vec![found];
+    let routes = pattern
+        .as_ref()
+        .map(|pattern| find_routes(pattern, machine))
+        .unwrap_or_default();
+    if !routes.is_empty() {
+        return routes;
     }
     let containers = find_containers(name, machine);
     if !containers.is_empty() {
@@ -66,16 +70,20 @@ pub(super) fn nearest(name: &str, machine: &Machine) -> Option<String> {
         .map(|(_, host)| host)
 }
 
-/// Exact names come before wildcards, as in the proxy.
-fn find_route<'a>(asked: &HostPattern, machine: &'a Machine) -> Option<Found<'a>> {
-    let routes = || machine.configuration.routes.iter();
-    let exact = routes().find(|located| located.route.hosts.contains(asked));
-    let wildcard = || routes().find(|located| located.route.hosts.iter().any(|host| covers(host, asked)));
-    let located = exact.or_else(wildcard)?;
-    Some(Found::Route {
+/// Exact names come before wildcards, as in the proxy. Several routes may have parts of a host's paths.
+fn find_routes<'a>(asked: &HostPattern, machine: &'a Machine) -> Vec<Found<'a>> {
+    let routes = machine.configuration.routes.iter();
+    let (exact, others): (Vec<_>, Vec<_>) = routes.partition(|located| located.route.hosts.contains(asked));
+    let is_covering = |located: &&Located| located.route.hosts.iter().any(|host| covers(host, asked));
+    let found = match exact.is_empty() {
+        true => others.into_iter().filter(is_covering).collect(),
+        false => exact,
+    };
+    let found = found.into_iter().map(|located| Found::Route {
         located,
         host: asked.clone(),
-    })
+    });
+    found.collect()
 }
 
 fn covers(pattern: &HostPattern, asked: &HostPattern) -> bool {

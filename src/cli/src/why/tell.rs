@@ -13,7 +13,8 @@ use crate::when::moment;
 
 /// Tells what became of a name, as a person may write it: a host, a URL, a container, a certificate.
 ///
-/// Reads nothing but its arguments. Several stories if a container stands behind several routes.
+/// Reads nothing but its arguments. Several stories if the host has several routes, or the
+/// container stands behind several.
 pub(super) fn stories(name: &str, machine: &Machine) -> Vec<Story> {
     let name = bare(name);
     let found = find(name, machine);
@@ -56,7 +57,7 @@ fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
     steps.push(certified(located, host, &certificate, machine));
     let conclusion = conclude(&steps, host, &certificate, machine);
     Story {
-        subject: host.to_string(),
+        subject: located.route.scope(host).to_string(),
         steps,
         conclusion,
     }
@@ -75,6 +76,9 @@ fn declared(located: &Located, host: &HostPattern) -> Step {
             as_host(host).and_then(|name| route.hosts.iter().find(|pattern| pattern.covers(name)))
     {
         text += &format!(", as one of {wildcard}");
+    }
+    if let Some(replacement) = route.replacement() {
+        text += &format!("; upstreams see {replacement} in place of {}", route.path);
     }
     if route.redirect_to_primary && route.hosts[0] != *host {
         text += &format!("; redirects to https://{}/", route.hosts[0]);

@@ -1,6 +1,6 @@
 //! `com.chameth.*`: the labels of Dotege and its successor.
 
-use fairlead_contract::{Docker, HeaderEdit, Provider};
+use fairlead_contract::{Docker, HeaderEdit, PathPrefix, Provider};
 
 use super::{Claim, Dialect, Fault, WantedPort, parse_hosts, parse_port, parse_provider};
 use crate::container::Labels;
@@ -47,8 +47,12 @@ fn read(labels: &Labels, docker: &Docker) -> Result<Claim, Fault> {
             WantedPort::Number,
         ),
         network: None,
-        provider: provider.transpose()?,
-        redirect_to_primary: None,
+        path: PathPrefix::default(),
+        words: provider
+            .transpose()?
+            .map(|provider| ("provider", provider.as_str()))
+            .into_iter()
+            .collect(),
         response_headers: headers
             .map(|(label, value)| parse_header(label, value))
             .collect::<Result<_, _>>()?,
@@ -208,7 +212,7 @@ mod tests {
             ("off", Provider::Off),
         ] {
             let claim = claim(&[(VHOST, "a"), (PROVIDER, text)]).unwrap();
-            assert_eq!(claim.provider, Some(provider));
+            assert_eq!(claim.words.read().unwrap().provider, Some(provider));
         }
         assert!(fault(&[(VHOST, "a"), (PROVIDER, "zerossl")]).contains("\"zerossl\""));
     }

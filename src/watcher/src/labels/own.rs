@@ -1,8 +1,8 @@
-//! `fairlead.*`: the words of a `[[route]]`.
+//! `fairlead.*`: the keys of a `[[route]]`, and where in the container it leads.
 
-use fairlead_contract::{Docker, HostPattern};
+use fairlead_contract::{Docker, HostPattern, InvalidWord, Route, Words};
 
-use super::{Claim, Dialect, Fault, WantedPort, parse_hosts, parse_port, parse_provider};
+use super::{Claim, Dialect, Fault, WantedPort, parse_hosts, parse_port};
 use crate::container::Labels;
 
 pub(super) const DIALECT: Dialect = Dialect {
@@ -16,9 +16,11 @@ const PREFIX: &str = "fairlead.";
 const HOSTS: &str = "fairlead.hosts";
 const PORT: &str = "fairlead.port";
 const NETWORK: &str = "fairlead.network";
-const PROVIDER: &str = "fairlead.provider";
 const REDIRECT_TO_PRIMARY: &str = "fairlead.redirect-to-primary";
-const KNOWN: [&str; 5] = [HOSTS, PORT, NETWORK, PROVIDER, REDIRECT_TO_PRIMARY];
+/// What no file says: the watcher finds the upstreams.
+const OWN: [&str; 2] = ["port", "network"];
+/// What no label says.
+const UPSTREAMS: &str = "upstreams";
 
 fn speaks(labels: &Labels) -> bool {
     labels.keys().any(|label| label.starts_with(PREFIX))
@@ -29,11 +31,10 @@ fn read(labels: &Labels, _: &Docker) -> Result<Claim, Fault> {
     let hosts = labels.get(HOSTS).ok_or(Fault::MissingHosts(HOSTS))?;
     let hosts = parse_hosts(HOSTS, hosts)?;
     let port = labels.get(PORT).map(|text| parse_port(PORT, text)).transpose()?;
-    let provider = labels.get(PROVIDER).map(|text| parse_provider(PROVIDER, text));
-    let redirect = labels
-        .get(REDIRECT_TO_PRIMARY)
-        .map(|text| parse_bool(REDIRECT_TO_PRIMARY, text));
-    let claim = Claim {
+    let words = words(labels);
+    let route = words.read().map_err(faulty)?;
+    refuse_redirect_to_wildcard(&hosts[0], &route)?;
+    Ok(Claim {
         hosts,
         port: port.map_or(
             WantedPort::Only {
@@ -43,51 +44,66 @@ fn read(labels: &Labels, _: &Docker) -> Result<Claim, Fault> {
             WantedPort::Number,
         ),
         network: labels.get(NETWORK).cloned(),
-        provider: provider.transpose()?,
-        redirect_to_primary: redirect.transpose()?,
+        path: route.path,
+        words,
         response_headers: Vec::new(),
-    };
-    refuse_redirect_to_wildcard(claim)
-}
-
-fn refuse_unknown(labels: &Labels) -> Result<(), Fault> {
-    let unknown = labels
-        .keys()
-        .find(|label| label.starts_with(PREFIX) && !KNOWN.contains(&label.as_str()));
-    let Some(unknown) = unknown else {
-        return Ok(());
-    };
-    // Without the prefix, which makes all of them alike.
-    let likeness = |known: &str| strsim::jaro_winkler(&unknown[PREFIX.len()..], &known[PREFIX.len()..]);
-    let nearest = KNOWN
-        .into_iter()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        .unwrap_or(HOSTS);
-    Err(Fault::Unknown {
-        unknown: unknown.clone(),
-        nearest,
     })
 }
 
-fn parse_bool(label: &'static str, text: &str) -> Result<bool, Fault> {
-    text.parse().map_err(|_| Fault::Bool(label, text.to_owned()))
+/// What the labels say of the route itself.
+fn words(labels: &Labels) -> Words {
+    let ours = labels
+        .iter()
+        .filter_map(|(label, text)| Some((label.strip_prefix(PREFIX)?, text)));
+    ours.filter(|(word, _)| *word != "hosts" && !OWN.contains(word))
+        .map(|(word, text)| (word, text.as_str()))
+        .collect()
 }
 
-fn refuse_redirect_to_wildcard(claim: Claim) -> Result<Claim, Fault> {
-    match &claim.hosts[0] {
-        primary @ HostPattern::Wildcard(_) if claim.redirect_to_primary == Some(true) => {
-            Err(Fault::RedirectToWildcard {
-                label: REDIRECT_TO_PRIMARY,
-                primary: primary.clone(),
-            })
-        }
-        _ => Ok(claim),
+fn faulty(fault: InvalidWord) -> Fault {
+    match fault {
+        InvalidWord::Together(fault) => Fault::Together {
+            prefix: PREFIX,
+            fault,
+        },
+        fault => Fault::Word {
+            prefix: PREFIX,
+            fault,
+        },
+    }
+}
+
+fn refuse_unknown(labels: &Labels) -> Result<(), Fault> {
+    let known = Words::known()
+        .iter()
+        .chain(&OWN)
+        .filter(|word| **word != UPSTREAMS);
+    let is_known = |word: &str| known.clone().any(|known| *known == word);
+    let ours = labels.keys().filter_map(|label| label.strip_prefix(PREFIX));
+    let Some(unknown) = ours.into_iter().find(|word| !is_known(word)) else {
+        return Ok(());
+    };
+    let likeness = |known: &str| strsim::jaro_winkler(unknown, known);
+    let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    Err(Fault::Unknown {
+        unknown: format!("{PREFIX}{unknown}"),
+        nearest: format!("{PREFIX}{}", nearest.unwrap_or(&"hosts")),
+    })
+}
+
+fn refuse_redirect_to_wildcard(primary: &HostPattern, route: &Route) -> Result<(), Fault> {
+    match primary {
+        primary @ HostPattern::Wildcard(_) if route.redirect_to_primary => Err(Fault::RedirectToWildcard {
+            label: REDIRECT_TO_PRIMARY,
+            primary: primary.clone(),
+        }),
+        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fairlead_contract::Provider;
+    use fairlead_contract::PathPrefix;
 
     use super::super::tests::{claim, fault};
     use super::*;
@@ -100,8 +116,14 @@ mod tests {
                 .into(),
             port: WantedPort::Number(8080),
             network: Some("web".to_owned()),
-            provider: Some(Provider::Internal),
-            redirect_to_primary: Some(true),
+            path: PathPrefix::parse("/api").unwrap(),
+            words: [
+                ("path", "/api/"),
+                ("provider", "internal"),
+                ("redirect-to-primary", "true"),
+            ]
+            .into_iter()
+            .collect(),
             response_headers: Vec::new(),
         };
         assert_eq!(
@@ -109,7 +131,8 @@ mod tests {
                 (HOSTS, "A.test, www.a.test *.a.test,a.test"),
                 (PORT, "8080"),
                 (NETWORK, "web"),
-                (PROVIDER, "internal"),
+                ("fairlead.path", "/api/"),
+                ("fairlead.provider", "internal"),
                 (REDIRECT_TO_PRIMARY, "true"),
             ]),
             Ok(expected)
@@ -144,18 +167,31 @@ mod tests {
                 r#"the label fairlead.port = "bob" is not a port from 1 to 65535"#,
             ),
             (
-                PROVIDER,
+                "fairlead.provider",
                 "Acme",
-                r#"the label fairlead.provider = "Acme" is none of acme, internal and off"#,
+                r#"the label fairlead.provider = "Acme": unknown variant `Acme`, expected one of `acme`, `internal`, `off`"#,
             ),
             (
                 REDIRECT_TO_PRIMARY,
                 "yes",
-                r#"the label fairlead.redirect-to-primary = "yes" is neither true nor false"#,
+                r#"the label fairlead.redirect-to-primary = "yes": it is neither true nor false"#,
+            ),
+            (
+                "fairlead.upstreams",
+                "http://127.0.0.1:1",
+                r#""fairlead.upstreams" is not a label of fairlead: did you mean fairlead.port?"#,
             ),
         ] {
             assert_eq!(fault(&[(HOSTS, "a.test"), (label, value)]), expected);
         }
+        assert_eq!(
+            fault(&[
+                (HOSTS, "a.test"),
+                ("fairlead.strip-prefix", "true"),
+                ("fairlead.replace-prefix", "/x")
+            ]),
+            "the labels fairlead.*: strip-prefix and replace-prefix exclude each other: keep one"
+        );
     }
 
     #[test]
