@@ -1,7 +1,8 @@
 use std::path::Path;
 
 use fairlead_contract::{
-    HostPattern, Located, PathPrefix, Paths, Problem, Rejection, Upstream, UpstreamUrl, escaped,
+    HostPattern, Located, PathPrefix, Paths, Problem, Redirect, Rejection, Route, Upstream, UpstreamUrl,
+    escaped,
 };
 use serde::Serialize;
 
@@ -64,14 +65,22 @@ fn row(located: &Located, machine: &Machine) -> [Vec<String>; 4] {
             .iter()
             .map(|host| route.scope(host).to_string())
             .collect(),
-        route
+        destinations(route),
+        source,
+        vec![of_route(located, machine).describe(machine.now)],
+    ]
+}
+
+/// Where requests go: to upstreams, or elsewhere by a redirect.
+fn destinations(route: &Route) -> Vec<String> {
+    match &route.redirect {
+        Some(redirect) => vec![format!("redirect to {}", redirect.to)],
+        None => route
             .upstreams
             .iter()
             .map(|upstream| upstream.url.to_string())
             .collect(),
-        source,
-        vec![of_route(located, machine).describe(machine.now)],
-    ]
+    }
 }
 
 fn left_out(rejection: &Rejection) -> [Vec<String>; 3] {
@@ -109,6 +118,7 @@ struct Listing<'a> {
 struct Listed<'a> {
     hosts: &'a [HostPattern],
     path: &'a PathPrefix,
+    redirect: Option<&'a Redirect>,
     upstreams: Vec<ListedUpstream<'a>>,
     file: &'a Path,
     line: usize,
@@ -144,6 +154,7 @@ impl<'a> Listed<'a> {
         Self {
             hosts: &located.route.hosts,
             path: &located.route.path,
+            redirect: located.route.redirect.as_ref(),
             upstreams: upstreams.collect(),
             file: &located.file,
             line: located.position.line,

@@ -164,9 +164,12 @@ impl Subject {
     }
 }
 
-/// Which route holds which scope: the place the route stands at.
+/// Which route holds what only one can hold: the place the route stands at.
 #[derive(Default)]
-struct Owners(BTreeMap<Scope, String>);
+struct Owners {
+    scopes: BTreeMap<Scope, String>,
+    fallback: Option<String>,
+}
 
 impl Owners {
     fn of(routes: &[Located]) -> Self {
@@ -176,25 +179,37 @@ impl Owners {
                 .map(|host| (located.route.scope(host), located.place()))
                 .collect()
         };
-        Self(routes.iter().flat_map(scopes).collect())
+        let mut fallbacks = routes.iter().filter(|located| located.route.fallback);
+        Self {
+            scopes: routes.iter().flat_map(scopes).collect(),
+            fallback: fallbacks.next().map(Located::place),
+        }
     }
 
-    /// The route with the hosts it got, if any, and a problem for each host it did not get.
+    /// The route with what it got, if any host, and a problem for everything it did not get.
     fn claim(&mut self, mut located: Located) -> (Option<Located>, Vec<Problem>) {
         let place = located.place();
         let mut contested = Vec::new();
         let mut hosts = std::mem::take(&mut located.route.hosts);
         hosts.retain(|host| {
             let scope = located.route.scope(host);
-            if let Some(owner) = self.0.get(&scope) {
+            if let Some(owner) = self.scopes.get(&scope) {
                 let message = format!("{scope} already has a route at {owner}");
                 contested.push(Problem::at(&located.file, located.position, message));
                 return false;
             }
-            self.0.insert(scope, place.clone());
+            self.scopes.insert(scope, place.clone());
             true
         });
         located.route.hosts = hosts;
+        if located.route.fallback {
+            let owner = self.fallback.get_or_insert_with(|| place.clone());
+            if *owner != place {
+                let message = format!("there already is a fallback at {owner}, and there can be only one");
+                contested.push(Problem::at(&located.file, located.position, message));
+                located.route.fallback = false;
+            }
+        }
         ((!located.route.hosts.is_empty()).then_some(located), contested)
     }
 }
@@ -283,8 +298,8 @@ mod tests {
             (
                 "[[route]]\nhots = [\"a.test\"]\nupstreams = []\n",
                 "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, \
-                 `upstreams`, `strip-prefix`, `replace-prefix`, `redirect-to-primary`, `provider`, \
-                 `response-headers` (did you mean `hosts`?)",
+                 `fallback`, `https-only`, `upstreams`, `strip-prefix`, `replace-prefix`, \
+                 `redirect-to-primary`, `redirect`, `provider`, `response-headers` (did you mean `hosts`?)",
             ),
         ] {
             assert_eq!(shown(&parse(text, &[], "").problems), [expected]);
@@ -338,6 +353,20 @@ mod tests {
     }
 
     #[test]
+    fn there_is_one_fallback() {
+        let fallback = |host| format!("{}fallback = true\n", route(host));
+        let both = [fallback("a.test"), fallback("b.test")].concat();
+        let configuration = parse(&both, &[], &fallback("c.test"));
+        let fallbacks = configuration.routes.iter().map(|located| located.route.fallback);
+        assert_eq!(fallbacks.collect::<Vec<_>>(), [true, false, false]);
+        let contested = |place| {
+            format!("{place}: there already is a fallback at fairlead.toml:1, and there can be only one")
+        };
+        assert_eq!(shown(&configuration.problems), [contested("fairlead.toml:5:1")]);
+        assert_eq!(shown(&configuration.notes), [contested("docker.toml:1:1")]);
+    }
+
+    #[test]
     fn the_operator_wins_over_a_container_without_a_problem() {
         let discovered =
             "[[route]]\nhosts = [\"a.test\", \"b.test\"]\nupstreams = [\"http://172.17.0.2:80\"]\n";
@@ -368,7 +397,11 @@ mod tests {
             ),
             (
                 "[[route]]\nhosts = [\"a.test\"]\nupstreams = []",
-                "the route of a.test needs at least one upstream",
+                "the route of a.test needs at least one upstream, or a redirect",
+            ),
+            (
+                "[[route]]\nhosts = [\"b.test\", \"a.test\"]\nredirect = \"https://A.test\"",
+                "the redirect leads from a.test back to it",
             ),
             (
                 "[[route]]\nhosts = [\"a.test\", \"A.TEST\"]\nupstreams = [\"http://a:1\"]",

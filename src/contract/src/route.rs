@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{HostPattern, PathPrefix, Position, Problem, Scope, Upstream};
+use crate::{HostPattern, PathPrefix, Position, Problem, Redirect, Scope, Upstream};
 
 /// Host names and the upstreams that answer for them. Means the same in every file that holds one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +17,13 @@ pub struct Route {
     /// Which of the hosts' paths it answers; of several routes of a host the longest one that fits.
     #[serde(default, skip_serializing_if = "PathPrefix::is_root")]
     pub path: PathPrefix,
-    /// Never empty in a [`Located`] route.
+    /// Also answers for hosts that no route names, where a certificate covers them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fallback: bool,
+    /// What becomes of requests over plain HTTP.
+    #[serde(rename = "https-only", default, skip_serializing_if = "PlainHttp::is_default")]
+    pub plain_http: PlainHttp,
+    /// Empty in a [`Located`] route only beside `redirect`.
     #[serde(default)]
     pub upstreams: Vec<Upstream>,
     /// Take `path` away before the request goes to an upstream.
@@ -29,6 +35,9 @@ pub struct Route {
     /// Answer requests for the other hosts with a 308 to the primary.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redirect_to_primary: bool,
+    /// Answer with a redirect instead of asking an upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
     /// Who makes the certificate; `None` leaves it to `[certificates] provider`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
@@ -63,11 +72,14 @@ impl Route {
         if self.hosts.is_empty() {
             return Some("a route needs at least one host".to_owned());
         }
-        if self.upstreams.is_empty() {
+        if self.upstreams.is_empty() && self.redirect.is_none() {
             return Some(format!(
-                "the route of {} needs at least one upstream",
+                "the route of {} needs at least one upstream, or a redirect",
                 self.hosts[0]
             ));
+        }
+        if let Some(host) = self.hosts.iter().find(|host| self.redirects_back_to(host)) {
+            return Some(format!("the redirect leads from {host} back to it"));
         }
         if self.redirect_to_primary && matches!(self.hosts[0], HostPattern::Wildcard(_)) {
             return Some(format!(
@@ -83,10 +95,51 @@ impl Route {
             .or_else(|| self.find_contradiction())
     }
 
+    fn redirects_back_to(&self, host: &HostPattern) -> bool {
+        let HostPattern::Exact(host) = host else {
+            return false;
+        };
+        let leads_back = |redirect: &Redirect| redirect.leads_back_to(host);
+        self.replacement().is_none() && self.redirect.as_ref().is_some_and(leads_back)
+    }
+
     /// What cannot be meant together, whatever the hosts and upstreams are.
     pub(crate) fn find_contradiction(&self) -> Option<String> {
         (self.strip_prefix && self.replace_prefix.is_some())
             .then(|| "strip-prefix and replace-prefix exclude each other: keep one".to_owned())
+    }
+}
+
+/// What becomes of requests over plain HTTP; in TOML whether HTTPS is the only way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "bool", into = "bool")]
+pub enum PlainHttp {
+    /// They are sent to HTTPS.
+    #[default]
+    Redirected,
+    /// They are answered as over HTTPS.
+    Served,
+}
+
+impl PlainHttp {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<bool> for PlainHttp {
+    fn from(https_only: bool) -> Self {
+        if https_only {
+            Self::Redirected
+        } else {
+            Self::Served
+        }
+    }
+}
+
+impl From<PlainHttp> for bool {
+    fn from(plain_http: PlainHttp) -> Self {
+        plain_http == PlainHttp::Redirected
     }
 }
 

@@ -2,10 +2,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use http::uri::{Authority, Scheme, Uri};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
+
+use crate::short_form::text_or_table;
 
 /// One place a route's requests go to.
 ///
@@ -44,30 +44,25 @@ impl From<Upstream> for Written {
     }
 }
 
-// By hand, because an untagged enum forgets what was wrong with the form that was meant.
 impl<'de> Deserialize<'de> for Upstream {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UpstreamVisitor)
+        let expected = "a URL such as \"http://127.0.0.1:8080\", or a table with `url`";
+        text_or_table::<_, _, Table>(deserializer, expected)
     }
 }
 
-struct UpstreamVisitor;
-
-impl<'de> Visitor<'de> for UpstreamVisitor {
-    type Value = Upstream;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a URL such as \"http://127.0.0.1:8080\", or a table with `url`")
+impl From<Table> for Upstream {
+    fn from(Table { url, container }: Table) -> Self {
+        Self { url, container }
     }
+}
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Upstream, E> {
-        let url = UpstreamUrl::parse(text).map_err(E::custom)?;
-        Ok(Upstream { url, container: None })
-    }
+impl FromStr for Upstream {
+    type Err = InvalidUpstream;
 
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Upstream, M::Error> {
-        let Table { url, container } = Table::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Upstream { url, container })
+    fn from_str(text: &str) -> Result<Self, InvalidUpstream> {
+        let url = UpstreamUrl::parse(text)?;
+        Ok(Self { url, container: None })
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Fuse, FusedFuture};
 use http::header::{COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use thiserror::Error as ThisError;
 use tokio::sync::{mpsc, oneshot};
@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::body::{ReplyBody, RequestBody, UpstreamBody};
 use crate::headers::{add_via, count_hop, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
-use crate::paths::upstream_target;
+use crate::paths::rewritten;
 use crate::pool::{ConnectError, Lease, Peer};
 use crate::reply;
 use crate::service::{Client, Shared};
@@ -113,7 +113,9 @@ impl Exchange<'_> {
         set_forwarding(parts, self.client.address.ip(), &host, self.client.scheme());
         tell_prefix(parts, &self.site.route);
         parts.headers.insert(HOST, host);
-        parts.uri = upstream_target(&parts.uri, &self.site.route)?;
+        parts.uri = rewritten(&parts.uri, &self.site.route)
+            .parse::<Uri>()
+            .map_err(http::Error::from)?;
         parts.version = Version::HTTP_11;
         Ok(())
     }

@@ -18,6 +18,13 @@ pub(crate) struct Listeners {
     pub(crate) admin: Vec<UnixListener>,
 }
 
+/// The ports that URLs must name, because they are not the usual ones.
+#[derive(Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) http: Option<u16>,
+    pub(crate) https: Option<u16>,
+}
+
 impl Listeners {
     /// Takes the sockets systemd holds for us, by name: their order means nothing
     /// (sd_listen_fds(3)). `None` if none were handed to this process.
@@ -65,10 +72,16 @@ impl Listeners {
         })
     }
 
-    /// The port clients reach HTTPS on, as far as we can know.
-    pub(crate) fn https_port(&self) -> Option<u16> {
-        let address = self.https.first()?.local_addr().ok()?;
-        Some(address.port())
+    /// The ports clients reach us on, as far as we can know.
+    pub(crate) fn ports(&self) -> Ports {
+        let port = |listeners: &[std::net::TcpListener]| {
+            let address = listeners.first()?.local_addr().ok()?;
+            Some(address.port())
+        };
+        Ports {
+            http: port(&self.http).filter(|port| *port != 80),
+            https: port(&self.https).filter(|port| *port != 443),
+        }
     }
 
     fn sort_in(&mut self, handed: &mut ListenFd, index: usize, name: &str) -> Result<()> {

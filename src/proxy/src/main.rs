@@ -123,8 +123,7 @@ async fn run(args: Args, listeners: Listeners) -> Result<()> {
     let mut stops = Stops::new()?;
     let built = Snapshot::build(&Files::read(&args.paths), None, Timestamp::now());
     let history = Arc::new(History::begin(&built));
-    let https_port = listeners.https_port().filter(|port| *port != 443);
-    let shared = Arc::new(Shared::new(built.snapshot, &args.paths, https_port));
+    let shared = Arc::new(Shared::new(built.snapshot, &args.paths, listeners.ports()));
     start_serving(listeners, &shared, &history)?;
     let status = one_line(&summary(&history.status(&shared)));
     info!("{status}");

@@ -23,7 +23,11 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Reply
 
 /// 308: the method and the body stay as they are (RFC 9110 15.4.9).
 pub(crate) fn redirect(target: &str) -> Response<ReplyBody> {
-    let mut response = page(StatusCode::PERMANENT_REDIRECT);
+    redirect_with(StatusCode::PERMANENT_REDIRECT, target)
+}
+
+pub(crate) fn redirect_with(status: StatusCode, target: &str) -> Response<ReplyBody> {
+    let mut response = page(status);
     match HeaderValue::try_from(target) {
         Ok(target) => {
             response.headers_mut().insert(LOCATION, target);

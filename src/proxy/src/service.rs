@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use fairlead_contract::{Host, HostPattern, Paths, Route, Token, read_file};
+use fairlead_contract::{Host, HostPattern, Paths, PlainHttp, Redirect, Route, Token, read_file};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -14,10 +14,11 @@ use crate::body::ReplyBody;
 use crate::certificate::Certificate;
 use crate::forward::Exchange;
 use crate::headers::edit;
+use crate::listeners::Ports;
 use crate::metrics::Metrics;
-use crate::paths::AmbiguousPath;
+use crate::paths::{AmbiguousPath, rewritten};
 use crate::reply;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Site, Snapshot};
 use crate::upgrade::is_refused_connect;
 
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
@@ -27,8 +28,7 @@ pub(crate) struct Shared {
     snapshot: ArcSwap<Snapshot>,
     pub(crate) metrics: Arc<Metrics>,
     challenges: PathBuf,
-    /// The port clients reach HTTPS on, if it is not 443.
-    https_port: Option<u16>,
+    ports: Ports,
     /// Connections and tunnels: what a drain waits for.
     pub(crate) tasks: TaskTracker,
     pub(crate) draining: CancellationToken,
@@ -52,12 +52,12 @@ impl Client {
 }
 
 impl Shared {
-    pub(crate) fn new(snapshot: Snapshot, paths: &Paths, https_port: Option<u16>) -> Self {
+    pub(crate) fn new(snapshot: Snapshot, paths: &Paths, ports: Ports) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             metrics: Arc::default(),
             challenges: paths.challenges_dir(),
-            https_port,
+            ports,
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
         }
@@ -87,23 +87,23 @@ impl Shared {
         if is_refused_connect(&request) {
             return reply::page(StatusCode::NOT_IMPLEMENTED);
         }
+        let path = request.uri().path();
         match &client.certificate {
-            None => self.answer_plain(&host, &request),
-            Some(certificate) if !certificate.covers(&host) => reply::page(StatusCode::MISDIRECTED_REQUEST),
-            Some(_) => self.answer_secure(client, &host, request).await,
+            None if path.starts_with(CHALLENGES) => return self.answer_challenge(&path[CHALLENGES.len()..]),
+            Some(certificate) if !certificate.covers(&host) => {
+                return reply::page(StatusCode::MISDIRECTED_REQUEST);
+            }
+            _ => {}
         }
-    }
-
-    /// On plain HTTP there are challenges and redirects, nothing else.
-    fn answer_plain(&self, host: &Host, request: &Request<Incoming>) -> Response<ReplyBody> {
-        if let Some(token) = request.uri().path().strip_prefix(CHALLENGES) {
-            return self.answer_challenge(token);
+        let site = match self.snapshot().site(&host, path) {
+            Ok(Some(site)) => site.clone(),
+            Ok(None) => return reply::page(StatusCode::NOT_FOUND),
+            Err(AmbiguousPath) => return reply::page(StatusCode::BAD_REQUEST),
+        };
+        if client.certificate.is_none() && site.route.plain_http == PlainHttp::Redirected {
+            return reply::redirect(&self.url("https", &host, &request));
         }
-        match self.snapshot().site(host, request.uri().path()) {
-            Ok(Some(_)) => reply::redirect(&self.https_url(host, request)),
-            Ok(None) => reply::page(StatusCode::NOT_FOUND),
-            Err(AmbiguousPath) => reply::page(StatusCode::BAD_REQUEST),
-        }
+        self.answer_for(client, &site, &host, request).await
     }
 
     /// The key authorization exactly as it was written (RFC 8555 8.3), as long as it is there.
@@ -117,40 +117,57 @@ impl Shared {
         }
     }
 
-    async fn answer_secure(
+    async fn answer_for(
         &self,
         client: &Client,
+        site: &Site,
         host: &Host,
         request: Request<Incoming>,
     ) -> Response<ReplyBody> {
-        let site = match self.snapshot().site(host, request.uri().path()) {
-            Ok(Some(site)) => site.clone(),
-            Ok(None) => return reply::page(StatusCode::NOT_FOUND),
-            Err(AmbiguousPath) => return reply::page(StatusCode::BAD_REQUEST),
-        };
-        if let Some(primary) = redirect_target(&site.route, host) {
-            let mut response = reply::redirect(&self.https_url(primary, &request));
+        if let Some(mut response) = self.redirect(client, &site.route, host, &request) {
             edit(response.headers_mut(), &site.route.response_headers);
             return response;
         }
         let exchange = Exchange {
             shared: self,
-            site: &site,
+            site,
             host,
             client,
         };
         exchange.run(request).await
     }
 
-    fn https_url(&self, host: &Host, request: &Request<Incoming>) -> String {
-        let path = path_and_query(request.uri());
-        // The form `*` of OPTIONS names no resource.
-        let path = if path.starts_with('/') { path } else { "/" };
-        match self.https_port {
-            Some(port) => format!("https://{host}:{port}{path}"),
-            None => format!("https://{host}{path}"),
+    fn redirect(
+        &self,
+        client: &Client,
+        route: &Route,
+        host: &Host,
+        request: &Request<Incoming>,
+    ) -> Option<Response<ReplyBody>> {
+        if let Some(primary) = redirect_target(route, host) {
+            return Some(reply::redirect(&self.url(client.scheme(), primary, request)));
+        }
+        let Redirect { to, status } = route.redirect.as_ref()?;
+        let location = to.location(resource(&rewritten(request.uri(), route)));
+        Some(reply::redirect_with(status.get(), &location))
+    }
+
+    fn url(&self, scheme: &str, host: &Host, request: &Request<Incoming>) -> String {
+        let path = resource(path_and_query(request.uri()));
+        let port = match scheme {
+            "https" => self.ports.https,
+            _ => self.ports.http,
+        };
+        match port {
+            Some(port) => format!("{scheme}://{host}:{port}{path}"),
+            None => format!("{scheme}://{host}{path}"),
         }
     }
+}
+
+/// The form `*` of OPTIONS names no resource.
+fn resource(path: &str) -> &str {
+    if path.starts_with('/') { path } else { "/" }
 }
 
 /// The primary host, if requests for this one are sent there.

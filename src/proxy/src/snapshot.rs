@@ -16,6 +16,8 @@ use crate::pool::Peer;
 pub(crate) struct Snapshot {
     pub(crate) config: Config,
     sites: ByHost<ByPath<Arc<Site>>>,
+    /// For hosts that no route names.
+    fallback: Option<ByPath<Arc<Site>>>,
     peers: HashMap<UpstreamUrl, Arc<Peer>>,
     certificates: BTreeMap<CertificateDir, Arc<Certificate>>,
     by_name: ByHost<Arc<Certificate>>,
@@ -57,6 +59,7 @@ impl Snapshot {
         let count = routes.len();
         let peers = find_peers(&routes, previous);
         let mut sites = ByHost::<ByPath<_>>::default();
+        let mut fallback = None;
         for Located { route, .. } in routes {
             let peers = route
                 .upstreams
@@ -68,6 +71,9 @@ impl Snapshot {
             });
             for host in &site.route.hosts {
                 sites.entry(host).insert(site.route.path.clone(), site.clone());
+            }
+            if site.route.fallback {
+                fallback = Some(ByPath::of(site.route.path.clone(), site));
             }
         }
         let digests = files.digests();
@@ -82,6 +88,7 @@ impl Snapshot {
                 notes,
             },
             sites,
+            fallback,
             peers,
             certificates,
             by_name,
@@ -94,18 +101,28 @@ impl Snapshot {
         }
     }
 
-    /// The route of a request. The routes that name its host exactly decide, else the wildcard's; of
-    /// them the one with the longest path that fits.
+    /// The route of a request. The routes that name its host exactly decide, else the wildcard's, else
+    /// the fallback; of them the one with the longest path that fits.
     pub(crate) fn site(&self, host: &Host, path: &str) -> Result<Option<&Arc<Site>>, AmbiguousPath> {
-        self.sites.find(host).map_or(Ok(None), |sites| sites.find(path))
+        self.sites_of(host).map_or(Ok(None), |sites| sites.find(path))
+    }
+
+    /// For an undeclared host there is the fallback, as long as a certificate covers it.
+    fn sites_of(&self, host: &Host) -> Option<&ByPath<Arc<Site>>> {
+        let fallback = || {
+            self.fallback
+                .as_ref()
+                .filter(|_| self.by_name.find(host).is_some())
+        };
+        self.sites.find(host).or_else(fallback)
     }
 
     /// Returns the certificate for the name the client asked for (SNI).
     ///
-    /// `None` ends the handshake: nobody declared the name, or we hold no certificate for it. There is
+    /// `None` ends the handshake: no route is for the name, or we hold no certificate for it. There is
     /// no default certificate, because it would reveal which other sites share this address.
     pub(crate) fn certificate(&self, host: &Host) -> Option<&Arc<Certificate>> {
-        self.sites.find(host)?;
+        self.sites_of(host)?;
         self.by_name.find(host)
     }
 

@@ -11,6 +11,7 @@ mod framing;
 mod headers;
 mod paths;
 mod plain_http;
+mod redirects;
 mod reload;
 mod routing;
 mod sockets;

@@ -1,6 +1,8 @@
 use std::path::Path;
 
-use fairlead_contract::{Configuration, HostPattern, Located, Problem, Rejection, Status, Upstream, escaped};
+use fairlead_contract::{
+    Configuration, HostPattern, Located, PlainHttp, Problem, Redirect, Rejection, Status, Upstream, escaped,
+};
 
 use super::find::{Found, as_host, find, left_out_with, nearest};
 use super::{Done, Step, Story};
@@ -48,11 +50,10 @@ fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
     let certificate = of_route(located, machine);
     let mut steps = vec![declared(located, host)];
     steps.extend(other_claims(host, machine));
-    steps.push(Step::new(
-        "upstreams",
-        Done::Yes,
-        upstreams(&located.route.upstreams),
-    ));
+    if located.route.redirect.is_none() {
+        let text = upstreams(&located.route.upstreams);
+        steps.push(Step::new("upstreams", Done::Yes, text));
+    }
     steps.push(loaded(located, machine));
     steps.push(certified(located, host, &certificate, machine));
     let conclusion = conclude(&steps, host, &certificate, machine);
@@ -82,6 +83,14 @@ fn declared(located: &Located, host: &HostPattern) -> Step {
     }
     if route.redirect_to_primary && route.hosts[0] != *host {
         text += &format!("; redirects to https://{}/", route.hosts[0]);
+    } else if let Some(Redirect { to, status }) = &route.redirect {
+        text += &format!("; redirects to {to} ({})", status.get().as_u16());
+    }
+    if route.fallback {
+        text += "; also answers for hosts that no route names and a certificate covers";
+    }
+    if route.plain_http == PlainHttp::Served {
+        text += "; also answers over plain HTTP";
     }
     Step::new("declared", Done::Yes, text)
 }

@@ -157,9 +157,9 @@ mod tests {
                 r#""fairlead.host" is not a label of fairlead: did you mean fairlead.hosts?"#,
             ),
             (
-                "fairlead.redirect",
+                "fairlead.redirect-primary",
                 "true",
-                r#""fairlead.redirect" is not a label of fairlead: did you mean fairlead.redirect-to-primary?"#,
+                r#""fairlead.redirect-primary" is not a label of fairlead: did you mean fairlead.redirect-to-primary?"#,
             ),
             (
                 PORT,
