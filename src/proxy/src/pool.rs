@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use crate::body::RequestBody;
 
 /// Connections that are kept open for each upstream.
-const MAX_IDLE: usize = 256;
+const MAX_IDLE: usize = 1024;
 /// Shorter than the idle limits of common servers, so that they rarely close first.
 pub(crate) const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
 
@@ -72,17 +72,15 @@ impl Peer {
     /// The connection that was given back last, which is the least likely to be stale.
     pub(crate) fn reuse(self: &Arc<Self>) -> Option<Lease> {
         let mut idle = lock(&self.idle);
-        while let Some(Idle { sender, since }) = idle.pop() {
-            if sender.is_ready() && since.elapsed() < MAX_IDLE_TIME {
-                drop(idle);
-                return Some(self.lease(sender, true));
-            }
-        }
-        None
+        let last = idle.iter().rposition(|idle| idle.sender.is_ready())?;
+        let Idle { sender, since } = idle.remove(last);
+        drop(idle);
+        (since.elapsed() < MAX_IDLE_TIME).then(|| self.lease(sender, true))
     }
 
     pub(crate) async fn connect(self: &Arc<Self>, limit: Duration) -> Result<Lease, ConnectError> {
-        let opened = self.open(limit).await;
+        // Boxed because it is rare and large: without it, every exchange would take room for it.
+        let opened = Box::pin(self.open(limit)).await;
         self.tell(opened.as_ref().err());
         Ok(self.lease(opened?, false))
     }
@@ -141,19 +139,8 @@ impl Peer {
 impl Lease {
     /// Ends the exchange: the next one may use the connection as soon as it is ready.
     pub(crate) fn give_back(self) {
-        let Self {
-            mut sender,
-            load_held,
-            ..
-        } = self;
-        if sender.is_ready() {
-            load_held.0.take_back(sender);
-        } else if !sender.is_closed() {
-            tokio::spawn(async move {
-                if sender.ready().await.is_ok() {
-                    load_held.0.take_back(sender);
-                }
-            });
+        if !self.sender.is_closed() {
+            self.load_held.0.take_back(self.sender);
         }
     }
 }

@@ -14,10 +14,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use crate::body::ReplyBody;
+use crate::certificate::Certificate;
 use crate::handshake;
 use crate::metrics::Open;
 use crate::service::{Client, Shared};
@@ -88,33 +90,51 @@ async fn serve_connection(stream: TcpStream, address: SocketAddr, protocol: Prot
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot switch delays off");
     }
-    let mut client = Client {
-        address,
-        certificate: None,
-    };
+    // Boxed one by one: a connection that is idle takes the room of the stage it is in, not of the largest.
     match protocol {
-        Protocol::Plain => serve_http1(stream, client, shared).await,
-        Protocol::Tls => {
-            let snapshot = shared.snapshot().clone();
-            let unasked = CancellationToken::new();
-            let accepted = tokio::select! {
-                accepted = handshake::accept(stream, &snapshot) => accepted,
-                () = farewell(&shared.draining, &unasked) => return,
+        Protocol::Plain => {
+            let client = Client {
+                address,
+                certificate: None,
             };
-            drop(snapshot);
-            shared.metrics.handshake(&accepted);
-            match accepted {
-                Ok((stream, certificate)) => {
-                    client.certificate = Some(certificate);
-                    // By what was negotiated, not by the first bytes: a guess would wait for them for ever.
-                    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                        serve_http2(stream, client, shared).await;
-                    } else {
-                        serve_http1(stream, client, shared).await;
-                    }
-                }
-                Err(error) => debug!(client = %address, error = &error as &dyn std::error::Error, "no TLS"),
+            Box::pin(serve_http1(stream, client, shared)).await;
+        }
+        Protocol::Tls => {
+            let Some((stream, certificate)) = Box::pin(secure(stream, address, &shared)).await else {
+                return;
+            };
+            let client = Client {
+                address,
+                certificate: Some(certificate),
+            };
+            // By what was negotiated, not by the first bytes: a guess would wait for them for ever.
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                Box::pin(serve_http2(stream, client, shared)).await;
+            } else {
+                Box::pin(serve_http1(stream, client, shared)).await;
             }
+        }
+    }
+}
+
+/// `None` if there is no TLS connection, or if the drain began before there was one.
+async fn secure(
+    stream: TcpStream,
+    address: SocketAddr,
+    shared: &Shared,
+) -> Option<(Box<TlsStream<TcpStream>>, Arc<Certificate>)> {
+    let snapshot = shared.snapshot().clone();
+    let unasked = CancellationToken::new();
+    let accepted = tokio::select! {
+        accepted = handshake::accept(stream, &snapshot) => accepted,
+        () = farewell(&shared.draining, &unasked) => return None,
+    };
+    shared.metrics.handshake(&accepted);
+    match accepted {
+        Ok((stream, certificate)) => Some((Box::new(stream), certificate)),
+        Err(error) => {
+            debug!(client = %address, error = &error as &dyn std::error::Error, "no TLS");
+            None
         }
     }
 }
