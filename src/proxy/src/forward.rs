@@ -63,7 +63,12 @@ pub(crate) struct Exchange<'a> {
 impl Exchange<'_> {
     /// Passes the request on and the answer back, or makes the page that says why not.
     pub(crate) async fn run(&self, request: Request<Incoming>) -> Response<ReplyBody> {
-        let mut response = self.forward(request).await.unwrap_or_else(|error| {
+        let answered = match self.prepare(request) {
+            Ok(Preparation::Outgoing(outgoing)) => self.forward(outgoing).await,
+            Ok(Preparation::Stopped(reply)) => Ok(reply),
+            Err(error) => Err(error),
+        };
+        let mut response = answered.unwrap_or_else(|error| {
             debug!(route = %self.host, error = &error as &dyn Error, "no answer from an upstream");
             self.shared.metrics.failed_exchange(error.status());
             reply::page(error.status())
@@ -72,10 +77,10 @@ impl Exchange<'_> {
         response
     }
 
-    async fn forward(&self, request: Request<Incoming>) -> Result<Response<ReplyBody>, ForwardError> {
+    fn prepare(&self, request: Request<Incoming>) -> Result<Preparation, ForwardError> {
         let (mut parts, body) = request.into_parts();
         if !count_hop(&mut parts) {
-            return Ok(reply::page(last_stop(&parts.method)));
+            return Ok(Preparation::Stopped(reply::page(last_stop(&parts.method))));
         }
         let wish = Wish::find(&mut parts);
         self.rewrite(&mut parts)?;
@@ -93,8 +98,18 @@ impl Exchange<'_> {
                 }
             });
         }
+        let sent = sent.fuse();
+        Ok(Preparation::Outgoing(Outgoing { request, sent, wish }))
+    }
+
+    async fn forward(&self, outgoing: Outgoing) -> Result<Response<ReplyBody>, ForwardError> {
+        let Outgoing {
+            request,
+            mut sent,
+            wish,
+        } = outgoing;
         let limit = self.shared.snapshot().config.proxy.response_timeout.get();
-        let (response, lease) = self.send(request, sent, limit).await?;
+        let (response, lease) = self.send(request, &mut sent, limit).await?;
         Ok(self.answer(response, lease, wish))
     }
 
@@ -125,13 +140,12 @@ impl Exchange<'_> {
     async fn send(
         &self,
         request: Request<RequestBody>,
-        sent: oneshot::Receiver<()>,
+        sent: &mut Fuse<oneshot::Receiver<()>>,
         limit: Duration,
     ) -> Result<(Response<Incoming>, Lease), ForwardError> {
-        let mut sent = sent.fuse();
         let mut lease = self.connect(true).await?;
         let copy = lease.is_reused.then(|| copy_if_repeatable(&request)).flatten();
-        let mut error = match in_time(lease.sender.try_send_request(request), &mut sent, limit).await? {
+        let mut error = match in_time(lease.sender.try_send_request(request), sent, limit).await? {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
@@ -142,11 +156,20 @@ impl Exchange<'_> {
         } else {
             None
         };
-        let Some(request) = again else {
-            return Err(error.into_error().into());
-        };
-        lease = self.connect(false).await?;
-        match in_time(lease.sender.try_send_request(request), &mut sent, limit).await? {
+        match again {
+            Some(request) => Box::pin(self.send_anew(request, sent, limit)).await,
+            None => Err(error.into_error().into()),
+        }
+    }
+
+    async fn send_anew(
+        &self,
+        request: Request<RequestBody>,
+        sent: &mut Fuse<oneshot::Receiver<()>>,
+        limit: Duration,
+    ) -> Result<(Response<Incoming>, Lease), ForwardError> {
+        let mut lease = self.connect(false).await?;
+        match in_time(lease.sender.try_send_request(request), sent, limit).await? {
             Ok(response) => Ok((response, lease)),
             Err(error) => Err(error.into_error().into()),
         }
@@ -193,6 +216,19 @@ impl Exchange<'_> {
             (None, _) => response.map(|body| ReplyBody::Upstream(UpstreamBody::new(body, lease))),
         }
     }
+}
+
+/// What a request became before it went anywhere.
+enum Preparation {
+    Outgoing(Outgoing),
+    Stopped(Response<ReplyBody>),
+}
+
+/// A request as the upstream gets it, the word when all of it has gone, and the tunnel it asks for.
+struct Outgoing {
+    request: Request<RequestBody>,
+    sent: Fuse<oneshot::Receiver<()>>,
+    wish: Option<Wish>,
 }
 
 /// The upstreams in the order to try them: the less loaded of two random ones, then the others.

@@ -151,7 +151,8 @@ fn serve_client(
     let client = Arc::new((client, asked.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, client) = (shared.clone(), client.clone());
-        async move {
+        // Boxed: hyper would keep room for it in every connection, and move it on with every stream.
+        Box::pin(async move {
             let (client, asked) = &*client;
             asked.cancel();
             let is_http1 = request.version() < Version::HTTP_2;
@@ -165,7 +166,7 @@ fn serve_client(
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(response)
-        }
+        })
     });
     (service, asked)
 }

@@ -41,6 +41,22 @@ pub(crate) struct Client {
     pub(crate) certificate: Option<Arc<Certificate>>,
 }
 
+/// What becomes of a request.
+enum Decision {
+    Reply(Response<ReplyBody>),
+    Forward {
+        site: Arc<Site>,
+        host: Host,
+        request: Request<Incoming>,
+    },
+}
+
+impl From<Response<ReplyBody>> for Decision {
+    fn from(response: Response<ReplyBody>) -> Self {
+        Self::Reply(response)
+    }
+}
+
 impl Client {
     pub(crate) fn scheme(&self) -> &'static str {
         if self.certificate.is_some() {
@@ -73,37 +89,54 @@ impl Shared {
 
     /// Answers a request; counts it.
     pub(crate) async fn answer(&self, client: &Client, request: Request<Incoming>) -> Response<ReplyBody> {
-        let response = self.decide(client, request).await;
+        let response = match self.decide(client, request) {
+            Decision::Reply(response) => response,
+            Decision::Forward { site, host, request } => {
+                let exchange = Exchange {
+                    shared: self,
+                    site: &site,
+                    host: &host,
+                    client,
+                };
+                exchange.run(request).await
+            }
+        };
         self.metrics.request(response.status());
         response
     }
 
-    async fn decide(&self, client: &Client, request: Request<Incoming>) -> Response<ReplyBody> {
+    fn decide(&self, client: &Client, request: Request<Incoming>) -> Decision {
         let (parts, body) = request.into_parts();
         let Ok(host) = find_host(&parts) else {
-            return reply::page(StatusCode::BAD_REQUEST);
+            return reply::page(StatusCode::BAD_REQUEST).into();
         };
         let request = Request::from_parts(parts, body);
         if is_refused_connect(&request) {
-            return reply::page(StatusCode::NOT_IMPLEMENTED);
+            return reply::page(StatusCode::NOT_IMPLEMENTED).into();
         }
         let path = request.uri().path();
         match &client.certificate {
-            None if path.starts_with(CHALLENGES) => return self.answer_challenge(&path[CHALLENGES.len()..]),
+            None if path.starts_with(CHALLENGES) => {
+                return self.answer_challenge(&path[CHALLENGES.len()..]).into();
+            }
             Some(certificate) if !certificate.covers(&host) => {
-                return reply::page(StatusCode::MISDIRECTED_REQUEST);
+                return reply::page(StatusCode::MISDIRECTED_REQUEST).into();
             }
             _ => {}
         }
         let site = match self.snapshot().site(&host, path) {
             Ok(Some(site)) => site.clone(),
-            Ok(None) => return reply::page(StatusCode::NOT_FOUND),
-            Err(AmbiguousPath) => return reply::page(StatusCode::BAD_REQUEST),
+            Ok(None) => return reply::page(StatusCode::NOT_FOUND).into(),
+            Err(AmbiguousPath) => return reply::page(StatusCode::BAD_REQUEST).into(),
         };
         if client.certificate.is_none() && site.route.plain_http == PlainHttp::Redirected {
-            return reply::redirect(&self.url("https", &host, &request));
+            return reply::redirect(&self.url("https", &host, &request)).into();
         }
-        self.answer_for(client, &site, &host, request).await
+        if let Some(mut response) = self.redirect(client, &site.route, &host, &request) {
+            edit(response.headers_mut(), &site.route.response_headers);
+            return response.into();
+        }
+        Decision::Forward { site, host, request }
     }
 
     /// The key authorization exactly as it was written (RFC 8555 8.3), as long as it is there.
@@ -115,26 +148,6 @@ impl Shared {
             Some(authorization) => reply::text(StatusCode::OK, authorization),
             None => reply::page(StatusCode::NOT_FOUND),
         }
-    }
-
-    async fn answer_for(
-        &self,
-        client: &Client,
-        site: &Site,
-        host: &Host,
-        request: Request<Incoming>,
-    ) -> Response<ReplyBody> {
-        if let Some(mut response) = self.redirect(client, &site.route, host, &request) {
-            edit(response.headers_mut(), &site.route.response_headers);
-            return response;
-        }
-        let exchange = Exchange {
-            shared: self,
-            site,
-            host,
-            client,
-        };
-        exchange.run(request).await
     }
 
     fn redirect(
