@@ -25,5 +25,5 @@ pub use pebble::{Answering, Pebble, PebbleSettings};
 pub use programs::{DEADLINE, Finished, Program, Running, Signal};
 pub use proxy::{Proxy, Sockets, activate};
 pub use site::{Site, route};
-pub use upstream::Upstream;
+pub use upstream::{Transport, Upstream};
 pub use wire::{Wire, accept, within};

@@ -429,8 +429,8 @@ mod tests {
     fn an_upstream_s_fault_is_told_with_its_place() {
         for (upstream, expected) in [
             (
-                "\"https://a\"",
-                "3:14: \"https://a\" is not an upstream: it must start with http://",
+                "\"ftp://a\"",
+                "3:14: \"ftp://a\" is not an upstream: it must start with http://, https://, h2c://, h2:// or unix:/",
             ),
             (
                 "{ url = \"http://a:0\" }",
@@ -438,7 +438,8 @@ mod tests {
             ),
             (
                 "{ uri = \"http://a\" }",
-                "3:16: unknown field `uri`, expected `url` or `container` (did you mean `url`?)",
+                "3:16: unknown field `uri`, expected one of `url`, `weight`, `ca-file`, `server-name`, \
+                 `verify`, `container` (did you mean `url`?)",
             ),
             (
                 "5",

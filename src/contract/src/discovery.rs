@@ -123,8 +123,8 @@ mod tests {
                     HostPattern::parse("*.app.test").unwrap(),
                 ],
                 upstreams: vec![Upstream {
-                    url: UpstreamUrl::parse("http://172.17.0.2:80").unwrap(),
                     container: Some("web\n[[route]]".to_owned()),
+                    ..UpstreamUrl::parse("http://172.17.0.2:80").unwrap().into()
                 }],
                 response_headers: vec![HeaderEdit::replace("x-note", "a \"quoted\" = [value]").unwrap()],
                 ..Route::default()

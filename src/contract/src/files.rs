@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::{CertificateDir, Paths};
+use crate::{CertificateDir, Configuration, Paths};
+
+/// The key of an upstream that names a file.
+const CA_FILE: &[u8] = b"ca-file";
 
 /// The largest file that is read; all real ones are far smaller.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -24,6 +27,8 @@ pub struct Files {
     pub routes: Vec<Source>,
     pub discovery: Option<Source>,
     pub pairs: Vec<PairFiles>,
+    /// The authorities that upstreams are judged by, as the routes name them.
+    pub authorities: Vec<Source>,
     /// Directories that are there and could not be listed.
     pub unlisted: Vec<FileError>,
 }
@@ -45,7 +50,32 @@ impl Files {
         for path in files.list(&paths.certificates_dir()) {
             files.pairs.extend(read_pair(path));
         }
+        for path in files.named_authorities() {
+            let content = read_file(&path);
+            files.authorities.push((path, content));
+        }
         files
+    }
+
+    fn named_authorities(&self) -> BTreeSet<PathBuf> {
+        // Few name one, and reading every route twice would be felt.
+        let names_one = |(_, content): &Source| {
+            let content = content.as_deref().unwrap_or_default();
+            content.windows(CA_FILE.len()).any(|word| word == CA_FILE)
+        };
+        if !self.sources().any(names_one) {
+            return BTreeSet::new();
+        }
+        let configuration = Configuration::parse(self);
+        let routes = configuration.routes.iter();
+        let upstreams = routes.flat_map(|located| &located.route.upstreams);
+        upstreams
+            .filter_map(|upstream| upstream.identity.roots().map(Path::to_owned))
+            .collect()
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.config.iter().chain(&self.routes).chain(&self.discovery)
     }
 
     /// Leaves the certificates unread, for programs that have no business with private keys.
@@ -65,9 +95,9 @@ impl Files {
 
     /// What was read, by path. Equal maps mean equal bytes in every file.
     pub fn digests(&self) -> BTreeMap<PathBuf, Digest> {
-        let sources = self.config.iter().chain(&self.routes).chain(&self.discovery);
         let unlisted = self.unlisted.iter();
-        sources
+        self.sources()
+            .chain(&self.authorities)
             .map(|(path, content)| (path.clone(), Digest::of(content)))
             .chain(self.pairs.iter().flat_map(PairFiles::digests))
             .chain(unlisted.map(|error| (error.path.clone(), Digest::Unreadable)))

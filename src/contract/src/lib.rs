@@ -42,6 +42,6 @@ pub use redirect::{InvalidStatus, InvalidTarget, Redirect, RedirectStatus, Targe
 pub use route::{HeaderEdit, InvalidHeader, Located, PlainHttp, Provider, Route};
 pub use shown::escaped;
 pub use status::{CheckReport, Loaded, Refusal, Status};
-pub use upstream::{InvalidUpstream, Upstream, UpstreamUrl};
+pub use upstream::{Identity, InvalidUpstream, Protocol, Upstream, UpstreamUrl, UpstreamWords, Weight};
 pub use words::{InvalidWord, Words};
 pub use write::{WriteError, Written, remove_if_present, write_atomically};

@@ -6,13 +6,13 @@ use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, SeqDeserializer};
 use serde::de::{
-    self, Deserialize, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
 use crate::Route;
 
-/// Keys of `[[route]]` with their values as text, such as labels hold.
+/// Keys of a table such as `[[route]]` with their values as text, as labels hold them.
 ///
 /// A text that starts with `[` or `{` is TOML. Any other is the value itself; of a list, the elements
 /// separated by commas or spaces.
@@ -20,21 +20,26 @@ use crate::Route;
 pub struct Words(BTreeMap<String, String>);
 
 impl Words {
-    /// The keys that a route knows.
-    pub fn known() -> &'static [&'static str] {
+    /// The keys that a table knows.
+    pub fn known<T: DeserializeOwned>() -> &'static [&'static str] {
         let fields = Cell::new(&[][..]);
         // Fails by design, after it has said which fields it would take.
-        let _ = Route::deserialize(Fields(&fields));
+        let _ = T::deserialize(Fields(&fields));
         fields.get()
     }
 
-    /// The route that the words describe, as far as they do.
-    pub fn read(&self) -> Result<Route, InvalidWord> {
+    /// The table that the words describe.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, InvalidWord> {
         let entries = Entries {
             words: self.0.iter(),
             value: ("", ""),
         };
-        let route = Route::deserialize(MapAccessDeserializer::new(entries))?;
+        T::deserialize(MapAccessDeserializer::new(entries))
+    }
+
+    /// The route that the words describe, as far as they do.
+    pub fn read_route(&self) -> Result<Route, InvalidWord> {
+        let route: Route = self.read()?;
         match route.find_contradiction() {
             Some(fault) => Err(InvalidWord::Together(fault)),
             None => Ok(route),
@@ -223,7 +228,7 @@ mod tests {
 
     fn read(words: &[(&str, &str)]) -> Result<Route, String> {
         let words: Words = words.iter().copied().collect();
-        words.read().map_err(|fault| fault.to_string())
+        words.read_route().map_err(|fault| fault.to_string())
     }
 
     #[test]
@@ -277,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_known_words_are_the_keys_of_a_route() {
-        assert!(Words::known().contains(&"redirect-to-primary"));
-        assert!(!Words::known().contains(&"redirect_to_primary"));
+        assert!(Words::known::<Route>().contains(&"redirect-to-primary"));
+        assert!(!Words::known::<Route>().contains(&"redirect_to_primary"));
     }
 }

@@ -1,7 +1,6 @@
 use std::error::Error;
 use std::future::pending;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_contract::Host;
@@ -17,10 +16,12 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::body::{ReplyBody, RequestBody, UpstreamBody};
+use crate::dial::ConnectError;
 use crate::headers::{add_via, count_hop, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
 use crate::paths::rewritten;
-use crate::pool::{ConnectError, Lease, Peer};
+use crate::pool::Lease;
 use crate::reply;
+use crate::sender::adapt;
 use crate::service::{Client, Shared};
 use crate::snapshot::Site;
 use crate::upgrade::Wish;
@@ -38,15 +39,18 @@ pub(crate) enum ForwardError {
     Timeout,
     #[error("no answer")]
     Exchange(#[from] hyper::Error),
+    #[error("a tunnel was asked for, and the upstream speaks HTTP/2")]
+    NoTunnel,
     #[error("the request cannot be written for an upstream")]
     Request(#[from] http::Error),
 }
 
 impl ForwardError {
-    /// 504 if time ran out (RFC 9110 15.6.5), else 502.
+    /// 504 if time ran out (RFC 9110 15.6.5), 501 for what we cannot do, else 502.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Timeout | Self::Connect(ConnectError::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoTunnel => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_GATEWAY,
         }
     }
@@ -109,7 +113,7 @@ impl Exchange<'_> {
             wish,
         } = outgoing;
         let limit = self.shared.snapshot().config.proxy.response_timeout.get();
-        let (response, lease) = self.send(request, &mut sent, limit).await?;
+        let (response, lease) = self.send(request, &mut sent, limit, wish.as_ref()).await?;
         Ok(self.answer(response, lease, wish))
     }
 
@@ -139,13 +143,18 @@ impl Exchange<'_> {
     /// request goes over a new one, unless some of it may have been acted on (RFC 9112 9.3.1).
     async fn send(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         sent: &mut Fuse<oneshot::Receiver<()>>,
         limit: Duration,
+        wish: Option<&Wish>,
     ) -> Result<(Response<Incoming>, Lease), ForwardError> {
         let mut lease = self.connect(true).await?;
+        if wish.is_some() && lease.protocol().is_http2() {
+            return Err(ForwardError::NoTunnel);
+        }
         let copy = lease.is_reused.then(|| copy_if_repeatable(&request)).flatten();
-        let mut error = match in_time(lease.sender.try_send_request(request), sent, limit).await? {
+        adapt(&mut request, lease.protocol())?;
+        let mut error = match in_time(lease.sender.try_send(request), sent, limit).await? {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
@@ -164,12 +173,13 @@ impl Exchange<'_> {
 
     async fn send_anew(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         sent: &mut Fuse<oneshot::Receiver<()>>,
         limit: Duration,
     ) -> Result<(Response<Incoming>, Lease), ForwardError> {
         let mut lease = self.connect(false).await?;
-        match in_time(lease.sender.try_send_request(request), sent, limit).await? {
+        adapt(&mut request, lease.protocol())?;
+        match in_time(lease.sender.try_send(request), sent, limit).await? {
             Ok(response) => Ok((response, lease)),
             Err(error) => Err(error.into_error().into()),
         }
@@ -178,8 +188,8 @@ impl Exchange<'_> {
     /// Tries one upstream after the other: a request that reached none of them is lost by nobody.
     async fn connect(&self, may_reuse: bool) -> Result<Lease, ConnectError> {
         let limit = self.shared.snapshot().config.proxy.connect_timeout.get();
-        let mut failure = ConnectError::Timeout;
-        for peer in choose(&self.site.peers) {
+        let mut failure = ConnectError::Nobody;
+        for peer in self.site.peers.in_order() {
             if let Some(lease) = may_reuse.then(|| peer.reuse()).flatten() {
                 return Ok(lease);
             }
@@ -229,22 +239,6 @@ struct Outgoing {
     request: Request<RequestBody>,
     sent: Fuse<oneshot::Receiver<()>>,
     wish: Option<Wish>,
-}
-
-/// The upstreams in the order to try them: the less loaded of two random ones, then the others.
-fn choose(peers: &[Arc<Peer>]) -> impl Iterator<Item = &Arc<Peer>> {
-    let first = if peers.len() < 2 {
-        0
-    } else {
-        let one = fastrand::usize(..peers.len());
-        let other = (one + fastrand::usize(1..peers.len())) % peers.len();
-        if peers[other].load() < peers[one].load() {
-            other
-        } else {
-            one
-        }
-    };
-    peers[first..].iter().chain(&peers[..first])
 }
 
 /// What we are asked ourselves when a request may go no further (RFC 9110 7.6.2): we have no options,

@@ -5,8 +5,10 @@
 
 mod admin;
 mod authority;
+mod balance;
 mod body;
 mod certificate;
+mod dial;
 mod forward;
 mod handshake;
 mod headers;
@@ -15,6 +17,7 @@ mod metrics;
 mod paths;
 mod pool;
 mod reply;
+mod sender;
 mod server;
 mod service;
 mod snapshot;

@@ -1,14 +1,16 @@
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fairlead_contract::{
-    CertificateDir, Config, Configuration, Digest, Files, Host, HostPattern, Loaded, Located, Problem, Route,
-    UpstreamUrl,
+    CertificateDir, Config, Configuration, Digest, Files, Host, HostPattern, Identity, Loaded, Located,
+    Problem, Route, Upstream, UpstreamUrl,
 };
 use jiff::Timestamp;
 
+use crate::balance::Peers;
 use crate::certificate::Certificate;
+use crate::dial::{Dial, DialError};
 use crate::paths::{AmbiguousPath, ByPath};
 use crate::pool::Peer;
 
@@ -18,7 +20,7 @@ pub(crate) struct Snapshot {
     sites: ByHost<ByPath<Arc<Site>>>,
     /// For hosts that no route names.
     fallback: Option<ByPath<Arc<Site>>>,
-    peers: HashMap<UpstreamUrl, Arc<Peer>>,
+    peers: HashMap<PeerKey, Arc<Peer>>,
     certificates: BTreeMap<CertificateDir, Arc<Certificate>>,
     by_name: ByHost<Arc<Certificate>>,
     pub(crate) loaded: Loaded,
@@ -27,7 +29,16 @@ pub(crate) struct Snapshot {
 /// A route and the upstreams it names, in their order.
 pub(crate) struct Site {
     pub(crate) route: Route,
-    pub(crate) peers: Vec<Arc<Peer>>,
+    pub(crate) peers: Peers,
+}
+
+/// What makes an upstream the same one after a reload: where it is, and whom we expect there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct PeerKey {
+    url: UpstreamUrl,
+    identity: Identity,
+    /// The authorities' file.
+    roots: Option<Vec<u8>>,
 }
 
 /// A snapshot made from files, and what is wrong with them.
@@ -43,7 +54,7 @@ impl Snapshot {
         let Configuration {
             config,
             routes,
-            problems,
+            mut problems,
             mut notes,
             ..
         } = Configuration::parse(files);
@@ -57,16 +68,17 @@ impl Snapshot {
             }
         }
         let count = routes.len();
-        let peers = find_peers(&routes, previous);
+        let authorities = Authorities::read(files, &mut problems);
+        let peers = find_peers(&routes, &authorities, previous, &mut problems);
         let mut sites = ByHost::<ByPath<_>>::default();
         let mut fallback = None;
         for Located { route, .. } in routes {
-            let peers = route
-                .upstreams
-                .iter()
-                .filter_map(|upstream| peers.get(&upstream.url).cloned());
+            let weighted = route.upstreams.iter().filter_map(|upstream| {
+                let peer = peers.get(&authorities.key(upstream)?)?;
+                Some((peer.clone(), upstream.weight.get()))
+            });
             let site = Arc::new(Site {
-                peers: peers.collect(),
+                peers: Peers::new(weighted),
                 route,
             });
             for host in &site.route.hosts {
@@ -154,21 +166,79 @@ impl Snapshot {
     }
 }
 
+/// The files of authorities that could be read.
+struct Authorities<'a>(HashMap<&'a Path, &'a [u8]>);
+
+impl<'a> Authorities<'a> {
+    fn read(files: &'a Files, problems: &mut Vec<Problem>) -> Self {
+        let mut read = HashMap::new();
+        for (path, content) in &files.authorities {
+            match content {
+                Ok(content) => {
+                    read.insert(path.as_path(), content.as_slice());
+                }
+                Err(error) => problems.push(Problem::new(path, format!("cannot be read: {}", error.source))),
+            }
+        }
+        Self(read)
+    }
+
+    /// `None` if the file of its authorities could not be read.
+    fn key(&self, upstream: &Upstream) -> Option<PeerKey> {
+        let roots = match upstream.identity.roots() {
+            Some(path) => Some(self.0.get(path)?.to_vec()),
+            None => None,
+        };
+        Some(PeerKey {
+            url: upstream.url.clone(),
+            identity: upstream.identity.clone(),
+            roots,
+        })
+    }
+}
+
 /// An upstream that was known before is the same one, with its connections.
-fn find_peers(routes: &[Located], previous: Option<&Snapshot>) -> HashMap<UpstreamUrl, Arc<Peer>> {
-    let urls = routes
-        .iter()
-        .flat_map(|located| &located.route.upstreams)
-        .map(|upstream| &upstream.url);
+fn find_peers(
+    routes: &[Located],
+    authorities: &Authorities<'_>,
+    previous: Option<&Snapshot>,
+    problems: &mut Vec<Problem>,
+) -> HashMap<PeerKey, Arc<Peer>> {
     let mut peers = HashMap::new();
-    for url in urls {
-        let known = || previous.and_then(|previous| previous.peers.get(url).cloned());
-        if !peers.contains_key(url) {
-            let peer = known().unwrap_or_else(|| Arc::new(Peer::new(url.clone())));
-            peers.insert(url.clone(), peer);
+    for located in routes {
+        for upstream in &located.route.upstreams {
+            let Some(key) = authorities.key(upstream).filter(|key| !peers.contains_key(key)) else {
+                continue;
+            };
+            let known = previous.and_then(|previous| previous.peers.get(&key).cloned());
+            match known.map_or_else(
+                || {
+                    Dial::new(upstream, key.roots.as_deref())
+                        .map(Peer::new)
+                        .map(Arc::new)
+                },
+                Ok,
+            ) {
+                Ok(peer) => {
+                    peers.insert(key, peer);
+                }
+                Err(error) => problems.push(undialable(located, upstream, &error)),
+            }
         }
     }
     peers
+}
+
+/// The fault is in the file that the upstream names, or else in what its route says.
+fn undialable(located: &Located, upstream: &Upstream, error: &DialError) -> Problem {
+    match upstream.identity.roots() {
+        Some(file) if matches!(error, DialError::Roots) => Problem::new(file, error.to_string()),
+        _ => Problem::at(
+            &located.file,
+            located.position,
+            format!("{}: {error}", upstream.url),
+        ),
+    }
 }
 
 /// A pair that cannot be used leaves the one that was held for its directory in use.
@@ -332,7 +402,7 @@ mod tests {
             None,
         );
         let second = build(&files(&[(&["other.test"], 1), (&["c.test"], 3)]), Some(&first));
-        let peer = |snapshot: &Snapshot, host| site(snapshot, host).peers[0].clone();
+        let peer = |snapshot: &Snapshot, host| site(snapshot, host).peers.in_order().next().unwrap().clone();
         assert!(Arc::ptr_eq(&peer(&first, "a.test"), &peer(&first, "b.test")));
         assert!(Arc::ptr_eq(&peer(&first, "a.test"), &peer(&second, "other.test")));
         assert!(!Arc::ptr_eq(&peer(&first, "c.test"), &peer(&second, "c.test")));

@@ -132,7 +132,7 @@ fn or_none(networks: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use fairlead_contract::{HostPattern, PathPrefix, Words};
+    use fairlead_contract::{HostPattern, PathPrefix, UpstreamWords, Words};
 
     use super::*;
 
@@ -169,6 +169,7 @@ mod tests {
             network: network.map(str::to_owned),
             path: PathPrefix::default(),
             words: Words::default(),
+            upstream: UpstreamWords::default(),
             response_headers: Vec::new(),
         }
     }

@@ -80,8 +80,8 @@ mod tests {
         Route {
             hosts: vec![HostPattern::parse(host).unwrap()],
             upstreams: vec![Upstream {
-                url: UpstreamUrl::parse(url).unwrap(),
                 container: Some("web".to_owned()),
+                ..UpstreamUrl::parse(url).unwrap().into()
             }],
             ..Route::default()
         }

@@ -4,7 +4,8 @@ mod own;
 use std::collections::BTreeSet;
 
 use fairlead_contract::{
-    Docker, HeaderEdit, HostPattern, InvalidHeader, InvalidHost, InvalidWord, PathPrefix, Provider, Words,
+    Docker, HeaderEdit, HostPattern, InvalidHeader, InvalidHost, InvalidWord, PathPrefix, Provider,
+    UpstreamWords, Words,
 };
 use thiserror::Error;
 
@@ -35,6 +36,7 @@ pub(crate) struct Claim {
     pub(crate) network: Option<String>,
     /// Which of the hosts' paths are meant.
     pub(crate) path: PathPrefix,
+    pub(crate) upstream: UpstreamWords,
     /// What else it says of its route, right by itself.
     pub(crate) words: Words,
     pub(crate) response_headers: Vec<HeaderEdit>,

@@ -1,8 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_contract::{
-    Discovery, Docker, HeaderEdit, HostPattern, PathPrefix, Rejection, Route, Scope, Upstream, UpstreamUrl,
-    Words,
+    Discovery, Docker, HeaderEdit, HostPattern, PathPrefix, Rejection, Route, Scope, Upstream, Words,
 };
 
 use crate::address::upstream_url;
@@ -78,10 +77,12 @@ fn admit<'a>(
 ) -> Result<Member<'a>, String> {
     let claim = claim.map_err(|fault| fault.to_string())?;
     let url = upstream_url(container, &claim, docker).map_err(|reason| reason.to_string())?;
+    let upstream =
+        Upstream::described(url, claim.upstream.clone()).map_err(|reason| format!("the labels: {reason}"))?;
     Ok(Member {
         container,
         claim,
-        url,
+        upstream,
     })
 }
 
@@ -106,7 +107,7 @@ fn shorten(reason: &str) -> String {
 struct Member<'a> {
     container: &'a Container,
     claim: Claim,
-    url: UpstreamUrl,
+    upstream: Upstream,
 }
 
 /// The containers of one primary host and path, the oldest first. Never empty.
@@ -177,7 +178,7 @@ impl Group<'_> {
         let mut heard = (Words::default(), Route::default());
         for member in &self.0 {
             let words = heard.0.clone().or(&member.claim.words);
-            if let Ok(route) = words.read() {
+            if let Ok(route) = words.read_route() {
                 heard = (words, route);
             }
         }
@@ -186,8 +187,8 @@ impl Group<'_> {
 
     fn upstreams(&self) -> Vec<Upstream> {
         let upstream = |member: &Member<'_>| Upstream {
-            url: member.url.clone(),
             container: Some(member.container.name.clone()),
+            ..member.upstream.clone()
         };
         let mut upstreams: Vec<Upstream> = self.0.iter().map(upstream).collect();
         upstreams.sort();

@@ -70,9 +70,9 @@ fn every_absurd_value_is_named_with_its_place() {
         ),
         (
             "routes.d/b.toml",
-            "[[route]]\nhosts = [\"b.test\"]\nupstreams = [\"https://a\"]\n".to_owned(),
+            "[[route]]\nhosts = [\"b.test\"]\nupstreams = [\"ftp://a\"]\n".to_owned(),
             "b.toml:3:",
-            "https://a",
+            "ftp://a",
         ),
         (
             "routes.d/b.toml",

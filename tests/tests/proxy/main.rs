@@ -17,6 +17,7 @@ mod routing;
 mod sockets;
 mod tls;
 mod upgrades;
+mod upstreams;
 
 use std::net::SocketAddr;
 

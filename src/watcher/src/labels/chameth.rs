@@ -1,6 +1,6 @@
 //! `com.chameth.*`: the labels of Dotege and its successor.
 
-use fairlead_contract::{Docker, HeaderEdit, PathPrefix, Provider};
+use fairlead_contract::{Docker, HeaderEdit, PathPrefix, Provider, UpstreamWords};
 
 use super::{Claim, Dialect, Fault, WantedPort, parse_hosts, parse_port, parse_provider};
 use crate::container::Labels;
@@ -48,6 +48,7 @@ fn read(labels: &Labels, docker: &Docker) -> Result<Claim, Fault> {
         ),
         network: None,
         path: PathPrefix::default(),
+        upstream: UpstreamWords::default(),
         words: provider
             .transpose()?
             .map(|provider| ("provider", provider.as_str()))
@@ -212,7 +213,7 @@ mod tests {
             ("off", Provider::Off),
         ] {
             let claim = claim(&[(VHOST, "a"), (PROVIDER, text)]).unwrap();
-            assert_eq!(claim.words.read().unwrap().provider, Some(provider));
+            assert_eq!(claim.words.read_route().unwrap().provider, Some(provider));
         }
         assert!(fault(&[(VHOST, "a"), (PROVIDER, "zerossl")]).contains("\"zerossl\""));
     }

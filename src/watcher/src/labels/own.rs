@@ -1,6 +1,6 @@
 //! `fairlead.*`: the keys of a `[[route]]`, and where in the container it leads.
 
-use fairlead_contract::{Docker, HostPattern, InvalidWord, Route, Words};
+use fairlead_contract::{Docker, HostPattern, InvalidWord, Route, UpstreamWords, Words};
 
 use super::{Claim, Dialect, Fault, WantedPort, parse_hosts, parse_port};
 use crate::container::Labels;
@@ -17,8 +17,8 @@ const HOSTS: &str = "fairlead.hosts";
 const PORT: &str = "fairlead.port";
 const NETWORK: &str = "fairlead.network";
 const REDIRECT_TO_PRIMARY: &str = "fairlead.redirect-to-primary";
-/// What no file says: the watcher finds the upstreams.
-const OWN: [&str; 2] = ["port", "network"];
+/// How the watcher finds the upstream; no file says it.
+const OWN: [&str; 3] = ["hosts", "port", "network"];
 /// What no label says.
 const UPSTREAMS: &str = "upstreams";
 
@@ -31,8 +31,13 @@ fn read(labels: &Labels, _: &Docker) -> Result<Claim, Fault> {
     let hosts = labels.get(HOSTS).ok_or(Fault::MissingHosts(HOSTS))?;
     let hosts = parse_hosts(HOSTS, hosts)?;
     let port = labels.get(PORT).map(|text| parse_port(PORT, text)).transpose()?;
-    let words = words(labels);
-    let route = words.read().map_err(faulty)?;
+    let upstream = words(labels, |word| of_upstream().contains(&word))
+        .read()
+        .map_err(faulty)?;
+    let words = words(labels, |word| {
+        !OWN.contains(&word) && !of_upstream().contains(&word)
+    });
+    let route = words.read_route().map_err(faulty)?;
     refuse_redirect_to_wildcard(&hosts[0], &route)?;
     Ok(Claim {
         hosts,
@@ -45,19 +50,22 @@ fn read(labels: &Labels, _: &Docker) -> Result<Claim, Fault> {
         ),
         network: labels.get(NETWORK).cloned(),
         path: route.path,
+        upstream,
         words,
         response_headers: Vec::new(),
     })
 }
 
-/// What the labels say of the route itself.
-fn words(labels: &Labels) -> Words {
+/// The words of the labels that are wanted, with their texts.
+fn words(labels: &Labels, is_wanted: impl Fn(&str) -> bool) -> Words {
     let ours = labels
         .iter()
-        .filter_map(|(label, text)| Some((label.strip_prefix(PREFIX)?, text)));
-    ours.filter(|(word, _)| *word != "hosts" && !OWN.contains(word))
-        .map(|(word, text)| (word, text.as_str()))
-        .collect()
+        .filter_map(|(label, text)| Some((label.strip_prefix(PREFIX)?, text.as_str())));
+    ours.filter(|(word, _)| is_wanted(word)).collect()
+}
+
+fn of_upstream() -> &'static [&'static str] {
+    Words::known::<UpstreamWords>()
 }
 
 fn faulty(fault: InvalidWord) -> Fault {
@@ -74,8 +82,9 @@ fn faulty(fault: InvalidWord) -> Fault {
 }
 
 fn refuse_unknown(labels: &Labels) -> Result<(), Fault> {
-    let known = Words::known()
-        .iter()
+    let of_route = Words::known::<Route>().iter();
+    let known = of_route
+        .chain(of_upstream())
         .chain(&OWN)
         .filter(|word| **word != UPSTREAMS);
     let is_known = |word: &str| known.clone().any(|known| *known == word);
@@ -103,7 +112,7 @@ fn refuse_redirect_to_wildcard(primary: &HostPattern, route: &Route) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use fairlead_contract::PathPrefix;
+    use fairlead_contract::{PathPrefix, Protocol};
 
     use super::super::tests::{claim, fault};
     use super::*;
@@ -117,6 +126,12 @@ mod tests {
             port: WantedPort::Number(8080),
             network: Some("web".to_owned()),
             path: PathPrefix::parse("/api").unwrap(),
+            upstream: UpstreamWords {
+                scheme: Some(Protocol::H2c),
+                weight: None,
+                server_name: None,
+                verify: None,
+            },
             words: [
                 ("path", "/api/"),
                 ("provider", "internal"),
@@ -132,6 +147,7 @@ mod tests {
                 (PORT, "8080"),
                 (NETWORK, "web"),
                 ("fairlead.path", "/api/"),
+                ("fairlead.scheme", "h2c"),
                 ("fairlead.provider", "internal"),
                 (REDIRECT_TO_PRIMARY, "true"),
             ]),
@@ -179,7 +195,7 @@ mod tests {
             (
                 "fairlead.upstreams",
                 "http://127.0.0.1:1",
-                r#""fairlead.upstreams" is not a label of fairlead: did you mean fairlead.port?"#,
+                r#""fairlead.upstreams" is not a label of fairlead: did you mean fairlead.scheme?"#,
             ),
         ] {
             assert_eq!(fault(&[(HOSTS, "a.test"), (label, value)]), expected);
