@@ -299,7 +299,7 @@ mod tests {
                 "[[route]]\nhots = [\"a.test\"]\nupstreams = []\n",
                 "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, \
                  `fallback`, `https-only`, `upstreams`, `strip-prefix`, `replace-prefix`, \
-                 `redirect-to-primary`, `redirect`, `provider`, `response-headers` (did you mean `hosts`?)",
+                 `sticky`, `connect-timeout`, `response-timeout`, `redirect-to-primary`, `redirect`, `provider`, `response-headers` (did you mean `hosts`?)",
             ),
         ] {
             assert_eq!(shown(&parse(text, &[], "").problems), [expected]);

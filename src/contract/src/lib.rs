@@ -7,6 +7,7 @@
 mod challenge;
 mod config;
 mod configuration;
+mod cookie;
 mod discovery;
 mod document;
 mod duration;
@@ -29,6 +30,7 @@ mod write;
 pub use challenge::{InvalidToken, Token};
 pub use config::{Acme, Certificates, Config, Docker, Proxy};
 pub use configuration::{Configuration, Subject};
+pub use cookie::{CookieName, InvalidCookieName};
 pub use discovery::{Discovery, Rejection};
 pub use duration::{InvalidLimit, Limit};
 pub use files::{Digest, FileError, Files, MAX_FILE_BYTES, PairFiles, read_file};

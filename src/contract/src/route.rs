@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{HostPattern, PathPrefix, Position, Problem, Redirect, Scope, Upstream};
+use crate::{CookieName, HostPattern, Limit, PathPrefix, Position, Problem, Redirect, Scope, Upstream};
 
 /// Host names and the upstreams that answer for them. Means the same in every file that holds one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,15 @@ pub struct Route {
     /// Put this in the place of `path` before the request goes to an upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replace_prefix: Option<PathPrefix>,
+    /// Send each client to the upstream that answered it first, by a cookie of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<CookieName>,
+    /// Instead of that of `[proxy]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Limit>,
+    /// Instead of that of `[proxy]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_timeout: Option<Limit>,
     /// Answer requests for the other hosts with a 308 to the primary.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redirect_to_primary: bool,

@@ -1,6 +1,7 @@
 use std::error::Error;
 use std::future::pending;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_contract::Host;
@@ -10,6 +11,7 @@ use http::header::{COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
+use hyper::client::conn::TrySendError;
 use thiserror::Error as ThisError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -19,7 +21,7 @@ use crate::body::{ReplyBody, RequestBody, UpstreamBody};
 use crate::dial::ConnectError;
 use crate::headers::{add_via, count_hop, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
 use crate::paths::rewritten;
-use crate::pool::Lease;
+use crate::pool::{Lease, Peer};
 use crate::reply;
 use crate::sender::adapt;
 use crate::service::{Client, Shared};
@@ -112,9 +114,17 @@ impl Exchange<'_> {
             mut sent,
             wish,
         } = outgoing;
-        let limit = self.shared.snapshot().config.proxy.response_timeout.get();
-        let (response, lease) = self.send(request, &mut sent, limit, wish.as_ref()).await?;
-        Ok(self.answer(response, lease, wish))
+        let sticky = self.site.sticky.as_ref();
+        let home = sticky.and_then(|sticky| sticky.find(request.headers()));
+        let (response, lease) = self.send(request, &mut sent, wish.as_ref(), home).await?;
+        let peer = sticky.map(|_| lease.peer().clone());
+        let mut response = self.answer(response, lease, wish);
+        if let (Some(sticky), Some(peer)) = (sticky, &peer)
+            && home.is_none_or(|home| !Arc::ptr_eq(home, peer))
+        {
+            sticky.remember(response.headers_mut(), peer, self.client.certificate.is_some());
+        }
+        Ok(response)
     }
 
     /// What holds for the client's connection goes, what the upstream must know comes.
@@ -140,56 +150,73 @@ impl Exchange<'_> {
     }
 
     /// Sends over an idle connection if there is one. The upstream may just have closed that; then the
-    /// request goes over a new one, unless some of it may have been acted on (RFC 9112 9.3.1).
+    /// request goes over a new one, unless some of it may have been acted on (RFC 9112 9.3.1). The same
+    /// holds for an upstream that broke off, if there is another one.
     async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
         sent: &mut Fuse<oneshot::Receiver<()>>,
-        limit: Duration,
         wish: Option<&Wish>,
+        home: Option<&Arc<Peer>>,
     ) -> Result<(Response<Incoming>, Lease), ForwardError> {
-        let mut lease = self.connect(true).await?;
+        let mut lease = self.connect(true, home).await?;
         if wish.is_some() && lease.protocol().is_http2() {
             return Err(ForwardError::NoTunnel);
         }
-        let copy = lease.is_reused.then(|| copy_if_repeatable(&request)).flatten();
-        adapt(&mut request, lease.protocol())?;
-        let mut error = match in_time(lease.sender.try_send(request), sent, limit).await? {
+        let may_repeat = lease.is_reused || !self.site.peers.is_alone();
+        let copy = may_repeat.then(|| copy_if_repeatable(&request)).flatten();
+        let mut error = match self.exchange(&mut lease, request, sent).await? {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
         // An answer that is not HTTP comes from a living connection; asking again would not help.
-        let is_stale = lease.is_reused && !error.error().is_parse();
-        let again = if is_stale {
+        let again = if may_repeat && !error.error().is_parse() {
             error.take_message().or(copy)
         } else {
             None
         };
         match again {
-            Some(request) => Box::pin(self.send_anew(request, sent, limit)).await,
+            Some(request) => Box::pin(self.send_anew(request, sent, home)).await,
             None => Err(error.into_error().into()),
         }
     }
 
     async fn send_anew(
         &self,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
         sent: &mut Fuse<oneshot::Receiver<()>>,
-        limit: Duration,
+        home: Option<&Arc<Peer>>,
     ) -> Result<(Response<Incoming>, Lease), ForwardError> {
-        let mut lease = self.connect(false).await?;
-        adapt(&mut request, lease.protocol())?;
-        match in_time(lease.sender.try_send(request), sent, limit).await? {
+        let mut lease = self.connect(false, home).await?;
+        match self.exchange(&mut lease, request, sent).await? {
             Ok(response) => Ok((response, lease)),
             Err(error) => Err(error.into_error().into()),
         }
     }
 
+    /// One try. A connection that was idle may break without meaning anything.
+    async fn exchange(
+        &self,
+        lease: &mut Lease,
+        mut request: Request<RequestBody>,
+        sent: &mut Fuse<oneshot::Receiver<()>>,
+    ) -> Result<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>, ForwardError> {
+        adapt(&mut request, lease.protocol())?;
+        let limit = self.site.response_timeout;
+        let answered = in_time(lease.sender.try_send(request), sent, limit).await?;
+        match &answered {
+            Ok(_) => lease.peer().health.succeeded(),
+            Err(_) if lease.is_reused => {}
+            Err(_) => lease.peer().health.failed(),
+        }
+        Ok(answered)
+    }
+
     /// Tries one upstream after the other: a request that reached none of them is lost by nobody.
-    async fn connect(&self, may_reuse: bool) -> Result<Lease, ConnectError> {
-        let limit = self.shared.snapshot().config.proxy.connect_timeout.get();
+    async fn connect(&self, may_reuse: bool, home: Option<&Arc<Peer>>) -> Result<Lease, ConnectError> {
+        let limit = self.site.connect_timeout;
         let mut failure = ConnectError::Nobody;
-        for peer in self.site.peers.in_order() {
+        for peer in self.site.peers.in_order(home) {
             if let Some(lease) = may_reuse.then(|| peer.reuse()).flatten() {
                 return Ok(lease);
             }

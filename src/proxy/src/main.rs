@@ -12,6 +12,7 @@ mod dial;
 mod forward;
 mod handshake;
 mod headers;
+mod health;
 mod listeners;
 mod metrics;
 mod paths;
@@ -21,6 +22,7 @@ mod sender;
 mod server;
 mod service;
 mod snapshot;
+mod sticky;
 mod supervisor;
 mod upgrade;
 

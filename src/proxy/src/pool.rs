@@ -2,13 +2,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fairlead_contract::Protocol;
+use fairlead_contract::{Protocol, UpstreamUrl};
 use hyper::client::conn::{http1, http2};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::body::RequestBody;
 use crate::dial::{ConnectError, Dial};
+use crate::health::Health;
 use crate::sender::Sender;
 
 /// Connections that are kept open for each upstream.
@@ -25,6 +26,7 @@ pub(crate) struct Peer {
     shared: Mutex<Option<http2::SendRequest<RequestBody>>>,
     load: AtomicUsize,
     is_failing: AtomicBool,
+    pub(crate) health: Health,
 }
 
 struct Idle {
@@ -52,7 +54,12 @@ impl Peer {
             shared: Mutex::default(),
             load: AtomicUsize::new(0),
             is_failing: AtomicBool::new(false),
+            health: Health::default(),
         }
+    }
+
+    pub(crate) fn url(&self) -> &UpstreamUrl {
+        self.dial.url()
     }
 
     /// Exchanges under way.
@@ -63,7 +70,7 @@ impl Peer {
     /// The connection that was given back last, which is the least likely to be stale; or the one for
     /// all, as long as it is open.
     pub(crate) fn reuse(self: &Arc<Self>) -> Option<Lease> {
-        if self.dial.url().protocol().is_http2() {
+        if self.url().protocol().is_http2() {
             let shared = lock(&self.shared).clone().filter(|sender| !sender.is_closed())?;
             return Some(self.lease(Sender::Http2(shared), true));
         }
@@ -79,6 +86,9 @@ impl Peer {
         let opened = Box::pin(timeout(limit, self.dial.open())).await;
         let opened = opened.unwrap_or(Err(ConnectError::Timeout));
         self.tell(opened.as_ref().err());
+        if opened.is_err() {
+            self.health.failed();
+        }
         let sender = opened?;
         if let Sender::Http2(sender) = &sender {
             *lock(&self.shared) = Some(sender.clone());
@@ -96,7 +106,7 @@ impl Peer {
     /// find out.
     fn tell(&self, failure: Option<&ConnectError>) {
         let failed_before = self.is_failing.swap(failure.is_some(), Ordering::Relaxed);
-        let upstream = self.dial.url();
+        let upstream = self.url();
         match failure.map(|error| error as &dyn std::error::Error) {
             Some(error) if failed_before => debug!(%upstream, error, "still no connection to an upstream"),
             Some(error) => info!(%upstream, error, "no connection to an upstream"),
@@ -126,8 +136,12 @@ impl Peer {
 }
 
 impl Lease {
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.load_held.0
+    }
+
     pub(crate) fn protocol(&self) -> Protocol {
-        self.load_held.0.dial.url().protocol()
+        self.peer().url().protocol()
     }
 
     /// Ends the exchange: the next one may use the connection as soon as it is ready.

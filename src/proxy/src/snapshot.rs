@@ -1,10 +1,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairlead_contract::{
-    CertificateDir, Config, Configuration, Digest, Files, Host, HostPattern, Identity, Loaded, Located,
-    Problem, Route, Upstream, UpstreamUrl,
+    CertificateDir, Config, Configuration, CookieName, Digest, Files, Host, HostPattern, Identity, Loaded,
+    Located, Problem, Proxy, Route, Upstream, UpstreamUrl,
 };
 use jiff::Timestamp;
 
@@ -13,6 +14,7 @@ use crate::certificate::Certificate;
 use crate::dial::{Dial, DialError};
 use crate::paths::{AmbiguousPath, ByPath};
 use crate::pool::Peer;
+use crate::sticky::Sticky;
 
 /// Everything requests are answered from. Immutable; a reload swaps it whole.
 pub(crate) struct Snapshot {
@@ -30,6 +32,22 @@ pub(crate) struct Snapshot {
 pub(crate) struct Site {
     pub(crate) route: Route,
     pub(crate) peers: Peers,
+    pub(crate) sticky: Option<Sticky>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+}
+
+impl Site {
+    fn new(route: Route, peers: Peers, settings: &Proxy) -> Self {
+        let sticky = |cookie: &CookieName| Sticky::new(cookie.clone(), route.path.clone(), peers.iter());
+        Self {
+            sticky: route.sticky.as_ref().map(sticky),
+            connect_timeout: route.connect_timeout.unwrap_or(settings.connect_timeout).get(),
+            response_timeout: route.response_timeout.unwrap_or(settings.response_timeout).get(),
+            route,
+            peers,
+        }
+    }
 }
 
 /// What makes an upstream the same one after a reload: where it is, and whom we expect there.
@@ -77,10 +95,8 @@ impl Snapshot {
                 let peer = peers.get(&authorities.key(upstream)?)?;
                 Some((peer.clone(), upstream.weight.get()))
             });
-            let site = Arc::new(Site {
-                peers: Peers::new(weighted),
-                route,
-            });
+            let peers = Peers::new(weighted);
+            let site = Arc::new(Site::new(route, peers, &config.proxy));
             for host in &site.route.hosts {
                 sites.entry(host).insert(site.route.path.clone(), site.clone());
             }
@@ -402,7 +418,7 @@ mod tests {
             None,
         );
         let second = build(&files(&[(&["other.test"], 1), (&["c.test"], 3)]), Some(&first));
-        let peer = |snapshot: &Snapshot, host| site(snapshot, host).peers.in_order().next().unwrap().clone();
+        let peer = |snapshot: &Snapshot, host| site(snapshot, host).peers.iter().next().unwrap().clone();
         assert!(Arc::ptr_eq(&peer(&first, "a.test"), &peer(&first, "b.test")));
         assert!(Arc::ptr_eq(&peer(&first, "a.test"), &peer(&second, "other.test")));
         assert!(!Arc::ptr_eq(&peer(&first, "c.test"), &peer(&second, "c.test")));

@@ -1,12 +1,15 @@
 //! What is spoken with upstreams, and how they are told from impostors.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use bytes::Bytes;
-use fairlead_tests::{Body, Proxy, Site, Transport, Upstream, body, get, within};
+use fairlead_tests::{Body, Proxy, Site, Transport, Upstream, Wire, body, get, within};
 use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_protocol_reaches_its_upstream() {
@@ -178,4 +181,71 @@ fn serve(site: &Site, host: &str, upstream: &str) {
 async fn status(site: &Site, proxy: &Proxy, host: &str) -> u16 {
     let response = site.client().fetch(proxy, get(&format!("https://{host}/"))).await;
     response.status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_keeps_a_client_with_its_upstream() {
+    let upstreams = [Upstream::saying("one").await, Upstream::saying("two").await];
+    let site = Site::new();
+    let addresses = upstreams.each_ref().map(Upstream::address);
+    site.serve_with(&["a.test"], &addresses, "sticky = \"place\"\n");
+    let proxy = site.start();
+    let ask = async |cookie: &str| {
+        let request = Request::get("https://a.test/").header("cookie", cookie);
+        let request = request.body(body::empty()).unwrap();
+        site.client().fetch(&proxy, request).await
+    };
+    let first = ask("other=1").await;
+    let set = first.headers()["set-cookie"].to_str().unwrap();
+    let (cookie, attributes) = set.split_once(';').unwrap();
+    assert_eq!(attributes, " Path=/; HttpOnly; SameSite=Lax; Secure");
+    for _ in 0..20 {
+        let again = ask(&format!("other=1; {cookie}")).await;
+        assert_eq!(again.body(), first.body());
+        assert!(!again.headers().contains_key("set-cookie"));
+    }
+    let unknown = ask("place=unknown").await;
+    assert!(unknown.headers().contains_key("set-cookie"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_breaks_off_is_replaced_for_what_may_be_repeated() {
+    let breaking = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = breaking.local_addr().unwrap();
+    let (heard, mut hearing) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let mut wire = Wire::new(breaking.accept().await.unwrap().0);
+            heard.send(wire.read_head().await).unwrap();
+        }
+    });
+    let living = Upstream::saying("alive").await;
+    let site = Site::new();
+    site.serve(&["b.test"], &[dead, living.address()]);
+    let proxy = site.start();
+    for _ in 0..20 {
+        assert_eq!(site.client().get(&proxy, "https://b.test/").await.body(), "alive");
+    }
+    assert!(
+        hearing.try_recv().is_ok(),
+        "of 20 draws one went to the broken one first"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_s_own_limit_holds_for_it_alone() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let slow = Upstream::start(|_| async {
+        // Longer than the other route's limit, shorter than any deadline.
+        let _ = tokio::time::timeout(Duration::from_millis(600), std::future::pending::<()>()).await;
+        Response::new(body::full("late"))
+    })
+    .await;
+    let site = Site::new();
+    site.serve_with(&["a.test"], &[address], "response-timeout = \"200ms\"\n");
+    site.serve(&["b.test"], &[slow.address()]);
+    let proxy = site.start();
+    assert_eq!(status(&site, &proxy, "a.test").await, 504);
+    assert_eq!(status(&site, &proxy, "b.test").await, 200);
 }
