@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::document::ignore;
-use crate::{Limit, Provider};
+use crate::{Limit, Network, Provider};
 
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -32,6 +32,8 @@ pub struct Proxy {
     pub connect_timeout: Limit,
     /// How long an upstream may take from the end of the request to the head of its response.
     pub response_timeout: Limit,
+    /// Proxies before this one, whose X-Forwarded-* fields are believed and passed on.
+    pub trusted_proxies: Vec<Network>,
     /// How long exchanges may go on after the proxy was told to stop.
     pub drain_timeout: Limit,
 }
@@ -42,6 +44,7 @@ impl Default for Proxy {
             header_timeout: Limit::from_secs(10),
             connect_timeout: Limit::from_secs(5),
             response_timeout: Limit::from_secs(300),
+            trusted_proxies: Vec::new(),
             drain_timeout: Limit::from_secs(10),
         }
     }

@@ -299,7 +299,8 @@ mod tests {
                 "[[route]]\nhots = [\"a.test\"]\nupstreams = []\n",
                 "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, \
                  `fallback`, `https-only`, `upstreams`, `strip-prefix`, `replace-prefix`, \
-                 `sticky`, `connect-timeout`, `response-timeout`, `redirect-to-primary`, `redirect`, `provider`, `response-headers` (did you mean `hosts`?)",
+                 `sticky`, `connect-timeout`, `response-timeout`, `redirect-to-primary`, `redirect`, `provider`, \
+                 `request-headers`, `hsts`, `response-headers` (did you mean `hosts`?)",
             ),
         ] {
             assert_eq!(shown(&parse(text, &[], "").problems), [expected]);
@@ -410,6 +411,10 @@ mod tests {
             (
                 "[[route]]\nhosts = [\"*.a.test\"]\nupstreams = [\"http://a:1\"]\nredirect-to-primary = true",
                 "redirect-to-primary needs an exact first host; *.a.test is a wildcard",
+            ),
+            (
+                "[[route]]\nhosts = [\"a.test\"]\nupstreams = [\"http://a:1\"]\nrequest-headers = [{ delete = \"Host\" }]",
+                "request-headers can only `replace` the Host",
             ),
             (
                 "[[route]]\nhosts = [\"a.test\"]\nupstreams = [\"http://a:1\"]\nstrip-prefix = true\nreplace-prefix = \"/\"",

@@ -1,11 +1,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use http::header::HOST;
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{CookieName, HostPattern, Limit, PathPrefix, Position, Problem, Redirect, Scope, Upstream};
+use crate::{CookieName, HostPattern, Hsts, Limit, PathPrefix, Position, Problem, Redirect, Scope, Upstream};
 
 /// Host names and the upstreams that answer for them. Means the same in every file that holds one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,12 @@ pub struct Route {
     /// Who makes the certificate; `None` leaves it to `[certificates] provider`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
+    /// Changes to the headers of requests, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub request_headers: Vec<HeaderEdit>,
+    /// Strict-Transport-Security on every answer over HTTPS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hsts: Option<Hsts>,
     /// Changes to the headers of responses, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub response_headers: Vec<HeaderEdit>,
@@ -114,8 +121,14 @@ impl Route {
 
     /// What cannot be meant together, whatever the hosts and upstreams are.
     pub(crate) fn find_contradiction(&self) -> Option<String> {
-        (self.strip_prefix && self.replace_prefix.is_some())
-            .then(|| "strip-prefix and replace-prefix exclude each other: keep one".to_owned())
+        if self.strip_prefix && self.replace_prefix.is_some() {
+            return Some("strip-prefix and replace-prefix exclude each other: keep one".to_owned());
+        }
+        // A request has exactly one Host (RFC 9112 3.2).
+        let breaks_host =
+            |edit: &HeaderEdit| *edit.name() == HOST && !matches!(edit, HeaderEdit::Replace(..));
+        let breaks_host = self.request_headers.iter().any(breaks_host);
+        breaks_host.then(|| "request-headers can only `replace` the Host".to_owned())
     }
 }
 

@@ -18,8 +18,9 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::body::{ReplyBody, RequestBody, UpstreamBody};
+use crate::caller::Caller;
 use crate::dial::ConnectError;
-use crate::headers::{add_via, count_hop, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
+use crate::headers::{add_via, count_hop, dress, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
 use crate::paths::rewritten;
 use crate::pool::{Lease, Peer};
 use crate::reply;
@@ -64,6 +65,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) site: &'a Site,
     pub(crate) host: &'a Host,
     pub(crate) client: &'a Client,
+    pub(crate) caller: Caller,
 }
 
 impl Exchange<'_> {
@@ -79,7 +81,7 @@ impl Exchange<'_> {
             self.shared.metrics.failed_exchange(error.status());
             reply::page(error.status())
         });
-        edit(response.headers_mut(), &self.site.route.response_headers);
+        dress(response.headers_mut(), &self.site.route, self.caller.is_secure);
         response
     }
 
@@ -122,7 +124,7 @@ impl Exchange<'_> {
         if let (Some(sticky), Some(peer)) = (sticky, &peer)
             && home.is_none_or(|home| !Arc::ptr_eq(home, peer))
         {
-            sticky.remember(response.headers_mut(), peer, self.client.certificate.is_some());
+            sticky.remember(response.headers_mut(), peer, self.caller.is_secure);
         }
         Ok(response)
     }
@@ -139,9 +141,10 @@ impl Exchange<'_> {
         }
         strip_hop_by_hop(&mut parts.headers);
         add_via(parts);
-        set_forwarding(parts, self.client.address.ip(), &host, self.client.scheme());
+        set_forwarding(parts, &self.caller, self.client.address.ip(), &host);
         tell_prefix(parts, &self.site.route);
         parts.headers.insert(HOST, host);
+        edit(&mut parts.headers, &self.site.route.request_headers);
         parts.uri = rewritten(&parts.uri, &self.site.route)
             .parse::<Uri>()
             .map_err(http::Error::from)?;

@@ -3,16 +3,18 @@ use std::net::IpAddr;
 use fairlead_contract::{HeaderEdit, Route};
 use http::header::{
     CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    PROXY_AUTHORIZATION, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::{Method, Version};
 
+use crate::caller::Caller;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// Fields in which a client could claim an address that is not its own.
 const CLAIMS: [HeaderName; 5] = [
@@ -96,18 +98,38 @@ pub(crate) fn add_via(parts: &mut Parts) {
     parts.headers.append(VIA, HeaderValue::from_static(via));
 }
 
-/// Tells the upstream who called, by which name and how; what the client said of that is dropped.
-pub(crate) fn set_forwarding(parts: &mut Parts, client: IpAddr, host: &HeaderValue, scheme: &'static str) {
+/// Tells the upstream who called, by which name and how; what a client said of that is dropped, and
+/// what a trusted proxy said is kept and continued by `peer`, who it is itself.
+pub(crate) fn set_forwarding(parts: &mut Parts, caller: &Caller, peer: IpAddr, host: &HeaderValue) {
+    let headers = &mut parts.headers;
+    let scheme = HeaderValue::from_static(caller.scheme());
+    if caller.is_trusted {
+        continue_chain(headers, peer);
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+        headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
+        return;
+    }
     for name in CLAIMS {
-        parts.headers.remove(name);
+        headers.remove(name);
     }
-    if let Ok(client) = HeaderValue::try_from(client.to_canonical().to_string()) {
-        parts.headers.insert(X_FORWARDED_FOR, client);
+    if let Ok(peer) = HeaderValue::try_from(peer.to_canonical().to_string()) {
+        headers.insert(X_FORWARDED_FOR, peer);
     }
-    parts.headers.insert(X_FORWARDED_HOST, host.clone());
-    parts
-        .headers
-        .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    headers.insert(X_FORWARDED_HOST, host.clone());
+    headers.insert(X_FORWARDED_PROTO, scheme);
+}
+
+fn continue_chain(headers: &mut HeaderMap, peer: IpAddr) {
+    let peer = peer.to_canonical().to_string();
+    let mut chain: Vec<&[u8]> = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    chain.push(peer.as_bytes());
+    if let Ok(chain) = HeaderValue::try_from(chain.join(&b", "[..])) {
+        headers.insert(X_FORWARDED_FOR, chain);
+    }
 }
 
 /// Tells the upstream which part of the path it does not see, so that it can write links.
@@ -118,6 +140,14 @@ pub(crate) fn tell_prefix(parts: &mut Parts, route: &Route) {
     if let Ok(prefix) = HeaderValue::try_from(route.path.as_str()) {
         parts.headers.insert(X_FORWARDED_PREFIX, prefix);
     }
+}
+
+/// What a route wants on every answer, also on our own pages. HSTS is for HTTPS alone (RFC 6797 7.2).
+pub(crate) fn dress(headers: &mut HeaderMap, route: &Route, is_secure: bool) {
+    if let Some(hsts) = route.hsts.as_ref().filter(|_| is_secure) {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts.value().clone());
+    }
+    edit(headers, &route.response_headers);
 }
 
 /// Makes the route's changes, in their order.
@@ -195,9 +225,28 @@ mod tests {
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         let host = HeaderValue::from_static("a.test:8443");
-        set_forwarding(&mut parts, "::ffff:192.0.2.1".parse().unwrap(), &host, "https");
+        let mut caller = Caller {
+            address: "192.0.2.1".parse().unwrap(),
+            is_secure: true,
+            is_trusted: false,
+        };
+        let peer = "::ffff:192.0.2.1".parse().unwrap();
+        set_forwarding(&mut parts, &caller, peer, &host);
         let expected = [
             ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-host", "a.test:8443"),
+            ("x-forwarded-proto", "https"),
+        ];
+        assert_eq!(parts.headers, headers(&expected));
+        caller.is_trusted = true;
+        set_forwarding(
+            &mut parts,
+            &caller,
+            "10.0.0.1".parse().unwrap(),
+            &HeaderValue::from_static("inner"),
+        );
+        let expected = [
+            ("x-forwarded-for", "192.0.2.1, 10.0.0.1"),
             ("x-forwarded-host", "a.test:8443"),
             ("x-forwarded-proto", "https"),
         ];

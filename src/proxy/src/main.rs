@@ -7,6 +7,7 @@ mod admin;
 mod authority;
 mod balance;
 mod body;
+mod caller;
 mod certificate;
 mod dial;
 mod forward;

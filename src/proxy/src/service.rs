@@ -11,9 +11,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::authority::{find_host, path_and_query};
 use crate::body::ReplyBody;
+use crate::caller::Caller;
 use crate::certificate::Certificate;
 use crate::forward::Exchange;
-use crate::headers::edit;
+use crate::headers::dress;
 use crate::listeners::Ports;
 use crate::metrics::Metrics;
 use crate::paths::{AmbiguousPath, rewritten};
@@ -47,6 +48,7 @@ enum Decision {
     Forward {
         site: Arc<Site>,
         host: Host,
+        caller: Caller,
         request: Request<Incoming>,
     },
 }
@@ -54,16 +56,6 @@ enum Decision {
 impl From<Response<ReplyBody>> for Decision {
     fn from(response: Response<ReplyBody>) -> Self {
         Self::Reply(response)
-    }
-}
-
-impl Client {
-    pub(crate) fn scheme(&self) -> &'static str {
-        if self.certificate.is_some() {
-            "https"
-        } else {
-            "http"
-        }
     }
 }
 
@@ -91,12 +83,18 @@ impl Shared {
     pub(crate) async fn answer(&self, client: &Client, request: Request<Incoming>) -> Response<ReplyBody> {
         let response = match self.decide(client, request) {
             Decision::Reply(response) => response,
-            Decision::Forward { site, host, request } => {
+            Decision::Forward {
+                site,
+                host,
+                caller,
+                request,
+            } => {
                 let exchange = Exchange {
                     shared: self,
                     site: &site,
                     host: &host,
                     client,
+                    caller,
                 };
                 exchange.run(request).await
             }
@@ -129,14 +127,21 @@ impl Shared {
             Ok(None) => return reply::page(StatusCode::NOT_FOUND).into(),
             Err(AmbiguousPath) => return reply::page(StatusCode::BAD_REQUEST).into(),
         };
-        if client.certificate.is_none() && site.route.plain_http == PlainHttp::Redirected {
+        let trusted = &self.snapshot().config.proxy.trusted_proxies;
+        let caller = Caller::find(client, request.headers(), trusted);
+        if !caller.is_secure && site.route.plain_http == PlainHttp::Redirected {
             return reply::redirect(&self.url("https", &host, &request)).into();
         }
-        if let Some(mut response) = self.redirect(client, &site.route, &host, &request) {
-            edit(response.headers_mut(), &site.route.response_headers);
+        if let Some(mut response) = self.redirect(caller.scheme(), &site.route, &host, &request) {
+            dress(response.headers_mut(), &site.route, caller.is_secure);
             return response.into();
         }
-        Decision::Forward { site, host, request }
+        Decision::Forward {
+            site,
+            host,
+            caller,
+            request,
+        }
     }
 
     /// The key authorization exactly as it was written (RFC 8555 8.3), as long as it is there.
@@ -152,13 +157,13 @@ impl Shared {
 
     fn redirect(
         &self,
-        client: &Client,
+        scheme: &str,
         route: &Route,
         host: &Host,
         request: &Request<Incoming>,
     ) -> Option<Response<ReplyBody>> {
         if let Some(primary) = redirect_target(route, host) {
-            return Some(reply::redirect(&self.url(client.scheme(), primary, request)));
+            return Some(reply::redirect(&self.url(scheme, primary, request)));
         }
         let Redirect { to, status } = route.redirect.as_ref()?;
         let location = to.location(resource(&rewritten(request.uri(), route)));

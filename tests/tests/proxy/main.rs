@@ -4,6 +4,7 @@
 
 mod admin;
 mod bad_input;
+mod callers;
 mod drain;
 mod failures;
 mod forwarding;

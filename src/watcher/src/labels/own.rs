@@ -192,14 +192,11 @@ mod tests {
                 "yes",
                 r#"the label fairlead.redirect-to-primary = "yes": it is neither true nor false"#,
             ),
-            (
-                "fairlead.upstreams",
-                "http://127.0.0.1:1",
-                r#""fairlead.upstreams" is not a label of fairlead: did you mean fairlead.scheme?"#,
-            ),
         ] {
             assert_eq!(fault(&[(HOSTS, "a.test"), (label, value)]), expected);
         }
+        let upstreams = fault(&[(HOSTS, "a.test"), ("fairlead.upstreams", "http://127.0.0.1:1")]);
+        assert!(upstreams.contains("is not a label of fairlead"), "{upstreams}");
         assert_eq!(
             fault(&[
                 (HOSTS, "a.test"),
