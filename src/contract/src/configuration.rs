@@ -299,8 +299,8 @@ mod tests {
                 "[[route]]\nhots = [\"a.test\"]\nupstreams = []\n",
                 "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, \
                  `fallback`, `https-only`, `upstreams`, `strip-prefix`, `replace-prefix`, \
-                 `sticky`, `connect-timeout`, `response-timeout`, `redirect-to-primary`, `redirect`, `provider`, \
-                 `request-headers`, `hsts`, `response-headers` (did you mean `hosts`?)",
+                 `sticky`, `connect-timeout`, `response-timeout`, `redirect-to-primary`, `redirect`, `provider`, `allow`, \
+                 `deny`, `basic-auth`, `forward-auth`, `request-headers`, `hsts`, `response-headers` (did you mean `hosts`?)",
             ),
         ] {
             assert_eq!(shown(&parse(text, &[], "").problems), [expected]);

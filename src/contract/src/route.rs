@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -6,7 +7,10 @@ use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{CookieName, HostPattern, Hsts, Limit, PathPrefix, Position, Problem, Redirect, Scope, Upstream};
+use crate::{
+    CookieName, Credential, ForwardAuth, HostPattern, Hsts, Limit, Network, PathPrefix, Position, Problem,
+    Redirect, Scope, Upstream,
+};
 
 /// Host names and the upstreams that answer for them. Means the same in every file that holds one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +55,17 @@ pub struct Route {
     /// Who makes the certificate; `None` leaves it to `[certificates] provider`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
+    /// Only clients with these addresses are answered; empty means everybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Network>,
+    /// Clients with these addresses are not answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<Network>,
+    /// Whose password opens the route; empty means that none is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub basic_auth: Vec<Credential>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward_auth: Option<ForwardAuth>,
     /// Changes to the headers of requests, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub request_headers: Vec<HeaderEdit>,
@@ -73,6 +88,20 @@ impl Route {
             host: host.clone(),
             path: self.path.clone(),
         }
+    }
+
+    /// Whether clients with this address are answered.
+    pub fn admits(&self, address: IpAddr) -> bool {
+        let is_among = |networks: &[Network]| networks.iter().any(|network| network.contains(address));
+        (self.allow.is_empty() || is_among(&self.allow)) && !is_among(&self.deny)
+    }
+
+    /// The services that help to answer, beside the upstreams.
+    pub fn helpers(&self) -> Vec<Upstream> {
+        let forward_auth = self.forward_auth.iter();
+        forward_auth
+            .map(|settings| settings.url.service.clone().into())
+            .collect()
     }
 
     /// What stands in the place of `path` on the way to an upstream; `None` leaves the path alone.
@@ -282,7 +311,7 @@ impl HeaderEdit {
     }
 }
 
-fn parse_name(text: &str) -> Result<HeaderName, InvalidHeader> {
+pub(crate) fn parse_name(text: &str) -> Result<HeaderName, InvalidHeader> {
     let name = HeaderName::try_from(text).map_err(|_| InvalidHeader::Name(text.to_owned()))?;
     match name.as_str() {
         // They frame the message on one connection (RFC 9110 7.6.1, RFC 9112 6): only the proxy knows them.

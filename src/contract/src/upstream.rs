@@ -324,6 +324,15 @@ impl UpstreamUrl {
         }
     }
 
+    /// As Host has it; a socket has none.
+    pub fn authority(&self) -> Option<String> {
+        match self {
+            Self::Tcp { protocol, host, port } if *port == protocol.port() => Some(host.to_string()),
+            Self::Tcp { host, port, .. } => Some(format!("{host}:{port}")),
+            Self::Unix(_) => None,
+        }
+    }
+
     fn is_tls(&self) -> bool {
         self.protocol().is_tls()
     }

@@ -6,11 +6,15 @@
 mod admin;
 mod authority;
 mod balance;
+mod basic;
 mod body;
 mod caller;
 mod certificate;
 mod dial;
+mod dispatch;
 mod forward;
+mod forward_auth;
+mod guard;
 mod handshake;
 mod headers;
 mod health;

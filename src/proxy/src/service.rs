@@ -132,6 +132,11 @@ impl Shared {
         if !caller.is_secure && site.route.plain_http == PlainHttp::Redirected {
             return reply::redirect(&self.url("https", &host, &request)).into();
         }
+        if !site.route.admits(caller.address) {
+            let mut refusal = reply::page(StatusCode::FORBIDDEN);
+            dress(refusal.headers_mut(), &site.route, caller.is_secure);
+            return refusal.into();
+        }
         if let Some(mut response) = self.redirect(caller.scheme(), &site.route, &host, &request) {
             dress(response.headers_mut(), &site.route, caller.is_secure);
             return response.into();

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use crate::balance::Peers;
 use crate::certificate::Certificate;
 use crate::dial::{Dial, DialError};
+use crate::dispatch::Dispatch;
+use crate::guard::Guard;
 use crate::paths::{AmbiguousPath, ByPath};
 use crate::pool::Peer;
 use crate::sticky::Sticky;
@@ -33,19 +35,34 @@ pub(crate) struct Site {
     pub(crate) route: Route,
     pub(crate) peers: Peers,
     pub(crate) sticky: Option<Sticky>,
+    pub(crate) guard: Option<Guard>,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
 }
 
 impl Site {
-    fn new(route: Route, peers: Peers, settings: &Proxy) -> Self {
+    /// `find` knows the peer of every upstream and helper that could be set up.
+    fn new(route: Route, find: impl Fn(&Upstream) -> Option<Arc<Peer>>, settings: &Proxy) -> Self {
+        let upstreams = route.upstreams.iter();
+        let peers =
+            Peers::new(upstreams.filter_map(|upstream| Some((find(upstream)?, upstream.weight.get()))));
         let sticky = |cookie: &CookieName| Sticky::new(cookie.clone(), route.path.clone(), peers.iter());
         Self {
             sticky: route.sticky.as_ref().map(sticky),
+            guard: Guard::new(&route, find),
             connect_timeout: route.connect_timeout.unwrap_or(settings.connect_timeout).get(),
             response_timeout: route.response_timeout.unwrap_or(settings.response_timeout).get(),
             route,
             peers,
+        }
+    }
+
+    pub(crate) fn dispatch<'a>(&'a self, home: Option<&'a Arc<Peer>>) -> Dispatch<'a> {
+        Dispatch {
+            peers: &self.peers,
+            home,
+            connect_timeout: self.connect_timeout,
+            response_timeout: self.response_timeout,
         }
     }
 }
@@ -91,12 +108,8 @@ impl Snapshot {
         let mut sites = ByHost::<ByPath<_>>::default();
         let mut fallback = None;
         for Located { route, .. } in routes {
-            let weighted = route.upstreams.iter().filter_map(|upstream| {
-                let peer = peers.get(&authorities.key(upstream)?)?;
-                Some((peer.clone(), upstream.weight.get()))
-            });
-            let peers = Peers::new(weighted);
-            let site = Arc::new(Site::new(route, peers, &config.proxy));
+            let find = |upstream: &Upstream| peers.get(&authorities.key(upstream)?).cloned();
+            let site = Arc::new(Site::new(route, find, &config.proxy));
             for host in &site.route.hosts {
                 sites.entry(host).insert(site.route.path.clone(), site.clone());
             }
@@ -222,7 +235,7 @@ fn find_peers(
 ) -> HashMap<PeerKey, Arc<Peer>> {
     let mut peers = HashMap::new();
     for located in routes {
-        for upstream in &located.route.upstreams {
+        for upstream in located.route.upstreams.iter().chain(&located.route.helpers()) {
             let Some(key) = authorities.key(upstream).filter(|key| !peers.contains_key(key)) else {
                 continue;
             };

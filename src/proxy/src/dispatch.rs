@@ -1,0 +1,162 @@
+//! From upstreams and a request to a response.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Fuse, FusedFuture};
+use http::{Request, Response, StatusCode};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::TrySendError;
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::balance::Peers;
+use crate::body::RequestBody;
+use crate::dial::ConnectError;
+use crate::pool::{Lease, Peer};
+use crate::sender::adapt;
+
+/// The upstream gave no answer that could be passed on.
+#[derive(Debug, Error)]
+pub(crate) enum ForwardError {
+    #[error("no connection")]
+    Connect(#[from] ConnectError),
+    #[error("no answer in time")]
+    Timeout,
+    #[error("no answer")]
+    Exchange(#[from] hyper::Error),
+    #[error("a tunnel was asked for, and the upstream speaks HTTP/2")]
+    NoTunnel,
+    #[error("the request cannot be written for an upstream")]
+    Request(#[from] http::Error),
+}
+
+impl ForwardError {
+    /// 504 if time ran out (RFC 9110 15.6.5), 501 for what we cannot do, else 502.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Timeout | Self::Connect(ConnectError::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoTunnel => StatusCode::NOT_IMPLEMENTED,
+            _ => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+/// Who can be asked, and how long that may take.
+pub(crate) struct Dispatch<'a> {
+    pub(crate) peers: &'a Peers,
+    /// Whom to ask first.
+    pub(crate) home: Option<&'a Arc<Peer>>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+}
+
+impl Dispatch<'_> {
+    /// Sends over an idle connection if there is one. The upstream may just have closed that; then the
+    /// request goes over a new one, unless some of it may have been acted on (RFC 9112 9.3.1). The same
+    /// holds for an upstream that broke off, if there is another one.
+    pub(crate) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        sent: &mut Fuse<oneshot::Receiver<()>>,
+        wants_tunnel: bool,
+    ) -> Result<(Response<Incoming>, Lease), ForwardError> {
+        let mut lease = self.connect(true).await?;
+        if wants_tunnel && lease.protocol().is_http2() {
+            return Err(ForwardError::NoTunnel);
+        }
+        let may_repeat = lease.is_reused || !self.peers.is_alone();
+        let copy = may_repeat.then(|| copy_if_repeatable(&request)).flatten();
+        let mut error = match self.exchange(&mut lease, request, sent).await? {
+            Ok(response) => return Ok((response, lease)),
+            Err(error) => error,
+        };
+        // An answer that is not HTTP comes from a living connection; asking again would not help.
+        let again = if may_repeat && !error.error().is_parse() {
+            error.take_message().or(copy)
+        } else {
+            None
+        };
+        match again {
+            Some(request) => Box::pin(self.send_anew(request, sent)).await,
+            None => Err(error.into_error().into()),
+        }
+    }
+
+    async fn send_anew(
+        &self,
+        request: Request<RequestBody>,
+        sent: &mut Fuse<oneshot::Receiver<()>>,
+    ) -> Result<(Response<Incoming>, Lease), ForwardError> {
+        let mut lease = self.connect(false).await?;
+        match self.exchange(&mut lease, request, sent).await? {
+            Ok(response) => Ok((response, lease)),
+            Err(error) => Err(error.into_error().into()),
+        }
+    }
+
+    /// One try. A connection that was idle may break without meaning anything.
+    async fn exchange(
+        &self,
+        lease: &mut Lease,
+        mut request: Request<RequestBody>,
+        sent: &mut Fuse<oneshot::Receiver<()>>,
+    ) -> Result<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>, ForwardError> {
+        adapt(&mut request, lease.protocol())?;
+        let limit = self.response_timeout;
+        let answered = in_time(lease.sender.try_send(request), sent, limit).await?;
+        match &answered {
+            Ok(_) => lease.peer().health.succeeded(),
+            Err(_) if lease.is_reused => {}
+            Err(_) => lease.peer().health.failed(),
+        }
+        Ok(answered)
+    }
+
+    /// Tries one upstream after the other: a request that reached none of them is lost by nobody.
+    async fn connect(&self, may_reuse: bool) -> Result<Lease, ConnectError> {
+        let limit = self.connect_timeout;
+        let mut failure = ConnectError::Nobody;
+        for peer in self.peers.in_order(self.home) {
+            if let Some(lease) = may_reuse.then(|| peer.reuse()).flatten() {
+                return Ok(lease);
+            }
+            match peer.connect(limit).await {
+                Ok(lease) => return Ok(lease),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// The limit begins when the request has been sent whole: an upload takes the time it takes.
+async fn in_time<T>(
+    answer: impl Future<Output = T>,
+    sent: &mut Fuse<oneshot::Receiver<()>>,
+    limit: Duration,
+) -> Result<T, ForwardError> {
+    let mut answer = pin!(answer);
+    if !sent.is_terminated() {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Ok(answer),
+            _ = sent => {}
+        }
+    }
+    timeout(limit, answer).await.map_err(|_| ForwardError::Timeout)
+}
+
+/// A second copy of a request that has no body and changes nothing (RFC 9110 9.2.2).
+fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.method().is_idempotent() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}

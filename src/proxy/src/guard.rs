@@ -1,0 +1,61 @@
+use std::sync::Arc;
+
+use fairlead_contract::{Host, Route, Upstream};
+use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::basic::BasicAuth;
+use crate::body::ReplyBody;
+use crate::dispatch::ForwardError;
+use crate::forward::Exchange;
+use crate::forward_auth::ForwardAuth;
+use crate::pool::Peer;
+use crate::reply;
+
+/// What must be known of a user before a request goes further. Costs nothing where there is none.
+pub(crate) struct Guard {
+    basic: Option<BasicAuth>,
+    forward: Option<ForwardAuth>,
+}
+
+impl Guard {
+    /// `None` if the route asks for nothing. A program that cannot be asked lets nobody in.
+    pub(crate) fn new(route: &Route, find: impl Fn(&Upstream) -> Option<Arc<Peer>>) -> Option<Self> {
+        let basic = BasicAuth::new(&route.basic_auth);
+        let forward = route.forward_auth.as_ref().map(|settings| {
+            let peer = find(&settings.url.service.clone().into());
+            ForwardAuth::new(settings, peer)
+        });
+        (basic.is_some() || forward.is_some()).then_some(Self { basic, forward })
+    }
+
+    /// Gives the request back, or the answer that it gets instead.
+    pub(crate) async fn admit(
+        &self,
+        exchange: &Exchange<'_>,
+        request: Request<Incoming>,
+    ) -> Result<Request<Incoming>, Result<Response<ReplyBody>, ForwardError>> {
+        let (mut parts, body) = request.into_parts();
+        if let Some(basic) = &self.basic {
+            if !basic.admits(&parts.headers).await {
+                return Err(Ok(ask_for_password(exchange.host)));
+            }
+            // It was for us.
+            parts.headers.remove(AUTHORIZATION);
+        }
+        if let Some(forward) = &self.forward {
+            forward.admit(exchange, &mut parts).await?;
+        }
+        Ok(Request::from_parts(parts, body))
+    }
+}
+
+/// RFC 7617 2.
+fn ask_for_password(host: &Host) -> Response<ReplyBody> {
+    let mut response = reply::page(StatusCode::UNAUTHORIZED);
+    if let Ok(challenge) = HeaderValue::try_from(format!("Basic realm=\"{host}\", charset=\"UTF-8\"")) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
