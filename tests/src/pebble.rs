@@ -32,6 +32,8 @@ pub struct Pebble {
 pub struct PebbleSettings {
     /// Where HTTP-01 is validated, whatever the name.
     pub validation: SocketAddr,
+    /// On which port of the same address TLS-ALPN-01 is validated.
+    pub tls_port: u16,
     /// How many of a hundred good nonces are refused (RFC 8555 6.5).
     pub refused_nonces: u8,
     /// How many of a hundred authorizations that are valid already are used again (RFC 8555 7.1.3).
@@ -47,6 +49,7 @@ impl PebbleSettings {
     pub fn new(validation: SocketAddr) -> Self {
         Self {
             validation,
+            tls_port: 1,
             refused_nonces: 0,
             reused_authorizations: 0,
             validity: Duration::from_secs(90 * 24 * 60 * 60),
@@ -165,7 +168,7 @@ impl Pebble {
             "certificate": self.file("server.pem"),
             "privateKey": self.file("server-key.pem"),
             "httpPort": self.settings.validation.port(),
-            "tlsPort": 1,
+            "tlsPort": self.settings.tls_port,
             "certificateValidityPeriod": self.settings.validity.as_secs(),
             "domainBlocklist": self.settings.blocked,
         }})

@@ -560,25 +560,61 @@ fn two_passes_at_once_order_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_proxy_answers_the_challenge_and_serves_the_certificate() {
+async fn the_proxy_answers_each_kind_of_challenge_and_serves_the_certificate() {
     let environment = Environment::new();
     let upstream = Upstream::saying("hello").await;
-    environment.write_routes("a.toml", &route(&["app.test"], &[upstream.address()]));
+    for (host, challenge) in [("one.test", "http-01"), ("two.test", "tls-alpn-01")] {
+        let route = route(&[host], &[upstream.address()]);
+        let text = format!("{route}challenge = \"{challenge}\"\n");
+        environment.write_routes(&format!("{host}.toml"), &text);
+    }
     let proxy = Proxy::start(&environment);
-    let pebble = Pebble::start(PebbleSettings::new(proxy.http()));
+    let mut settings = PebbleSettings::new(proxy.http());
+    settings.tls_port = proxy.https().port();
+    let pebble = Pebble::start(settings);
     environment.write_config(&pebble.settings());
     pass(&environment);
+    assert_eq!(
+        count(&environment.paths().challenges_dir()),
+        0,
+        "answers stay published"
+    );
     proxy.reload();
-    let root = CertificateDer::from_pem_slice(pebble.root().as_bytes()).unwrap();
+    let client = trusting(&pebble);
+    for uri in ["https://one.test/", "https://two.test/"] {
+        assert_eq!(client.get(&proxy, uri).await.status(), 200, "{uri}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kind_of_challenge_is_the_routes_or_else_the_configured_one() {
+    let environment = Environment::new();
+    let proxy = Proxy::start(&environment);
+    let nobody = SocketAddr::new(proxy.http().ip(), 1);
+    let mut settings = PebbleSettings::new(nobody);
+    settings.tls_port = proxy.https().port();
+    let pebble = Pebble::start(settings);
+    environment.write_config(&format!("{}challenge = \"tls-alpn-01\"\n", pebble.settings()));
+    declare(&environment, &["a.test", "b.test"], "");
+    declare(&environment, &["c.test"], "challenge = \"http-01\"");
+    failing_pass(&environment);
+    assert_eq!(sans(&environment, "a.test"), "DNS:a.test, DNS:b.test");
+    let error = failure(&environment, "c.test").error;
+    assert!(
+        error.contains("http://c.test:1/.well-known/acme-challenge/"),
+        "{error}"
+    );
+}
+
+fn trusting(pebble: &Pebble) -> Client {
+    let root = CertificateDer::from_pem_slice(pebble.root().as_bytes()).expect("the root is PEM");
     let mut roots = RootCertStore::empty();
-    roots.add(root).unwrap();
+    roots.add(root).expect("the root is a certificate");
     let provider = Arc::new(aws_lc_rs::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .unwrap();
-    let client = Client::new(tls.with_root_certificates(roots).with_no_client_auth());
-    let response = client.get(&proxy, "https://app.test/").await;
-    assert_eq!(response.status(), 200);
+        .expect("the provider has these versions");
+    Client::new(tls.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[test]

@@ -9,7 +9,7 @@ use futures_util::stream;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::acme::{AcmeError, Authority, remove_leftover_answers};
+use crate::acme::{AcmeError, Authority, forget_order, remove_leftover_answers};
 use crate::backoff::{AskedToWait, Attempt, add_failure, add_hindrance};
 use crate::internal::{InternalAuthority, InternalError};
 use crate::pair::{Leaf, Pair};
@@ -100,7 +100,7 @@ impl<'a> Round<'a> {
         let mut failed = Vec::new();
         let mut tasks = Vec::new();
         for wanted in wanted {
-            let known = store::read_known(self.paths, &wanted.name);
+            let known = store::take_stock(self.paths, &wanted.name);
             match self.decide(&wanted, &known) {
                 Decision::Keep { due } => self.keep(&wanted, &known, due),
                 Decision::Wait { until, reason } => {
@@ -135,6 +135,8 @@ impl<'a> Round<'a> {
         let Stored::Whole(leaf) = &known.stored else {
             return;
         };
+        // An order may still be kept whose certificate was stored before a crash.
+        forget_order(self.paths, &wanted.name);
         let recorded = known.ledger.as_ref().and_then(|ledger| ledger.issued.clone());
         let issued = recorded
             .filter(|issued| issued.not_after == leaf.not_after)
@@ -250,9 +252,9 @@ impl<'a> Round<'a> {
             &task.known,
             self.add_failure(task, UNDER_WAY.to_owned(), None),
         )?;
-        let pair = authority.obtain(&task.wanted.name, &task.wanted.names).await?;
+        let pair = authority.obtain(&task.wanted).await?;
         self.store(task, &pair)?;
-        authority.forget(&task.wanted.name);
+        forget_order(self.paths, &task.wanted.name);
         Ok(pair.leaf)
     }
 

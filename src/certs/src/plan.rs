@@ -187,6 +187,7 @@ mod tests {
             name: HostPattern::parse(names[0]).unwrap(),
             names: patterns(names),
             provider: Provider::Acme,
+            challenge: None,
             issuer: Ok(issuer),
         }
     }

@@ -1,6 +1,6 @@
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fairlead_contract::{
@@ -18,9 +18,14 @@ const CHAIN_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o640;
 const LEDGER_MODE: u32 = 0o644;
 
-/// What the store knows of a certificate. A ledger that cannot be understood is as none, and said so.
-pub(crate) fn read_known(paths: &Paths, name: &HostPattern) -> Known {
+/// What the store knows of a certificate, after ending what a crash left half done. A ledger that
+/// cannot be understood is as none, and said so.
+pub(crate) fn take_stock(paths: &Paths, name: &HostPattern) -> Known {
     let directory = paths.certificate(name);
+    if finish_replacement(&directory) {
+        tracing::info!(certificate = %name, "a crash had left half of a new pair in its place; now it is whole");
+    }
+    close_key(&directory);
     match read_ledger(&directory) {
         Ok(ledger) => Known {
             stored: read_stored(&directory),
@@ -37,7 +42,7 @@ pub(crate) fn read_known(paths: &Paths, name: &HostPattern) -> Known {
 ///
 /// Both files are complete on disk before the first is renamed, so an error leaves the present pair
 /// as it was. Between the two renames a reader can see a key and a chain that do not match; readers
-/// keep what they have then.
+/// keep what they have then, and after a crash there [`take_stock`] makes the second one.
 pub(crate) fn write_pair(directory: &CertificateDir, pair: &Pair) -> Result<(), StoreError> {
     make_directory(directory.path())?;
     let files = [
@@ -71,6 +76,41 @@ pub(crate) fn write_ledger(directory: &CertificateDir, ledger: &Ledger) -> Resul
     make_directory(directory.path())?;
     write_atomically(&directory.ledger_file(), ledger.render()?.as_bytes(), LEDGER_MODE)?;
     Ok(())
+}
+
+/// Whether the chain beside a key that was renamed already had to follow it, and did.
+fn finish_replacement(directory: &CertificateDir) -> bool {
+    let (chain_file, key_file) = (directory.chain_file(), directory.key_file());
+    let next_chain = next(&chain_file);
+    let is_of_the_key = match (read_file(&next_chain), read_file(&key_file)) {
+        (Ok(chain), Ok(key)) => Pair::parse(&chain, &key).is_ok(),
+        _ => false,
+    };
+    // What cannot be renamed now is told as a pair that does not match.
+    is_of_the_key && rename(&next_chain, &chain_file).is_ok()
+}
+
+/// Takes from others what only group fairlead may have: to read the key.
+fn close_key(directory: &CertificateDir) {
+    let path = directory.key_file();
+    let Ok(metadata) = fs::metadata(&path) else {
+        return;
+    };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & !KEY_MODE == 0 || !metadata.is_file() {
+        return;
+    }
+    let key = path.display();
+    match fs::set_permissions(&path, Permissions::from_mode(mode & KEY_MODE)) {
+        Ok(()) => tracing::warn!(
+            "{key} was open to others (mode {mode:04o}) and is not any more; if somebody may have read it, \
+             remove {} and a new key is made",
+            directory.path().display()
+        ),
+        Err(error) => tracing::warn!(
+            "{key} is open to others (mode {mode:04o}), and that cannot be changed ({error}): run \"chmod 640\" on it"
+        ),
+    }
 }
 
 fn read_stored(directory: &CertificateDir) -> Stored {
@@ -170,8 +210,6 @@ pub(crate) enum StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
@@ -243,6 +281,56 @@ mod tests {
         );
         set_aside(&directory).unwrap();
         assert_eq!(names(&directory), ["fullchain.pem.broken", "key.pem.broken"]);
+    }
+
+    #[test]
+    fn a_crash_between_the_two_renames_is_made_good() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            config: root.path().join("etc"),
+            state: root.path().to_owned(),
+            runtime: root.path().join("run"),
+        };
+        fs::create_dir(paths.certificates_dir()).unwrap();
+        let name = HostPattern::parse("a.test").unwrap();
+        let directory = paths.certificate(&name);
+        let (old, new) = (make_pair(), make_pair());
+        for present in [None, Some(&old)] {
+            if let Some(pair) = present {
+                write_pair(&directory, pair).unwrap();
+            }
+            make_directory(directory.path()).unwrap();
+            write_atomically(&next(&directory.chain_file()), new.chain.as_bytes(), CHAIN_MODE).unwrap();
+            let before = take_stock(&paths, &name).stored;
+            assert_eq!(
+                before,
+                present.map_or(Stored::Absent, |old| Stored::Whole(old.leaf.clone()))
+            );
+            write_atomically(&directory.key_file(), new.key.as_bytes(), KEY_MODE).unwrap();
+            let after = take_stock(&paths, &name).stored;
+            assert_eq!(after, Stored::Whole(new.leaf.clone()));
+            assert_eq!(names(&directory), ["fullchain.pem", "key.pem"]);
+            assert_eq!(fs::read(directory.chain_file()).unwrap(), new.chain.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_closed() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = CertificateDir::new(root.path().join("a.test"));
+        write_pair(&directory, &make_pair()).unwrap();
+        for (mode, expected) in [
+            (0o644, 0o640),
+            (0o660, 0o640),
+            (0o777, 0o640),
+            (0o600, 0o600),
+            (0o640, 0o640),
+        ] {
+            fs::set_permissions(directory.key_file(), Permissions::from_mode(mode)).unwrap();
+            close_key(&directory);
+            let metadata = fs::metadata(directory.key_file()).unwrap();
+            assert_eq!(metadata.permissions().mode() & 0o777, expected, "{mode:o}");
+        }
     }
 
     #[test]

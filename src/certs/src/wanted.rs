@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::Path;
 
-use fairlead_contract::{Acme, Config, Configuration, HostPattern, Provider, Subject};
+use fairlead_contract::{Acme, Challenge, Config, Configuration, HostPattern, Provider, Subject};
 
 /// A certificate that routes need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(crate) struct Wanted {
     /// Every host of the routes, the primary first.
     pub(crate) names: Vec<HostPattern>,
     pub(crate) provider: Provider,
+    /// How an ACME server is shown that the names are ours; `None` leaves it to what it offers.
+    pub(crate) challenge: Option<Challenge>,
     /// Whom to ask, or why nobody can be asked.
     pub(crate) issuer: Result<Issuer, String>,
 }
@@ -50,10 +52,12 @@ fn find_one(subject: Subject, config: &Config, config_file: &Path) -> Option<Wan
         Provider::Internal => Ok(Issuer::Internal),
         Provider::Acme => find_acme(&subject.hosts, config.acme.as_ref(), config_file),
     };
+    let acme = config.acme.as_ref();
     Some(Wanted {
         name: subject.hosts.first()?.clone(),
         names: subject.hosts,
         provider,
+        challenge: subject.challenge.or_else(|| acme?.challenge),
         issuer,
     })
 }
@@ -132,6 +136,20 @@ mod tests {
                         [acme]\ndirectory = \"https://ca.test/dir\"\naccept-terms = true\n";
         let expected = [Ok("internal".to_owned()), Ok("https://ca.test/dir".to_owned())];
         assert_eq!(issuers(&format!("{settings}{routes}")), expected);
+    }
+
+    #[test]
+    fn a_route_decides_its_challenge_before_the_settings_do() {
+        let routes = route("\"a.test\"", "") + &route("\"b.test\"", "challenge = \"http-01\"");
+        let challenges = |settings: &str| -> Vec<_> {
+            let wanted = find(&format!("{settings}{routes}"));
+            wanted.into_iter().map(|wanted| wanted.challenge).collect()
+        };
+        assert_eq!(challenges(""), [None, Some(Challenge::Http01)]);
+        assert_eq!(
+            challenges("[acme]\nchallenge = \"tls-alpn-01\"\n"),
+            [Some(Challenge::TlsAlpn01), Some(Challenge::Http01)]
+        );
     }
 
     #[test]

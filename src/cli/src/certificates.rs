@@ -93,7 +93,7 @@ pub(crate) fn of_route(located: &Located, machine: &Machine) -> Certificate {
 
 /// One certificate for all the hosts, named after the first.
 fn of_subject(subject: Subject, machine: &Machine) -> Certificate {
-    let Subject { hosts, provider } = subject;
+    let Subject { hosts, provider, .. } = subject;
     let name = hosts[0].clone();
     let provider = provider.unwrap_or(machine.configuration.config.certificates.provider);
     let found = machine.store.find(&name);

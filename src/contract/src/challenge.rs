@@ -1,6 +1,27 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+/// How it is shown to an ACME server that a name is ours (RFC 8555 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Challenge {
+    /// A file on port 80.
+    #[serde(rename = "http-01")]
+    Http01,
+    /// A certificate on port 443 (RFC 8737).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+impl Challenge {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
+        }
+    }
+}
 
 /// An HTTP-01 token: base64url characters only (RFC 8555 8.3), so it can be a file name.
 #[derive(Clone, Debug, PartialEq, Eq)]

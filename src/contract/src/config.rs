@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::document::ignore;
-use crate::{Limit, Network, Provider};
+use crate::{Challenge, Limit, Network, Provider};
 
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -92,6 +92,9 @@ pub struct Acme {
     /// The operator has read the authority's terms of service and agrees to them.
     #[serde(default)]
     pub accept_terms: bool,
+    /// How names are shown to be ours where the route does not say; `None` leaves it to what the
+    /// authority offers.
+    pub challenge: Option<Challenge>,
     /// Roots to trust when calling the directory, instead of the system's.
     pub ca_file: Option<PathBuf>,
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::discovery::ParsedDiscovery;
 use crate::document::{Document, Nothing};
-use crate::{Config, FileError, Files, HostPattern, Located, Problem, Provider, Rejection, Route, Scope};
+use crate::{
+    Challenge, Config, FileError, Files, HostPattern, Located, Problem, Provider, Rejection, Route, Scope,
+};
 
 /// All files together: settings, the routes that hold, and what is wrong.
 ///
@@ -151,6 +153,8 @@ pub struct Subject {
     pub hosts: Vec<HostPattern>,
     /// As the first route that names one says; `None` leaves it to `[certificates] provider`.
     pub provider: Option<Provider>,
+    /// As the first route that names one says; `None` leaves it to `[acme] challenge`.
+    pub challenge: Option<Challenge>,
 }
 
 impl Subject {
@@ -161,6 +165,7 @@ impl Subject {
             }
         }
         self.provider = self.provider.or(route.provider);
+        self.challenge = self.challenge.or(route.challenge);
     }
 }
 
@@ -288,7 +293,7 @@ mod tests {
             (
                 "[acme]\nemial = \"a@b.test\"\n",
                 "fairlead.toml:2:1: unknown field `emial`, expected one of `directory`, `email`, `accept-terms`, \
-                 `ca-file` (did you mean `email`?)",
+                 `challenge`, `ca-file` (did you mean `email`?)",
             ),
             (
                 "[[routes]]\n",
@@ -299,7 +304,7 @@ mod tests {
                 "[[route]]\nhots = [\"a.test\"]\nupstreams = []\n",
                 "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, \
                  `fallback`, `https-only`, `upstreams`, `strip-prefix`, `replace-prefix`, \
-                 `sticky`, `connect-timeout`, `response-timeout`, `redirect-to-primary`, `redirect`, `provider`, `allow`, \
+                 `sticky`, `connect-timeout`, `response-timeout`, `redirect-to-primary`, `redirect`, `provider`, `challenge`, `allow`, \
                  `deny`, `basic-auth`, `forward-auth`, `request-headers`, `hsts`, `response-headers` (did you mean `hosts`?)",
             ),
         ] {
@@ -349,6 +354,7 @@ mod tests {
         let subject = Subject {
             hosts: vec![HostPattern::parse("a.test").unwrap()],
             provider: Some(Provider::Off),
+            challenge: None,
         };
         assert_eq!(configuration.subjects(), [subject]);
     }

@@ -31,7 +31,7 @@ mod upstream;
 mod words;
 mod write;
 
-pub use challenge::{InvalidToken, Token};
+pub use challenge::{Challenge, InvalidToken, Token};
 pub use config::{Acme, Certificates, Config, Docker, Proxy};
 pub use configuration::{Configuration, Subject};
 pub use cookie::{CookieName, InvalidCookieName};

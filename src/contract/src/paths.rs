@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::HostPattern;
+use crate::{Host, HostPattern};
 
 /// The three directories all programs share, and every place below them.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -71,9 +71,15 @@ impl Paths {
         self.state.join("account")
     }
 
-    /// HTTP-01 answers, one file per token. Writer: the certs program.
+    /// HTTP-01 answers, one file per token, and those of TLS-ALPN-01. Writer: the certs program.
     pub fn challenges_dir(&self) -> PathBuf {
         self.runtime.join("challenges")
+    }
+
+    /// The certificate and key that answer TLS-ALPN-01 for a host (RFC 8737 3), PEM, while its
+    /// challenge is open. No token has a dot, so none has this name.
+    pub fn alpn_challenge_file(&self, host: &Host) -> PathBuf {
+        self.challenges_dir().join(format!("{host}.pem"))
     }
 
     /// Exists when containers changed and no pass of the watcher has read them yet.

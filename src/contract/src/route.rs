@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    CookieName, Credential, ForwardAuth, HostPattern, Hsts, Limit, Network, PathPrefix, Position, Problem,
-    Redirect, Scope, Upstream,
+    Challenge, CookieName, Credential, ForwardAuth, HostPattern, Hsts, Limit, Network, PathPrefix, Position,
+    Problem, Redirect, Scope, Upstream,
 };
 
 /// Host names and the upstreams that answer for them. Means the same in every file that holds one.
@@ -55,6 +55,9 @@ pub struct Route {
     /// Who makes the certificate; `None` leaves it to `[certificates] provider`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
+    /// How the ACME server is shown that the hosts are ours; `None` leaves it to `[acme] challenge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Challenge>,
     /// Only clients with these addresses are answered; empty means everybody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Network>,

@@ -12,6 +12,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+/// The protocol that authorities speak to validate TLS-ALPN-01 (RFC 8737 6.2).
+pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
+
 /// A chain and its key, ready to serve.
 ///
 /// Each has a TLS configuration of its own, and with it keys of its own for session tickets: a
@@ -97,7 +100,7 @@ impl fmt::Debug for Certificate {
 
 /// Why a pair cannot serve.
 #[derive(Debug, Error)]
-enum PairError {
+pub(crate) enum PairError {
     #[error("there is no certificate in the file")]
     EmptyChain,
     #[error("the chain cannot be read: {0}")]
@@ -146,17 +149,24 @@ fn certify(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<CertifiedKey, PairError> {
-    let key = provider()
-        .key_provider
-        .load_private_key(key)
-        .map_err(|error| PairError::Key(error.to_string()))?;
-    let certified = CertifiedKey::new(chain, key);
+    let certified = combine(chain, key)?;
     match certified.keys_match() {
         Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(PairError::Mismatch),
         // Of an unknown kind of key the library cannot tell; the handshake will.
         Ok(()) | Err(rustls::Error::InconsistentKeys(_)) => Ok(certified),
         Err(error) => Err(error.into()),
     }
+}
+
+fn combine(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, PairError> {
+    let key = provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| PairError::Key(error.to_string()))?;
+    Ok(CertifiedKey::new(chain, key))
 }
 
 fn configure(certified: CertifiedKey) -> Result<ServerConfig, PairError> {
@@ -169,6 +179,18 @@ fn configure(certified: CertifiedKey) -> Result<ServerConfig, PairError> {
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     // Tickets hold the whole session: nothing is kept here for each client.
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(config)
+}
+
+/// What an authority is shown that validates TLS-ALPN-01: the chain and key in `pem`, and its
+/// protocol alone (RFC 8737 3).
+///
+/// Whether they match is for the authority to see: the library reads no certificate with the critical
+/// extension that this one must have.
+pub(crate) fn configure_validation(pem: &[u8]) -> Result<ServerConfig, PairError> {
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| PairError::Key(error.to_string()))?;
+    let mut config = configure(combine(parse_chain(pem)?, key)?)?;
+    config.alpn_protocols = vec![ACME_TLS.to_vec()];
     Ok(config)
 }
 

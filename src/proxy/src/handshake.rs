@@ -1,17 +1,20 @@
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_contract::Host;
-use rustls::server::Acceptor;
+use fairlead_contract::{Host, Paths, read_file};
+use rustls::ServerConfig;
+use rustls::server::{Acceptor, ClientHello};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tracing::warn;
 
-use crate::certificate::Certificate;
+use crate::certificate::{ACME_TLS, Certificate, configure_validation};
 use crate::snapshot::Snapshot;
 
 /// A fatal alert record: unrecognized_name (RFC 6066 3, RFC 8446 6).
@@ -34,24 +37,69 @@ pub(crate) enum HandshakeError {
 
 /// Makes a TLS connection with the certificate of the name the client asks for. One deadline holds
 /// for both halves of the handshake.
+///
+/// `None` if it was an authority that validated TLS-ALPN-01: there is nothing more to say to it.
 pub(crate) async fn accept(
     stream: TcpStream,
     snapshot: &Snapshot,
-) -> Result<(TlsStream<TcpStream>, Arc<Certificate>), HandshakeError> {
+    paths: &Paths,
+) -> Result<Option<(TlsStream<TcpStream>, Arc<Certificate>)>, HandshakeError> {
     let deadline = Instant::now() + snapshot.config.proxy.header_timeout.get();
     let start = timeout_at(deadline, LazyConfigAcceptor::new(Acceptor::default(), stream))
         .await
         .map_err(|_| HandshakeError::Timeout)??;
     let name = start.client_hello().server_name().map(ToOwned::to_owned);
     let host = name.as_deref().and_then(|name| Host::parse(name).ok());
-    let Some(certificate) = host.and_then(|host| snapshot.certificate(&host).cloned()) else {
+    let identity = host.and_then(|host| match validates(&start.client_hello()) {
+        true => validation_config(&paths.alpn_challenge_file(&host)).map(Identity::Validation),
+        false => snapshot.certificate(&host).cloned().map(Identity::Site),
+    });
+    let Some(identity) = identity else {
         refuse(start.io).await;
         return Err(name.map_or(HandshakeError::NoName, HandshakeError::UnknownName));
     };
-    let stream = timeout_at(deadline, start.into_stream(certificate.config.clone()))
+    let mut stream = timeout_at(deadline, start.into_stream(identity.config()))
         .await
         .map_err(|_| HandshakeError::Timeout)??;
-    Ok((stream, certificate))
+    match identity {
+        Identity::Site(certificate) => Ok(Some((stream, certificate))),
+        Identity::Validation(_) => {
+            timeout_at(deadline, stream.shutdown())
+                .await
+                .map_err(|_| HandshakeError::Timeout)??;
+            Ok(None)
+        }
+    }
+}
+
+/// What a client is shown.
+enum Identity {
+    Site(Arc<Certificate>),
+    /// The answer to TLS-ALPN-01.
+    Validation(Arc<ServerConfig>),
+}
+
+impl Identity {
+    fn config(&self) -> Arc<ServerConfig> {
+        match self {
+            Self::Site(certificate) => certificate.config.clone(),
+            Self::Validation(config) => config.clone(),
+        }
+    }
+}
+
+/// Whether an authority validates TLS-ALPN-01: it speaks that protocol and no other (RFC 8737 3).
+fn validates(hello: &ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|protocols| protocols.eq([ACME_TLS]))
+}
+
+/// `None` if no challenge is open for the name.
+fn validation_config(file: &Path) -> Option<Arc<ServerConfig>> {
+    let pem = read_file(file).ok()?;
+    configure_validation(&pem)
+        .inspect_err(|error| warn!("{}: {error}; the challenge is not answered", file.display()))
+        .ok()
+        .map(Arc::new)
 }
 
 /// rustls would say access_denied (49), so the alert is ours.

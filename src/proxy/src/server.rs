@@ -117,7 +117,7 @@ async fn serve_connection(stream: TcpStream, address: SocketAddr, protocol: Prot
     }
 }
 
-/// `None` if there is no TLS connection, or if the drain began before there was one.
+/// `None` if there is no TLS connection to serve, or if the drain began before there was one.
 async fn secure(
     stream: TcpStream,
     address: SocketAddr,
@@ -126,12 +126,12 @@ async fn secure(
     let snapshot = shared.snapshot().clone();
     let unasked = CancellationToken::new();
     let accepted = tokio::select! {
-        accepted = handshake::accept(stream, &snapshot) => accepted,
+        accepted = handshake::accept(stream, &snapshot, &shared.paths) => accepted,
         () = farewell(&shared.draining, &unasked) => return None,
     };
     shared.metrics.handshake(&accepted);
     match accepted {
-        Ok((stream, certificate)) => Some((Box::new(stream), certificate)),
+        Ok(accepted) => accepted.map(|(stream, certificate)| (Box::new(stream), certificate)),
         Err(error) => {
             debug!(client = %address, error = &error as &dyn std::error::Error, "no TLS");
             None

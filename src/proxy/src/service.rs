@@ -1,5 +1,4 @@
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -28,7 +27,7 @@ const CHALLENGES: &str = "/.well-known/acme-challenge/";
 pub(crate) struct Shared {
     snapshot: ArcSwap<Snapshot>,
     pub(crate) metrics: Arc<Metrics>,
-    challenges: PathBuf,
+    pub(crate) paths: Paths,
     ports: Ports,
     /// Connections and tunnels: what a drain waits for.
     pub(crate) tasks: TaskTracker,
@@ -64,7 +63,7 @@ impl Shared {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             metrics: Arc::default(),
-            challenges: paths.challenges_dir(),
+            paths: paths.clone(),
             ports,
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -153,7 +152,7 @@ impl Shared {
     fn answer_challenge(&self, token: &str) -> Response<ReplyBody> {
         let authorization = Token::parse(token)
             .ok()
-            .and_then(|token| read_file(&self.challenges.join(token.as_str())).ok());
+            .and_then(|token| read_file(&self.paths.challenges_dir().join(token.as_str())).ok());
         match authorization {
             Some(authorization) => reply::text(StatusCode::OK, authorization),
             None => reply::page(StatusCode::NOT_FOUND),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use fairlead_contract::{Host, write_atomically};
 use fairlead_tests::{Proxy, Site, Upstream, body, get, route, within};
 use rustls::client::{
     ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
@@ -142,6 +143,55 @@ async fn the_protocol_is_the_one_agreed_on() {
         .await
         .unwrap_err();
     assert_eq!(received_alert(&error), AlertDescription::NoApplicationProtocol);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validation_is_answered_while_its_challenge_is_open_and_without_a_reload() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let proxy = site.start();
+    let file = |host| {
+        let host = Host::parse(host).unwrap();
+        site.environment.paths().alpn_challenge_file(&host)
+    };
+    let validate = async |host| site.client().connect(proxy.https(), host, &["acme-tls/1"]).await;
+    for host in ["a.test", "new.test"] {
+        let error = validate(host).await.unwrap_err();
+        assert_eq!(
+            received_alert(&error),
+            AlertDescription::UnrecognisedName,
+            "{host}"
+        );
+
+        let answer = site.authority.issue(&[host]);
+        let pem = format!("{}{}", answer.chain, answer.key);
+        write_atomically(&file(host), pem.as_bytes(), 0o640).unwrap();
+        let mut stream = validate(host).await.unwrap();
+        let connection = stream.get_ref().1;
+        assert_eq!(connection.peer_certificates().unwrap()[0], answer.leaf());
+        assert_eq!(connection.alpn_protocol(), Some(&b"acme-tls/1"[..]));
+        assert_eq!(
+            within(stream.read(&mut [0])).await.unwrap(),
+            0,
+            "there is more to say"
+        );
+
+        // A validator offers its protocol alone; whoever offers others too wants the site.
+        let site_too = &["acme-tls/1", "h2"];
+        let connected = site.client().connect(proxy.https(), host, site_too).await;
+        let is_site = connected.is_ok_and(|stream| stream.get_ref().1.alpn_protocol() == Some(b"h2"));
+        assert_eq!(is_site, host == "a.test");
+
+        std::fs::remove_file(file(host)).unwrap();
+        let error = validate(host).await.unwrap_err();
+        assert_eq!(
+            received_alert(&error),
+            AlertDescription::UnrecognisedName,
+            "{host}"
+        );
+    }
+    write_atomically(&file("a.test"), b"garbage", 0o640).unwrap();
+    let error = validate("a.test").await.unwrap_err();
+    assert_eq!(received_alert(&error), AlertDescription::UnrecognisedName);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,7 +389,7 @@ fn s_client(address: SocketAddr, arguments: &[&str]) -> Output {
 /// The body and the HTTP version.
 fn curl(site: &Site, proxy: &Proxy, host: &str) -> Output {
     let root = site.environment.root().join("root.pem");
-    fairlead_contract::write_atomically(&root, site.authority.root().as_bytes(), 0o644).unwrap();
+    write_atomically(&root, site.authority.root().as_bytes(), 0o644).unwrap();
     let port = proxy.https().port();
     Command::new("curl")
         .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "30"])

@@ -3,37 +3,69 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fairlead_contract::{Token, remove_if_present, write_atomically};
+use fairlead_contract::{Challenge, Host, Paths, Token, remove_if_present, write_atomically};
 use instant_acme::ChallengeHandle;
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 
 use crate::acme::AcmeError;
 use crate::words::chain;
 
-/// The answers to an order's HTTP-01 challenges (RFC 8555 8.3), each a file that the proxy serves.
+/// The answers to an order's challenges, each a file that the proxy answers from.
 ///
 /// They stand until this value is dropped: an authority asks from several places, several times.
-pub(crate) struct Answers {
-    directory: PathBuf,
-    tokens: Vec<Token>,
+pub(crate) struct Answers<'a> {
+    paths: &'a Paths,
+    /// The one kind that may be used, if only one may.
+    kind: Option<Challenge>,
+    files: BTreeSet<PathBuf>,
     /// The challenges the authority was told of, by URL.
     ready: BTreeSet<String>,
 }
 
-impl Answers {
-    pub(crate) fn new(directory: &Path) -> Self {
+impl<'a> Answers<'a> {
+    pub(crate) fn new(paths: &'a Paths, kind: Option<Challenge>) -> Self {
         Self {
-            directory: directory.to_owned(),
-            tokens: Vec::new(),
+            paths,
+            kind,
+            files: BTreeSet::new(),
             ready: BTreeSet::new(),
         }
     }
 
+    /// The kinds of challenge that may be answered, the best first.
+    pub(crate) fn kinds(&self) -> &[Challenge] {
+        match &self.kind {
+            Some(kind) => std::slice::from_ref(kind),
+            None => &[Challenge::Http01, Challenge::TlsAlpn01],
+        }
+    }
+
     /// Publishes the answer to a challenge.
-    pub(crate) fn publish(&mut self, challenge: &ChallengeHandle<'_>) -> Result<(), AcmeError> {
-        let token = Token::parse(&challenge.token)?;
-        let path = self.directory.join(token.as_str());
-        self.tokens.push(token);
-        write_atomically(&path, challenge.key_authorization().as_str().as_bytes(), 0o644)?;
+    pub(crate) fn publish(
+        &mut self,
+        kind: Challenge,
+        challenge: &ChallengeHandle<'_>,
+    ) -> Result<(), AcmeError> {
+        let authorization = challenge.key_authorization();
+        match kind {
+            Challenge::Http01 => {
+                let token = Token::parse(&challenge.token)?;
+                let path = self.paths.challenges_dir().join(token.as_str());
+                self.write(path, authorization.as_str(), 0o644)
+            }
+            Challenge::TlsAlpn01 => {
+                let host = Host::parse(&challenge.identifier().to_string())?;
+                let pem = certify(&host, authorization.digest().as_ref())?;
+                // The key is worth nothing once the challenge is over, and nothing to others before.
+                self.write(self.paths.alpn_challenge_file(&host), &pem, 0o640)
+            }
+        }
+    }
+
+    fn write(&mut self, path: PathBuf, text: &str, mode: u32) -> Result<(), AcmeError> {
+        let written = write_atomically(&path, text.as_bytes(), mode);
+        self.files.insert(path);
+        written?;
         Ok(())
     }
 
@@ -47,14 +79,24 @@ impl Answers {
     }
 }
 
-impl Drop for Answers {
+impl Drop for Answers<'_> {
     fn drop(&mut self) {
-        for token in &self.tokens {
-            if let Err(error) = remove_if_present(&self.directory.join(token.as_str())) {
+        for path in &self.files {
+            if let Err(error) = remove_if_present(path) {
                 tracing::warn!("{}", chain(&error));
             }
         }
     }
+}
+
+/// A key, and a certificate for the one name that holds the digest of the key authorization
+/// (RFC 8737 3), PEM.
+fn certify(host: &Host, digest: &[u8]) -> Result<String, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut parameters = CertificateParams::new(vec![host.to_string()])?;
+    parameters.distinguished_name = DistinguishedName::new();
+    parameters.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
+    Ok(parameters.self_signed(&key)?.pem() + &key.serialize_pem())
 }
 
 /// Removes what passes left that were killed. Only for a pass that runs alone.
@@ -66,15 +108,17 @@ pub(crate) fn remove_leftover_answers(directory: &Path) -> io::Result<()> {
     };
     for entry in entries {
         let entry = entry?;
-        let is_answer = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| Token::parse(name).is_ok());
+        let is_answer = entry.file_name().to_str().is_some_and(is_answer);
         if is_answer && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
         }
     }
     Ok(())
+}
+
+fn is_answer(name: &str) -> bool {
+    let host = name.strip_suffix(".pem");
+    Token::parse(name).is_ok() || host.is_some_and(|host| Host::parse(host).is_ok())
 }
 
 #[cfg(test)]
@@ -84,13 +128,15 @@ mod tests {
     #[test]
     fn only_answers_are_removed() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["DGyRejmCefe7v4NfDGDKfA", ".new-1", "a.test.pem"] {
+        for name in ["DGyRejmCefe7v4NfDGDKfA", "a.test.pem", ".new-1", "notes.txt"] {
             write_atomically(&root.path().join(name), b"x", 0o644).unwrap();
         }
         fs::create_dir(root.path().join("directory")).unwrap();
         remove_leftover_answers(root.path()).unwrap();
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 3);
-        assert!(!root.path().join("DGyRejmCefe7v4NfDGDKfA").exists());
+        let entries = fs::read_dir(root.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".new-1", "directory", "notes.txt"]);
         remove_leftover_answers(&root.path().join("missing")).unwrap();
     }
 }

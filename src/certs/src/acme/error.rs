@@ -2,7 +2,7 @@ use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fairlead_contract::{FileError, InvalidToken, WriteError};
+use fairlead_contract::{FileError, InvalidHost, InvalidToken, WriteError};
 use http::StatusCode;
 use hyper_util::client::legacy;
 use instant_acme::{Error, Problem};
@@ -27,10 +27,12 @@ pub(crate) enum AcmeError {
     Request(#[from] RequestError),
     #[error("the authority's answer is not what RFC 8555 asks for")]
     Protocol(#[source] Error),
-    #[error("the authority offers no HTTP-01 challenge for {}", escaped(.0))]
-    NoChallenge(String),
+    #[error("the authority offers no challenge for {} that may be answered ({})", escaped(name), kinds.join(", "))]
+    NoChallenge { name: String, kinds: Vec<&'static str> },
     #[error("the authority's challenge is refused")]
     Token(#[from] InvalidToken),
+    #[error("the authority asks about a name that cannot be ours")]
+    Name(#[from] InvalidHost),
     #[error("there was no certificate after {} minutes; the same order is taken up next time", .0.as_secs() / 60)]
     OrderLimit(Duration),
     #[error("the authority is not done yet; the same order is taken up next time")]
@@ -74,8 +76,9 @@ impl AcmeError {
             self,
             Self::Problem(_)
                 | Self::Authorizations(_)
-                | Self::NoChallenge(_)
+                | Self::NoChallenge { .. }
                 | Self::Token(_)
+                | Self::Name(_)
                 | Self::InvalidOrder
         )
     }

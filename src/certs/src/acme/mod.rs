@@ -10,7 +10,7 @@ mod pending;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fairlead_contract::{Acme, HostPattern, Paths};
+use fairlead_contract::{Acme, HostPattern, Paths, remove_if_present};
 use instant_acme::Account;
 use tokio::time::timeout;
 
@@ -18,6 +18,8 @@ use crate::acme::answers::Answers;
 use crate::acme::order::obtain_chain;
 use crate::acme::pending::Pending;
 use crate::pair::Pair;
+use crate::wanted::Wanted;
+use crate::words::chain;
 
 pub(crate) use crate::acme::answers::remove_leftover_answers;
 pub(crate) use crate::acme::error::AcmeError;
@@ -30,8 +32,7 @@ pub(crate) struct Authority {
     account: Account,
     account_file: PathBuf,
     directory: String,
-    pending_dir: PathBuf,
-    challenges_dir: PathBuf,
+    paths: Paths,
 }
 
 impl Authority {
@@ -43,27 +44,26 @@ impl Authority {
             account: account.map_err(|error| error.name_lost_account(&account_file))?,
             account_file,
             directory: acme.directory.clone(),
-            pending_dir: paths.account_dir().join("pending"),
-            challenges_dir: paths.challenges_dir(),
+            paths: paths.clone(),
         })
     }
 
-    /// Obtains a certificate for exactly these names.
+    /// Obtains a certificate for exactly the names wanted.
     ///
     /// The key and the order's URL are on disk before the authority is asked to sign. They stay there
-    /// until [`Self::forget`] or a final refusal, so that whatever cuts this short, the next call takes
+    /// until [`forget_order`] or a final refusal, so that whatever cuts this short, the next call takes
     /// up the same order.
-    pub(crate) async fn obtain(&self, name: &HostPattern, names: &[HostPattern]) -> Result<Pair, AcmeError> {
-        let path = self.pending_file(name);
-        let mut pending = Pending::open(path, &self.directory, names)?;
-        let mut answers = Answers::new(&self.challenges_dir);
+    pub(crate) async fn obtain(&self, wanted: &Wanted) -> Result<Pair, AcmeError> {
+        let path = pending_file(&self.paths, &wanted.name);
+        let mut pending = Pending::open(path, &self.directory, &wanted.names)?;
+        let mut answers = Answers::new(&self.paths, wanted.challenge);
         let obtained = timeout(
             ORDER_LIMIT,
             obtain_chain(&self.account, &mut pending, &mut answers),
         )
         .await;
-        let chain = match obtained.map_err(|_| AcmeError::OrderLimit(ORDER_LIMIT))? {
-            Ok(chain) => chain,
+        let delivered = match obtained.map_err(|_| AcmeError::OrderLimit(ORDER_LIMIT))? {
+            Ok(delivered) => delivered,
             Err(error) => {
                 if error.is_final() {
                     pending.remove()?;
@@ -71,24 +71,24 @@ impl Authority {
                 return Err(error.name_lost_account(&self.account_file));
             }
         };
-        check(&chain, &pending).inspect_err(|_| self.forget(name))
-    }
-
-    /// Lets go of the order after its certificate was stored, or when it led to nothing.
-    pub(crate) fn forget(&self, name: &HostPattern) {
-        if let Err(error) = fairlead_contract::remove_if_present(&self.pending_file(name)) {
-            tracing::warn!("{}", crate::words::chain(&error));
-        }
-    }
-
-    fn pending_file(&self, name: &HostPattern) -> PathBuf {
-        self.pending_dir.join(format!("{name}.toml"))
+        check(&delivered, &pending).inspect_err(|_| forget_order(&self.paths, &wanted.name))
     }
 }
 
+/// Lets go of the order after its certificate was stored, or when it led to nothing.
+pub(crate) fn forget_order(paths: &Paths, name: &HostPattern) {
+    if let Err(error) = remove_if_present(&pending_file(paths, name)) {
+        tracing::warn!("{}", chain(&error));
+    }
+}
+
+fn pending_file(paths: &Paths, name: &HostPattern) -> PathBuf {
+    paths.account_dir().join(format!("pending/{name}.toml"))
+}
+
 /// Believes nothing about what was delivered: the key must be ours and the names those we asked for.
-fn check(chain: &str, pending: &Pending) -> Result<Pair, AcmeError> {
-    let pair = Pair::parse(chain.as_bytes(), pending.key().as_bytes()).map_err(AcmeError::Delivered)?;
+fn check(delivered: &str, pending: &Pending) -> Result<Pair, AcmeError> {
+    let pair = Pair::parse(delivered.as_bytes(), pending.key().as_bytes()).map_err(AcmeError::Delivered)?;
     if !pair.leaf.names_exactly(pending.names()) {
         return Err(AcmeError::DeliveredNames(pair.leaf.names.into_iter().collect()));
     }

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use fairlead_contract::HostPattern;
+use fairlead_contract::{Challenge, HostPattern};
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus,
-    RetryPolicy,
+    Account, AuthorizationState, AuthorizationStatus, ChallengeStatus, ChallengeType, Identifier, NewOrder,
+    Order, OrderStatus, RetryPolicy,
 };
 
 use crate::acme::AcmeError;
@@ -25,7 +25,7 @@ const NONCE_ATTEMPTS: u32 = 10;
 pub(crate) async fn obtain_chain(
     account: &Account,
     pending: &mut Pending,
-    answers: &mut Answers,
+    answers: &mut Answers<'_>,
 ) -> Result<String, AcmeError> {
     let mut order = open(account, pending).await?;
     if order.state().status == OrderStatus::Pending {
@@ -63,7 +63,7 @@ fn identify(name: &HostPattern) -> Identifier {
     Identifier::Dns(name.to_string())
 }
 
-async fn authorize(order: &mut Order, answers: &mut Answers) -> Result<(), AcmeError> {
+async fn authorize(order: &mut Order, answers: &mut Answers<'_>) -> Result<(), AcmeError> {
     persist(async || answer_challenges(order, answers).await).await?;
     let polled = persist(async || Ok(order.poll_ready(&POLLING).await?)).await;
     match polled {
@@ -76,24 +76,48 @@ async fn authorize(order: &mut Order, answers: &mut Answers) -> Result<(), AcmeE
 }
 
 /// Answers the challenges of every authorization that is not valid already (RFC 8555 7.1.3).
-async fn answer_challenges(order: &mut Order, answers: &mut Answers) -> Result<(), AcmeError> {
+async fn answer_challenges(order: &mut Order, answers: &mut Answers<'_>) -> Result<(), AcmeError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
         if authorization.status != AuthorizationStatus::Pending {
             continue;
         }
-        let name = authorization.identifier().to_string();
-        let mut challenge = authorization
-            .challenge(ChallengeType::Http01)
-            .ok_or(AcmeError::NoChallenge(name))?;
-        answers.publish(&challenge)?;
+        let kind = choose(&authorization, answers)?;
+        let Some(mut challenge) = authorization.challenge(as_type(kind)) else {
+            continue;
+        };
+        answers.publish(kind, &challenge)?;
         if challenge.status == ChallengeStatus::Pending && !answers.is_ready(&challenge) {
             challenge.set_ready().await?;
             answers.remember_ready(&challenge);
         }
     }
     Ok(())
+}
+
+/// The kind of challenge to answer: of those that may be, the first that is offered.
+fn choose(authorization: &AuthorizationState, answers: &Answers<'_>) -> Result<Challenge, AcmeError> {
+    let is_offered = |kind: &Challenge| {
+        let offered = &authorization.challenges;
+        offered.iter().any(|challenge| challenge.r#type == as_type(*kind))
+    };
+    let kinds = answers.kinds();
+    kinds
+        .iter()
+        .copied()
+        .find(is_offered)
+        .ok_or_else(|| AcmeError::NoChallenge {
+            name: authorization.identifier().to_string(),
+            kinds: kinds.iter().map(|kind| kind.as_str()).collect(),
+        })
+}
+
+fn as_type(kind: Challenge) -> ChallengeType {
+    match kind {
+        Challenge::Http01 => ChallengeType::Http01,
+        Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
+    }
 }
 
 /// What the authority found wrong with the single names; `None` if it does not say.
