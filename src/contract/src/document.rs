@@ -6,19 +6,22 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use crate::problem::Text;
 use crate::{Located, Position, Problem, Route};
 
 /// A TOML file whose parts are judged one by one, so that a fault in one leaves the others usable.
 pub(crate) struct Document<'a> {
     file: &'a Arc<Path>,
-    text: &'a str,
+    text: Text<'a>,
     table: Spanned<DeTable<'a>>,
 }
 
 impl<'a> Document<'a> {
     pub(crate) fn parse(file: &'a Arc<Path>, bytes: &'a [u8]) -> Result<Self, Problem> {
         let text = decode(file, bytes)?;
-        let table = DeTable::parse(text).map_err(|error| Problem::from_toml(file, text, &error))?;
+        let table = DeTable::parse(text);
+        let text = Text::new(text);
+        let table = table.map_err(|error| Problem::from_toml(file, &text, &error))?;
         Ok(Self { file, text, table })
     }
 
@@ -48,13 +51,13 @@ impl<'a> Document<'a> {
     /// Reads what was not taken.
     pub(crate) fn read_rest<T: DeserializeOwned>(self) -> Result<T, Problem> {
         let rest = toml::Deserializer::from(self.table);
-        T::deserialize(rest).map_err(|error| Problem::from_toml(self.file, self.text, &error))
+        T::deserialize(rest).map_err(|error| Problem::from_toml(self.file, &self.text, &error))
     }
 
     fn read<T: DeserializeOwned>(&self, element: Spanned<DeValue<'_>>) -> (Position, Result<T, Problem>) {
         let position = self.position(&element);
         let value = T::deserialize(ValueDeserializer::from(element))
-            .map_err(|error| Problem::from_toml(self.file, self.text, &error))
+            .map_err(|error| Problem::from_toml(self.file, &self.text, &error))
             .map_err(|problem| Problem {
                 position: problem.position.or(Some(position)),
                 ..problem
@@ -63,7 +66,7 @@ impl<'a> Document<'a> {
     }
 
     fn position<T>(&self, spanned: &Spanned<T>) -> Position {
-        Position::of(self.text, &spanned.span())
+        self.text.position(spanned.span().start)
     }
 }
 
@@ -97,7 +100,7 @@ fn decode<'a>(file: &Path, bytes: &'a [u8]) -> Result<&'a str, Problem> {
         .map(|text| text.strip_prefix('\u{feff}').unwrap_or(text))
         .map_err(|error| {
             let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-            let position = Position::of(&valid, &(valid.len()..valid.len()));
+            let position = Text::new(&valid).position(valid.len());
             Problem::at(file, position, "the file is not UTF-8 here")
         })
 }

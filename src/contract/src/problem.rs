@@ -1,5 +1,5 @@
 use std::fmt;
-use std::ops::Range;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -31,14 +31,14 @@ impl Problem {
         }
     }
 
-    pub(crate) fn from_toml(file: &Path, text: &str, error: &toml::de::Error) -> Self {
+    pub(crate) fn from_toml(file: &Path, text: &Text<'_>, error: &toml::de::Error) -> Self {
         let message = match suggest_key(error.message()) {
             Some(key) => format!("{} (did you mean `{key}`?)", first_line(error.message())),
             None => first_line(error.message()).to_owned(),
         };
         Self {
             file: file.to_owned(),
-            position: error.span().map(|span| Position::of(text, &span)),
+            position: error.span().map(|span| text.position(span.start)),
             message,
         }
     }
@@ -61,13 +61,28 @@ pub struct Position {
     pub column: usize,
 }
 
-impl Position {
-    pub(crate) fn of(text: &str, span: &Range<usize>) -> Self {
-        let before = text.get(..span.start).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+/// A text whose lines were looked for once, however many places in it are asked for.
+pub(crate) struct Text<'a> {
+    text: &'a str,
+    line_starts: Vec<usize>,
+}
+
+impl<'a> Text<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        let ends = text.match_indices('\n').map(|(end, _)| end + 1);
         Self {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            text,
+            line_starts: iter::once(0).chain(ends).collect(),
+        }
+    }
+
+    /// The place of a byte; of the end, if there is no such byte.
+    pub(crate) fn position(&self, offset: usize) -> Position {
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        let line = self.line_starts.partition_point(|start| *start <= before.len());
+        Position {
+            line,
+            column: before[self.line_starts[line - 1]..].chars().count() + 1,
         }
     }
 }
@@ -95,11 +110,18 @@ mod tests {
 
     #[test]
     fn columns_count_characters() {
-        assert_eq!(
-            Position::of("é = 1\nüü = x", &(14..15)),
-            Position { line: 2, column: 6 }
-        );
-        assert_eq!(Position::of("", &(0..0)), Position { line: 1, column: 1 });
+        let text = Text::new("é = 1\nüü = x\n");
+        for (offset, line, column) in [
+            (0, 1, 1),
+            (6, 1, 6),
+            (7, 2, 1),
+            (14, 2, 6),
+            (16, 3, 1),
+            (99, 3, 1),
+        ] {
+            assert_eq!(text.position(offset), Position { line, column }, "{offset}");
+        }
+        assert_eq!(Text::new("").position(0), Position { line: 1, column: 1 });
     }
 
     #[test]
