@@ -1,5 +1,6 @@
 use std::env;
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -63,12 +64,18 @@ impl Docker {
 
     /// `docker run` in the background, in the one network unless `options` say otherwise.
     pub fn run(&self, name: &str, options: &[&str]) {
+        self.run_command(name, options, &[]);
+    }
+
+    /// The same with another command than the image's.
+    pub fn run_command(&self, name: &str, options: &[&str], command: &[&str]) {
         let mut arguments = vec!["run", "--detach", "--name", name, "--stop-signal", "KILL"];
         if !options.iter().any(|option| option.starts_with("--network")) {
             arguments.extend(["--network", NETWORK]);
         }
         arguments.extend(options);
         arguments.push(IMAGE);
+        arguments.extend(command);
         self.docker(&arguments);
     }
 
@@ -130,6 +137,8 @@ impl Docker {
         }
         fs::copy("/bin/busybox", image.join("bin/busybox"))
             .expect("cannot copy /bin/busybox: install busybox-static");
+        // What health checks are run by.
+        symlink("busybox", image.join("bin/sh")).expect("cannot make a link below $TMPDIR");
         File::create(image.join("www/index.html")).expect("cannot make a file below $TMPDIR");
         let archive = self.root.path().join("image.tar");
         let status = Command::new("tar")

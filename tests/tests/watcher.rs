@@ -11,6 +11,7 @@ use fairlead_contract::{Configuration, Files, Located, Rejection};
 use fairlead_tests::{Docker, Environment, Finished, Program, Running};
 
 const HEALTHY: &str = "# Nothing yet.\n";
+const PAUSED: &str = "app.test → web waits: it is paused: docker unpause lets it go on";
 
 /// A dockerd and an installation that watches it.
 struct Machine {
@@ -76,8 +77,11 @@ fn routes(environment: &Environment) -> Vec<String> {
     let shown = |located: &Located| {
         let hosts: Vec<String> = located.route.hosts.iter().map(ToString::to_string).collect();
         let upstreams = located.route.upstreams.iter();
-        let urls: Vec<String> = upstreams.map(|upstream| upstream.url.to_string()).collect();
-        format!("{} → {}", hosts.join(" "), urls.join(" "))
+        let urls = upstreams.map(|upstream| upstream.url.to_string());
+        let waiting = located.route.waiting.iter();
+        let waiting = waiting.map(|waiting| format!("{} waits: {}", waiting.container, waiting.reason));
+        let all: Vec<String> = urls.chain(waiting).collect();
+        format!("{} → {}", hosts.join(" "), all.join(" "))
     };
     configuration(environment).routes.iter().map(shown).collect()
 }
@@ -102,7 +106,7 @@ fn a_container_has_its_route_from_start_to_stop_and_again_at_its_new_address() {
 
     machine.docker.docker(&["pause", "web"]);
     machine.pass();
-    assert_eq!(machine.routes(), [""; 0]);
+    assert_eq!(machine.routes(), [PAUSED]);
     machine.docker.docker(&["unpause", "web"]);
     machine.pass();
     assert_eq!(machine.routes(), [first.as_str()]);
@@ -123,6 +127,64 @@ fn a_container_has_its_route_from_start_to_stop_and_again_at_its_new_address() {
     let second = machine.expected("app.test", &["web"]);
     assert_ne!(first, second);
     assert_eq!(machine.routes(), [second]);
+}
+
+/// A health check that passes as long as the file `/healthy` is there.
+const HEALTH: [&str; 4] = [
+    "--health-cmd=/bin/busybox test -f /healthy",
+    "--health-interval=100ms",
+    "--health-retries=1",
+    "--label=fairlead.hosts=app.test",
+];
+
+#[test]
+fn a_container_enters_when_it_is_healthy_and_waits_while_it_is_not() {
+    let machine = Machine::new();
+    let follower = machine.follow();
+    let mut marks = 0;
+    let mut until = |wanted: &[&str]| {
+        let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+        machine.pass_until(&follower, &mut marks, &wanted);
+    };
+    let set_healthy = |container, healthy| {
+        let verb = if healthy { "touch" } else { "rm" };
+        machine
+            .docker
+            .docker(&["exec", container, "/bin/busybox", verb, "/healthy"]);
+    };
+    let patient = [&HEALTH[..], &["--health-start-period=1h"]].concat();
+    machine.docker.run("old", &patient);
+    until(&["app.test → old waits: its health check has not passed yet"]);
+    set_healthy("old", true);
+    let old = machine.expected("app.test", &["old"]);
+    until(&[&old]);
+
+    machine.docker.run("new", &patient);
+    until(&[&format!("{old} new waits: its health check has not passed yet")]);
+    set_healthy("new", true);
+    until(&[&machine.expected("app.test", &["old", "new"])]);
+    machine.docker.docker(&["stop", "old"]);
+    let new = machine.expected("app.test", &["new"]);
+    until(&[&new]);
+
+    set_healthy("new", false);
+    until(&["app.test → new waits: its health check fails: see docker inspect"]);
+    set_healthy("new", true);
+    until(&[&new]);
+}
+
+#[test]
+fn a_container_that_ends_again_and_again_keeps_its_route() {
+    let machine = Machine::new();
+    let options = [
+        "--restart=always",
+        "--label=fairlead.hosts=app.test",
+        "--entrypoint=/bin/busybox",
+    ];
+    let follower = machine.follow();
+    machine.docker.run_command("web", &options, &["false"]);
+    let waiting = "app.test → web waits: it ended and is about to be started again: see docker logs";
+    machine.pass_until(&follower, &mut 0, &[waiting.to_owned()]);
 }
 
 #[test]
@@ -283,7 +345,7 @@ fn the_follower_marks_every_change_also_after_the_daemon_was_restarted() {
     let route = machine.expected("app.test", &["web"]);
     machine.pass_until(&follower, &mut marks, std::slice::from_ref(&route));
     machine.docker.docker(&["pause", "web"]);
-    machine.pass_until(&follower, &mut marks, &[]);
+    machine.pass_until(&follower, &mut marks, &[PAUSED.to_owned()]);
     machine.docker.docker(&["unpause", "web"]);
     machine.pass_until(&follower, &mut marks, &[route]);
     machine

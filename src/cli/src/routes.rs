@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use fairlead_contract::{
-    HostPattern, Located, PathPrefix, Paths, Problem, Redirect, Rejection, Route, Upstream, UpstreamUrl,
+    HostPattern, Located, PathPrefix, Paths, Problem, Redirect, Rejection, Route, UpstreamUrl, Waiting,
     escaped,
 };
 use serde::Serialize;
@@ -54,7 +54,7 @@ fn text(machine: &Machine) -> String {
 
 fn row(located: &Located, machine: &Machine) -> [Vec<String>; 4] {
     let route = &located.route;
-    let containers = containers(&route.upstreams);
+    let containers = containers(route);
     let source = match containers.is_empty() {
         true => vec![escaped(&located.place())],
         false => containers,
@@ -71,15 +71,15 @@ fn row(located: &Located, machine: &Machine) -> [Vec<String>; 4] {
     ]
 }
 
-/// Where requests go: to upstreams, or elsewhere by a redirect.
+/// Where requests go: to upstreams, or elsewhere by a redirect. Who waits for them is listed too.
 fn destinations(route: &Route) -> Vec<String> {
     match &route.redirect {
         Some(redirect) => vec![format!("redirect to {}", redirect.to)],
-        None => route
-            .upstreams
-            .iter()
-            .map(|upstream| upstream.url.to_string())
-            .collect(),
+        None => {
+            let upstreams = route.upstreams.iter().map(|upstream| upstream.url.to_string());
+            let waiting = route.waiting.iter().map(|_| "waiting".to_owned());
+            upstreams.chain(waiting).collect()
+        }
     }
 }
 
@@ -97,11 +97,8 @@ fn words(hosts: &[HostPattern]) -> Vec<String> {
 }
 
 /// The names of the containers behind a route.
-pub(crate) fn containers(upstreams: &[Upstream]) -> Vec<String> {
-    let names = upstreams
-        .iter()
-        .filter_map(|upstream| upstream.container.as_deref());
-    names.map(escaped).collect()
+pub(crate) fn containers(route: &Route) -> Vec<String> {
+    route.containers().map(escaped).collect()
 }
 
 #[derive(Serialize)]
@@ -120,6 +117,7 @@ struct Listed<'a> {
     path: &'a PathPrefix,
     redirect: Option<&'a Redirect>,
     upstreams: Vec<ListedUpstream<'a>>,
+    waiting: &'a [Waiting],
     file: &'a Path,
     line: usize,
     certificate: Certificate,
@@ -156,6 +154,7 @@ impl<'a> Listed<'a> {
             path: &located.route.path,
             redirect: located.route.redirect.as_ref(),
             upstreams: upstreams.collect(),
+            waiting: &located.route.waiting,
             file: &located.file,
             line: located.position.line,
             certificate: of_route(located, machine),

@@ -303,7 +303,7 @@ mod tests {
             (
                 "[[route]]\nhots = [\"a.test\"]\nupstreams = []\n",
                 "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, \
-                 `fallback`, `https-only`, `upstreams`, `strip-prefix`, `replace-prefix`, \
+                 `fallback`, `https-only`, `upstreams`, `waiting`, `strip-prefix`, `replace-prefix`, \
                  `sticky`, `connect-timeout`, `response-timeout`, `redirect-to-primary`, `redirect`, `provider`, `challenge`, `allow`, \
                  `deny`, `basic-auth`, `forward-auth`, `request-headers`, `hsts`, `response-headers` (did you mean `hosts`?)",
             ),

@@ -76,11 +76,7 @@ impl Discovery {
         let mut text = HEADING.to_owned();
         for route in &self.routes {
             text.push('\n');
-            for container in route
-                .upstreams
-                .iter()
-                .filter_map(|upstream| upstream.container.as_deref())
-            {
+            for container in route.containers() {
                 text.push_str(&comment(container));
             }
             text.push_str(&element("route", route)?);
@@ -113,7 +109,7 @@ fn comment(container: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{HeaderEdit, Upstream, UpstreamUrl};
+    use crate::{HeaderEdit, Upstream, UpstreamUrl, Waiting};
 
     fn discovery() -> Discovery {
         Discovery {
@@ -125,6 +121,10 @@ mod tests {
                 upstreams: vec![Upstream {
                     container: Some("web\n[[route]]".to_owned()),
                     ..UpstreamUrl::parse("http://172.17.0.2:80").unwrap().into()
+                }],
+                waiting: vec![Waiting {
+                    container: "next".to_owned(),
+                    reason: "its health check has not passed yet".to_owned(),
                 }],
                 response_headers: vec![HeaderEdit::replace("x-note", "a \"quoted\" = [value]").unwrap()],
                 ..Route::default()

@@ -49,7 +49,7 @@ pub use path::{InvalidPath, PathPrefix, Scope};
 pub use paths::{CertificateDir, Paths};
 pub use problem::{Position, Problem};
 pub use redirect::{InvalidStatus, InvalidTarget, Redirect, RedirectStatus, Target};
-pub use route::{HeaderEdit, InvalidHeader, Located, PlainHttp, Provider, Route};
+pub use route::{HeaderEdit, InvalidHeader, Located, PlainHttp, Provider, Route, Waiting};
 pub use shown::escaped;
 pub use status::{CheckReport, Loaded, Refusal, Status};
 pub use upstream::{Identity, InvalidUpstream, Protocol, Upstream, UpstreamUrl, UpstreamWords, Weight};

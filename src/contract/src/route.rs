@@ -28,9 +28,12 @@ pub struct Route {
     /// What becomes of requests over plain HTTP.
     #[serde(rename = "https-only", default, skip_serializing_if = "PlainHttp::is_default")]
     pub plain_http: PlainHttp,
-    /// Empty in a [`Located`] route only beside `redirect`.
+    /// Empty in a [`Located`] route only beside `redirect` or `waiting`.
     #[serde(default)]
     pub upstreams: Vec<Upstream>,
+    /// Containers that are to become upstreams. With no other, requests are answered with 503.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Waiting>,
     /// Take `path` away before the request goes to an upstream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strip_prefix: bool,
@@ -85,6 +88,15 @@ impl Route {
         self.hosts.first()
     }
 
+    /// The names of the containers behind the route, whether they get requests or wait.
+    pub fn containers(&self) -> impl Iterator<Item = &str> {
+        let upstreams = self.upstreams.iter();
+        let waiting = self.waiting.iter().map(|waiting| waiting.container.as_str());
+        upstreams
+            .filter_map(|upstream| upstream.container.as_deref())
+            .chain(waiting)
+    }
+
     /// The part of a host's paths that the route answers.
     pub fn scope(&self, host: &HostPattern) -> Scope {
         Scope {
@@ -120,7 +132,7 @@ impl Route {
         if self.hosts.is_empty() {
             return Some("a route needs at least one host".to_owned());
         }
-        if self.upstreams.is_empty() && self.redirect.is_none() {
+        if self.upstreams.is_empty() && self.redirect.is_none() && self.waiting.is_empty() {
             return Some(format!(
                 "the route of {} needs at least one upstream, or a redirect",
                 self.hosts[0]
@@ -162,6 +174,16 @@ impl Route {
         let breaks_host = self.request_headers.iter().any(breaks_host);
         breaks_host.then(|| "request-headers can only `replace` the Host".to_owned())
     }
+}
+
+/// A container of a route that gets no requests for now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Waiting {
+    /// The container's name.
+    pub container: String,
+    /// What it waits for, in one sentence.
+    pub reason: String,
 }
 
 /// What becomes of requests over plain HTTP; in TOML whether HTTPS is the only way.

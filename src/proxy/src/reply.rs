@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
@@ -18,6 +18,15 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Reply
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    response
+}
+
+/// 503 for a site whose containers are on their way. Soon is soon enough: the answer costs little.
+pub(crate) fn waiting() -> Response<ReplyBody> {
+    let mut response = page(StatusCode::SERVICE_UNAVAILABLE);
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("5"));
     response
 }
 

@@ -136,7 +136,10 @@ impl Shared {
             dress(refusal.headers_mut(), &site.route, caller.is_secure);
             return refusal.into();
         }
-        if let Some(mut response) = self.redirect(caller.scheme(), &site.route, &host, &request) {
+        let local = self
+            .redirect(caller.scheme(), &site.route, &host, &request)
+            .or_else(|| site.route.upstreams.is_empty().then(reply::waiting));
+        if let Some(mut response) = local {
             dress(response.headers_mut(), &site.route, caller.is_secure);
             return response.into();
         }

@@ -135,6 +135,7 @@ mod tests {
     use fairlead_contract::{HostPattern, PathPrefix, UpstreamWords, Words};
 
     use super::*;
+    use crate::container::State;
 
     const ONLY: WantedPort = WantedPort::Only {
         published_too: true,
@@ -154,6 +155,7 @@ mod tests {
             ports: ports.iter().copied().collect(),
             published: published.iter().copied().collect(),
             reach,
+            state: State::Ready,
         }
     }
 

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use fairlead_contract::{Discovery, HostPattern, Rejection, Route};
+use fairlead_contract::{Discovery, HostPattern, Rejection, Route, Waiting};
 
 /// One difference between two passes, for the log.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl fmt::Display for Change<'_> {
     }
 }
 
-/// Hosts and upstreams of a route on one line.
+/// Hosts, upstreams and waiting containers of a route on one line.
 struct Shown<'a>(&'a Route);
 
 impl fmt::Display for Shown<'_> {
@@ -65,6 +65,9 @@ impl fmt::Display for Shown<'_> {
             if let Some(container) = &upstream.container {
                 write!(f, " ({})", container.escape_debug())?;
             }
+        }
+        for Waiting { container, reason } in &self.0.waiting {
+            write!(f, " waiting for {}: {reason}", container.escape_debug())?;
         }
         Ok(())
     }
@@ -85,6 +88,19 @@ mod tests {
             }],
             ..Route::default()
         }
+    }
+
+    #[test]
+    fn who_waits_is_told_with_the_reason() {
+        let mut route = route("a.test", "http://a:1");
+        route.waiting = vec![Waiting {
+            container: "next".to_owned(),
+            reason: "its health check fails".to_owned(),
+        }];
+        assert_eq!(
+            Change::Altered(&route).to_string(),
+            "changed a.test → http://a:1 (web) waiting for next: its health check fails"
+        );
     }
 
     fn rejection(container: &str) -> Rejection {

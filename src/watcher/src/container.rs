@@ -1,7 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bollard::models::{ContainerSummary, EndpointSettings, PortSummary, PortSummaryTypeEnum};
+use bollard::models::{
+    ContainerSummary, ContainerSummaryStateEnum, EndpointSettings, PortSummary, PortSummaryTypeEnum,
+};
 
 const ID_DIGITS: usize = 12;
 
@@ -22,6 +24,19 @@ pub(crate) struct Container {
     /// Those of them that are published on the host.
     pub(crate) published: BTreeSet<u16>,
     pub(crate) reach: Reach,
+    pub(crate) state: State,
+}
+
+/// Whether a container can answer now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It runs, and its health check has passed if it has one.
+    Ready,
+    Starting,
+    Unhealthy,
+    Paused,
+    /// It ended, and Docker is about to start it again.
+    Restarting,
 }
 
 /// Where a container listens.
@@ -57,6 +72,31 @@ impl From<ContainerSummary> for Container {
             ports: tcp_ports(&ports, |_| true),
             published: tcp_ports(&ports, |port| port.public_port.is_some()),
             reach: Reach::of(&mode, networks),
+            state: State::of(summary.state, &summary.status.unwrap_or_default()),
+        }
+    }
+}
+
+impl State {
+    /// In a list, Docker tells the health only at the end of the words for people, as it always did.
+    fn of(state: Option<ContainerSummaryStateEnum>, status: &str) -> Self {
+        match state {
+            Some(ContainerSummaryStateEnum::PAUSED) => Self::Paused,
+            Some(ContainerSummaryStateEnum::RESTARTING) => Self::Restarting,
+            _ if status.ends_with("(health: starting)") => Self::Starting,
+            _ if status.ends_with("(unhealthy)") => Self::Unhealthy,
+            _ => Self::Ready,
+        }
+    }
+
+    /// Why it gets no requests; nothing if it does.
+    pub(crate) fn hindrance(self) -> Option<&'static str> {
+        match self {
+            Self::Ready => None,
+            Self::Starting => Some("its health check has not passed yet"),
+            Self::Unhealthy => Some("its health check fails: see docker inspect"),
+            Self::Paused => Some("it is paused: docker unpause lets it go on"),
+            Self::Restarting => Some("it ended and is about to be started again: see docker logs"),
         }
     }
 }
@@ -151,8 +191,24 @@ mod tests {
                     .map(|(name, ip)| (name.to_owned(), ip.map(|ip| ip.parse().unwrap())))
                     .into(),
             ),
+            state: State::Ready,
         };
         assert_eq!(container, expected);
+    }
+
+    #[test]
+    fn who_cannot_answer_now_is_told_from_who_can() {
+        for (state, status, expected) in [
+            ("running", "Up 2 hours", State::Ready),
+            ("running", "Up 2 hours (healthy)", State::Ready),
+            ("running", "Up 1 second (health: starting)", State::Starting),
+            ("running", "Up 2 hours (unhealthy)", State::Unhealthy),
+            ("paused", "Up 2 hours (Paused)", State::Paused),
+            ("restarting", "Restarting (1) 2 seconds ago", State::Restarting),
+        ] {
+            let container = listed(&format!(r#"{{"Id":"1","State":"{state}","Status":"{status}"}}"#));
+            assert_eq!(container.state, expected, "{state} {status}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::errors::Error as ApiError;
-use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
+use bollard::query_parameters::EventsOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use fairlead_contract::Docker as Settings;
 use futures_util::{Stream, TryStreamExt};
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// The events after which the running containers or their addresses may be others. What happens
 /// inside a container (health checks run commands there every few seconds) is not among them.
-const EVENTS: [&str; 7] = [
+const EVENTS: [&str; 8] = [
     "start",
     "die",
     "pause",
@@ -26,6 +26,7 @@ const EVENTS: [&str; 7] = [
     "rename",
     "connect",
     "disconnect",
+    "health_status",
 ];
 
 /// Docker's daemon behind its socket.
@@ -46,12 +47,9 @@ impl Daemon {
         })
     }
 
-    /// Lists the containers that run: neither paused ones nor those between two starts.
+    /// Lists the containers that run, paused ones and those between two starts among them.
     pub(crate) async fn running_containers(&self) -> Result<Vec<Container>, DaemonError> {
-        let options = ListContainersOptionsBuilder::new()
-            .filters(&filters(&[("status", &["running"])]))
-            .build();
-        let summaries = self.within(self.client.list_containers(Some(options))).await?;
+        let summaries = self.within(self.client.list_containers(None)).await?;
         Ok(summaries.into_iter().map(Container::from).collect())
     }
 

@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_contract::{
-    Discovery, Docker, HeaderEdit, HostPattern, PathPrefix, Rejection, Route, Scope, Upstream, Words,
+    Discovery, Docker, HeaderEdit, HostPattern, PathPrefix, Rejection, Route, Scope, Upstream, Waiting, Words,
 };
 
-use crate::address::upstream_url;
+use crate::address::{Unreachable, upstream_url};
 use crate::container::Container;
 use crate::known::Known;
 use crate::labels::{self, Claim, Fault};
@@ -76,14 +76,32 @@ fn admit<'a>(
     docker: &Docker,
 ) -> Result<Member<'a>, String> {
     let claim = claim.map_err(|fault| fault.to_string())?;
-    let url = upstream_url(container, &claim, docker).map_err(|reason| reason.to_string())?;
-    let upstream =
-        Upstream::described(url, claim.upstream.clone()).map_err(|reason| format!("the labels: {reason}"))?;
+    let upstream = match container.state.hindrance() {
+        None => upstream(container, &claim, docker)?,
+        // Addresses and ports are only there while it runs.
+        Some(hindrance) => Err(hindrance.to_owned()),
+    };
     Ok(Member {
         container,
         claim,
         upstream,
     })
+}
+
+/// The upstream, or what it waits for; an error if there is nothing to wait for.
+fn upstream(
+    container: &Container,
+    claim: &Claim,
+    docker: &Docker,
+) -> Result<Result<Upstream, String>, String> {
+    let url = match upstream_url(container, claim, docker) {
+        Ok(url) => url,
+        Err(reason @ Unreachable::NoAddress(_)) => return Ok(Err(reason.to_string())),
+        Err(reason) => return Err(reason.to_string()),
+    };
+    Upstream::described(url, claim.upstream.clone())
+        .map(Ok)
+        .map_err(|reason| format!("the labels: {reason}"))
 }
 
 fn rejection(container: &Container, hosts: Vec<HostPattern>, reason: &str) -> Rejection {
@@ -107,7 +125,8 @@ fn shorten(reason: &str) -> String {
 struct Member<'a> {
     container: &'a Container,
     claim: Claim,
-    upstream: Upstream,
+    /// The reason if it is none for now.
+    upstream: Result<Upstream, String>,
 }
 
 /// The containers of one primary host and path, the oldest first. Never empty.
@@ -167,6 +186,7 @@ impl Group<'_> {
         Some(Route {
             hosts,
             upstreams: self.upstreams(),
+            waiting: self.waiting(),
             redirect_to_primary: has_primary && options.redirect_to_primary,
             response_headers: [options.response_headers, self.response_headers()].concat(),
             ..options
@@ -186,13 +206,27 @@ impl Group<'_> {
     }
 
     fn upstreams(&self) -> Vec<Upstream> {
-        let upstream = |member: &Member<'_>| Upstream {
-            container: Some(member.container.name.clone()),
-            ..member.upstream.clone()
+        let upstream = |member: &Member<'_>| {
+            Some(Upstream {
+                container: Some(member.container.name.clone()),
+                ..member.upstream.clone().ok()?
+            })
         };
-        let mut upstreams: Vec<Upstream> = self.0.iter().map(upstream).collect();
+        let mut upstreams: Vec<Upstream> = self.0.iter().filter_map(upstream).collect();
         upstreams.sort();
         upstreams
+    }
+
+    fn waiting(&self) -> Vec<Waiting> {
+        let waiting = |member: &Member<'_>| {
+            Some(Waiting {
+                container: member.container.name.clone(),
+                reason: member.upstream.clone().err()?,
+            })
+        };
+        let mut waiting: Vec<Waiting> = self.0.iter().filter_map(waiting).collect();
+        waiting.sort();
+        waiting
     }
 
     /// Of several edits of one header the first holds.
@@ -298,11 +332,7 @@ impl<'a> Incumbents<'a> {
     /// replacement under another name.
     fn find(&self, scope: &Scope, claimants: &[usize], groups: &[Group<'_>]) -> Option<usize> {
         let route = self.0.get(scope)?;
-        let containers: BTreeSet<&str> = route
-            .upstreams
-            .iter()
-            .filter_map(|upstream| upstream.container.as_deref())
-            .collect();
+        let containers: BTreeSet<&str> = route.containers().collect();
         let mut claimants = claimants.iter().copied();
         let by_container = claimants
             .clone()
@@ -318,7 +348,7 @@ mod tests {
     use fairlead_contract::{Configuration, Files, Provider};
 
     use super::*;
-    use crate::container::Reach;
+    use crate::container::{Reach, State};
 
     fn container(name: &str, created: i64, labels: &[(&str, &str)]) -> Container {
         let octet = name.bytes().fold(0, u8::wrapping_add);
@@ -334,6 +364,7 @@ mod tests {
             ports: [80].into(),
             published: BTreeSet::new(),
             reach: Reach::Networks([("web".to_owned(), Some(ip))].into()),
+            state: State::Ready,
         }
     }
 
@@ -418,6 +449,45 @@ mod tests {
             ["web: it is in no network: connect it to one"]
         );
         assert_eq!(discovery.rejections[0].hosts[0].to_string(), "a.test");
+    }
+
+    fn in_state(state: State, container: Container) -> Container {
+        Container { state, ..container }
+    }
+
+    #[test]
+    fn who_cannot_answer_yet_waits_beside_who_can() {
+        let containers = [
+            serving("healthy", 1, "a.test"),
+            in_state(State::Starting, serving("starting", 2, "a.test")),
+        ];
+        let discovery = planned(&containers, &Known::default());
+        assert_eq!(routes(&discovery), ["a.test | healthy"]);
+        let waiting = &discovery.routes[0].waiting;
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(waiting[0].container, "starting");
+        assert_eq!(waiting[0].reason, "its health check has not passed yet");
+    }
+
+    #[test]
+    fn alone_it_keeps_its_route_and_its_hosts() {
+        let mut late = serving("web", 2, "a.test");
+        late.reach = Reach::Networks([("web".to_owned(), None)].into());
+        let mut between_starts = in_state(State::Restarting, serving("web", 2, "a.test"));
+        between_starts.ports.clear();
+        for waiting in [
+            in_state(State::Unhealthy, serving("web", 2, "a.test")),
+            in_state(State::Paused, serving("web", 2, "a.test")),
+            between_starts,
+            late,
+        ] {
+            let first = planned(std::slice::from_ref(&waiting), &Known::default());
+            assert_eq!(routes(&first), ["a.test | "]);
+            assert_eq!(read_back(&first).problems, []);
+            let older = in_state(State::Ready, serving("older", 1, "b.test a.test"));
+            let second = planned(&[older, waiting], &after(first));
+            assert_eq!(routes(&second), ["a.test | ", "b.test | older"]);
+        }
     }
 
     #[test]

@@ -18,6 +18,26 @@ async fn an_upstream_that_refuses_is_a_bad_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_site_whose_containers_are_on_their_way_is_unavailable_for_now() {
+    let site = Site::new();
+    let waiting =
+        "waiting = [{ container = \"web\", reason = \"its health check fails\" }]\nhsts = \"max-age=9\"\n";
+    site.serve_with(&["a.test"], &[], waiting);
+    let proxy = site.start();
+    let client = site.client();
+    let response = client.get(&proxy, "https://a.test/").await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "5");
+    assert_eq!(response.headers()["strict-transport-security"], "max-age=9");
+    assert_is_own_page(&response);
+
+    let upstream = Upstream::saying("ready").await;
+    site.serve_with(&["a.test"], &[upstream.address()], waiting);
+    proxy.reload();
+    assert_eq!(client.get(&proxy, "https://a.test/").await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_whose_name_does_not_exist_is_a_bad_gateway() {
     let site = Site::new();
     site.certify(&["a.test"]);

@@ -33,7 +33,7 @@ pub(super) fn sites(
 }
 
 fn origin(located: &Located, hello: &Path) -> String {
-    let containers = containers(&located.route.upstreams);
+    let containers = containers(&located.route);
     if !containers.is_empty() {
         containers.join(", ")
     } else if *located.file == *hello {

@@ -99,12 +99,7 @@ pub(super) fn as_host(pattern: &HostPattern) -> Option<&Host> {
 
 fn find_containers<'a>(name: &str, machine: &'a Machine) -> Vec<Found<'a>> {
     let configuration = &machine.configuration;
-    let is_behind = |located: &&Located| {
-        let upstreams = &located.route.upstreams;
-        upstreams
-            .iter()
-            .any(|upstream| upstream.container.as_deref() == Some(name))
-    };
+    let is_behind = |located: &&Located| located.route.containers().any(|container| container == name);
     let routes = configuration
         .routes
         .iter()

@@ -1,7 +1,8 @@
 use std::path::Path;
 
 use fairlead_contract::{
-    Configuration, HostPattern, Located, PlainHttp, Problem, Redirect, Rejection, Status, Upstream, escaped,
+    Configuration, HostPattern, Located, PlainHttp, Problem, Redirect, Rejection, Route, Status, Upstream,
+    Waiting, escaped,
 };
 
 use super::find::{Found, as_host, find, left_out_with, nearest};
@@ -12,6 +13,10 @@ use crate::compare::{Difference, Kind, Standing, differences, standing};
 use crate::machine::{Machine, READERS};
 use crate::routes::containers;
 use crate::when::moment;
+
+/// The step of a story that is about upstreams.
+const UPSTREAMS: &str = "upstreams";
+const NEXT_FOR_WAITING: &str = "Next: do what the reason says; the watcher sees it by itself, and until then requests are answered with 503.";
 
 /// Tells what became of a name, as a person may write it: a host, a URL, a container, a certificate.
 ///
@@ -51,8 +56,7 @@ fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
     let mut steps = vec![declared(located, host)];
     steps.extend(other_claims(host, machine));
     if located.route.redirect.is_none() {
-        let text = upstreams(&located.route.upstreams);
-        steps.push(Step::new("upstreams", Done::Yes, text));
+        steps.extend(upstreams(&located.route));
     }
     steps.push(loaded(located, machine));
     steps.push(certified(located, host, &certificate, machine));
@@ -67,7 +71,7 @@ fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
 fn declared(located: &Located, host: &HostPattern) -> Step {
     let route = &located.route;
     let place = escaped(&located.place());
-    let containers = containers(&route.upstreams);
+    let containers = containers(route);
     let mut text = match containers.is_empty() {
         true => format!("at {place}"),
         false => format!("by the labels of container {}, at {place}", containers.join(", ")),
@@ -117,12 +121,22 @@ fn other_claims(host: &HostPattern, machine: &Machine) -> Vec<Step> {
         .collect()
 }
 
-fn upstreams(upstreams: &[Upstream]) -> String {
+/// Who gets the requests, and who would but for a reason: no hindrance as long as there is another.
+fn upstreams(route: &Route) -> Vec<Step> {
     let shown = |upstream: &Upstream| match &upstream.container {
         Some(container) => format!("{} ({})", upstream.url, escaped(container)),
         None => upstream.url.to_string(),
     };
-    upstreams.iter().map(shown).collect::<Vec<_>>().join(", ")
+    let told = route.upstreams.iter().map(shown).collect::<Vec<_>>().join(", ");
+    let (done, of_waiting) = match route.upstreams.is_empty() {
+        true => (None, Done::No),
+        false => (Some(Step::new(UPSTREAMS, Done::Yes, told)), Done::Note),
+    };
+    let waiting = route.waiting.iter().map(|Waiting { container, reason }| {
+        let text = format!("container {} waits: {}", escaped(container), escaped(reason));
+        Step::new(UPSTREAMS, of_waiting, text)
+    });
+    done.into_iter().chain(waiting).collect()
 }
 
 /// A route is served as declared if its file is the one that the proxy loaded.
@@ -229,6 +243,7 @@ fn conclude(steps: &[Step], host: &HostPattern, certificate: &Certificate, machi
     let worst = steps.iter().map(|step| step.done).max();
     let hindrance = steps.iter().find(|step| Some(step.done) == worst);
     match (worst, hindrance.map(|step| step.step)) {
+        (Some(Done::No), Some(UPSTREAMS)) => NEXT_FOR_WAITING.to_owned(),
         (Some(Done::No), Some("loaded")) => next_for_loaded(machine),
         (Some(Done::No), _) => next_for_certificate(host, certificate, machine),
         (Some(Done::Unknown), _) => format!("What could not be read decides: {READERS}."),
@@ -433,6 +448,28 @@ mod tests {
                  https://app.test/ should answer.\n"
             )
         );
+        assert_eq!(story.done(), Done::Yes);
+    }
+
+    #[test]
+    fn a_container_that_waits_is_told_with_its_reason() {
+        let waiting =
+            "waiting = [{ container = \"slow\", reason = \"its health check has not passed yet\" }]\n";
+        let told = |upstreams: &str, name| {
+            let route = format!("[[route]]\nhosts = [\"app.test\"]\n{upstreams}{waiting}");
+            let mut machine = machine_with("", &route);
+            machine.store = Store::of([ledger(&["app.test"], Some(issued(2000, 3000)), None)]);
+            tell(name, &machine)
+        };
+        for name in ["app.test", "slow"] {
+            let story = told("", name);
+            let reason = "container slow waits: its health check has not passed yet";
+            assert_step(&story, "upstreams", Done::No, reason);
+            assert_eq!(story.conclusion, NEXT_FOR_WAITING);
+        }
+        let upstreams = "upstreams = [{ url = \"http://10.0.0.2:80\", container = \"web\" }]\n";
+        let story = told(upstreams, "app.test");
+        assert_step(&story, "upstreams", Done::Note, "container slow waits");
         assert_eq!(story.done(), Done::Yes);
     }
 

@@ -20,7 +20,7 @@ const REDIRECT_TO_PRIMARY: &str = "fairlead.redirect-to-primary";
 /// How the watcher finds the upstream; no file says it.
 const OWN: [&str; 3] = ["hosts", "port", "network"];
 /// What no label says.
-const UPSTREAMS: &str = "upstreams";
+const NO_LABELS: [&str; 2] = ["upstreams", "waiting"];
 
 fn speaks(labels: &Labels) -> bool {
     labels.keys().any(|label| label.starts_with(PREFIX))
@@ -86,7 +86,7 @@ fn refuse_unknown(labels: &Labels) -> Result<(), Fault> {
     let known = of_route
         .chain(of_upstream())
         .chain(&OWN)
-        .filter(|word| **word != UPSTREAMS);
+        .filter(|word| !NO_LABELS.contains(word));
     let is_known = |word: &str| known.clone().any(|known| *known == word);
     let ours = labels.keys().filter_map(|label| label.strip_prefix(PREFIX));
     let Some(unknown) = ours.into_iter().find(|word| !is_known(word)) else {
@@ -195,8 +195,10 @@ mod tests {
         ] {
             assert_eq!(fault(&[(HOSTS, "a.test"), (label, value)]), expected);
         }
-        let upstreams = fault(&[(HOSTS, "a.test"), ("fairlead.upstreams", "http://127.0.0.1:1")]);
-        assert!(upstreams.contains("is not a label of fairlead"), "{upstreams}");
+        for label in ["fairlead.upstreams", "fairlead.waiting"] {
+            let fault = fault(&[(HOSTS, "a.test"), (label, "http://127.0.0.1:1")]);
+            assert!(fault.contains("is not a label of fairlead"), "{fault}");
+        }
         assert_eq!(
             fault(&[
                 (HOSTS, "a.test"),
