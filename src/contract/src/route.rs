@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Challenge, CookieName, Credential, ForwardAuth, HostPattern, Hsts, Limit, Network, PathPrefix, Position,
-    Problem, Redirect, Scope, Upstream,
+    Challenge, CookieName, Credential, ErrorPage, ForwardAuth, HostPattern, Hsts, Limit, Network, PathPrefix,
+    Position, Problem, Redirect, Scope, Size, Upstream,
 };
 
 /// Host names and the upstreams that answer for them. Means the same in every file that holds one.
@@ -72,6 +72,12 @@ pub struct Route {
     pub basic_auth: Vec<Credential>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_auth: Option<ForwardAuth>,
+    /// The largest body a request may have; `None` means that there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body: Option<Size>,
+    /// Who makes the pages of errors; of several for a status the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<ErrorPage>,
     /// Changes to the headers of requests, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub request_headers: Vec<HeaderEdit>,
@@ -113,9 +119,11 @@ impl Route {
 
     /// The services that help to answer, beside the upstreams.
     pub fn helpers(&self) -> Vec<Upstream> {
-        let forward_auth = self.forward_auth.iter();
-        forward_auth
-            .map(|settings| settings.url.service.clone().into())
+        let forward_auth = self.forward_auth.iter().map(|settings| &settings.url);
+        let errors = self.errors.iter().map(|page| &page.url);
+        let endpoints = forward_auth.chain(errors);
+        endpoints
+            .map(|endpoint| endpoint.service.clone().into())
             .collect()
     }
 

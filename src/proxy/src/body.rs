@@ -1,4 +1,6 @@
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -6,6 +8,7 @@ use futures_util::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::pool::Lease;
@@ -91,10 +94,11 @@ impl Body for ReplyBody {
     }
 }
 
-/// What goes to an upstream: the client's body, not asked for before `gate` opens, and the word when
-/// all of it has gone.
+/// What goes to an upstream: the client's body, not asked for before `gate` opens and not more than
+/// `allowance` of it, and the word when all of it has gone.
 pub(crate) struct RequestBody {
     incoming: Option<Incoming>,
+    allowance: Option<Allowance>,
     gate: Option<BoxFuture<'static, ()>>,
     unsent: Option<oneshot::Sender<()>>,
 }
@@ -104,11 +108,13 @@ impl RequestBody {
     pub(crate) fn new(
         incoming: Incoming,
         gate: Option<BoxFuture<'static, ()>>,
+        allowance: Option<Allowance>,
     ) -> (Self, oneshot::Receiver<()>) {
         let (sent, is_sent) = oneshot::channel();
         let pending = (!incoming.is_end_stream()).then_some(sent);
         let body = Self {
             incoming: Some(incoming),
+            allowance,
             gate,
             unsent: pending,
         };
@@ -118,6 +124,7 @@ impl RequestBody {
     pub(crate) fn empty() -> Self {
         Self {
             incoming: None,
+            allowance: None,
             gate: None,
             unsent: None,
         }
@@ -126,12 +133,12 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = RequestBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         if let Some(gate) = &mut self.gate {
             ready!(gate.as_mut().poll(context));
             self.gate = None;
@@ -143,7 +150,10 @@ impl Body for RequestBody {
         if frame.is_none() || incoming.is_end_stream() {
             self.unsent = None;
         }
-        Poll::Ready(frame)
+        if let (Some(allowance), Some(Ok(frame))) = (&mut self.allowance, &frame) {
+            allowance.take(frame)?;
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(RequestBodyError::Client)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -154,5 +164,42 @@ impl Body for RequestBody {
         self.incoming
             .as_ref()
             .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// Why a client's body ends before its end.
+#[derive(Debug, Error)]
+pub(crate) enum RequestBodyError {
+    #[error("the client broke off")]
+    Client(#[source] hyper::Error),
+    #[error("the body is larger than the route allows")]
+    TooLarge,
+}
+
+/// How much of a body is let through.
+pub(crate) struct Allowance {
+    left: u64,
+    exceeded: Arc<AtomicBool>,
+}
+
+impl Allowance {
+    /// The flag tells when the client sent more.
+    pub(crate) fn new(bytes: u64) -> (Self, Arc<AtomicBool>) {
+        let exceeded = Arc::new(AtomicBool::new(false));
+        let this = Self {
+            left: bytes,
+            exceeded: exceeded.clone(),
+        };
+        (this, exceeded)
+    }
+
+    fn take(&mut self, frame: &Frame<Bytes>) -> Result<(), RequestBodyError> {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        let left = self.left.checked_sub(length);
+        self.left = left.ok_or_else(|| {
+            self.exceeded.store(true, Ordering::Relaxed);
+            RequestBodyError::TooLarge
+        })?;
+        Ok(())
     }
 }

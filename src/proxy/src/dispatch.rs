@@ -27,6 +27,8 @@ pub(crate) enum ForwardError {
     Timeout,
     #[error("no answer")]
     Exchange(#[from] hyper::Error),
+    #[error("the body is larger than the route allows")]
+    TooLarge,
     #[error("a tunnel was asked for, and the upstream speaks HTTP/2")]
     NoTunnel,
     #[error("the request cannot be written for an upstream")]
@@ -34,10 +36,11 @@ pub(crate) enum ForwardError {
 }
 
 impl ForwardError {
-    /// 504 if time ran out (RFC 9110 15.6.5), 501 for what we cannot do, else 502.
+    /// 504 if time ran out (RFC 9110 15.6.5), 413 and 501 for what the request itself is, else 502.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Timeout | Self::Connect(ConnectError::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoTunnel => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_GATEWAY,
         }
@@ -105,12 +108,14 @@ impl Dispatch<'_> {
         sent: &mut Fuse<oneshot::Receiver<()>>,
     ) -> Result<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>, ForwardError> {
         adapt(&mut request, lease.protocol())?;
+        // With a body, who broke off may have been the client.
+        let may_blame = !lease.is_reused && request.body().is_end_stream();
         let limit = self.response_timeout;
         let answered = in_time(lease.sender.try_send(request), sent, limit).await?;
         match &answered {
             Ok(_) => lease.peer().health.succeeded(),
-            Err(_) if lease.is_reused => {}
-            Err(_) => lease.peer().health.failed(),
+            Err(_) if may_blame => lease.peer().health.failed(),
+            Err(_) => {}
         }
         Ok(answered)
     }

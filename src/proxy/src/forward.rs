@@ -1,6 +1,7 @@
 use std::error::Error;
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fairlead_contract::Host;
@@ -9,12 +10,12 @@ use futures_util::future::{BoxFuture, Fuse};
 use http::header::{COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::body::{ReplyBody, RequestBody, UpstreamBody};
+use crate::body::{Allowance, ReplyBody, RequestBody, UpstreamBody};
 use crate::caller::Caller;
 use crate::dispatch::ForwardError;
 use crate::headers::{add_via, count_hop, dress, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
@@ -41,6 +42,20 @@ pub(crate) struct Exchange<'a> {
 impl Exchange<'_> {
     /// Passes the request on and the answer back, or makes the page that says why not.
     pub(crate) async fn run(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+        let path = self
+            .site
+            .error_pages
+            .as_ref()
+            .map(|pages| (pages, request.uri().clone()));
+        let mut response = self.find_answer(request).await;
+        if let Some((pages, path)) = path {
+            response = Box::pin(pages.replace(response, &path)).await;
+        }
+        dress(response.headers_mut(), &self.site.route, self.caller.is_secure);
+        response
+    }
+
+    async fn find_answer(&self, request: Request<Incoming>) -> Response<ReplyBody> {
         let admitted = match &self.site.guard {
             None => Ok(request),
             // Boxed because it is rare: without it, every exchange would take room for it.
@@ -52,13 +67,11 @@ impl Exchange<'_> {
             Ok(Err(error)) => Err(error),
             Err(refused) => refused,
         };
-        let mut response = answered.unwrap_or_else(|error| {
+        answered.unwrap_or_else(|error| {
             debug!(route = %self.host, error = &error as &dyn Error, "no answer from an upstream");
             self.shared.metrics.failed_exchange(error.status());
             reply::page(error.status())
-        });
-        dress(response.headers_mut(), &self.site.route, self.caller.is_secure);
-        response
+        })
     }
 
     fn prepare(&self, request: Request<Incoming>) -> Result<Preparation, ForwardError> {
@@ -72,7 +85,8 @@ impl Exchange<'_> {
             wish.pass_on(&mut parts);
         }
         let (gate, opener) = hold_back(&parts).unzip();
-        let (body, sent) = RequestBody::new(body, gate);
+        let (allowance, exceeded) = self.allow(&body)?.unzip();
+        let (body, sent) = RequestBody::new(body, gate, allowance);
         let mut request = Request::from_parts(parts, body);
         if let Some(opener) = opener {
             hyper::ext::on_informational(&mut request, move |response| {
@@ -83,7 +97,24 @@ impl Exchange<'_> {
             });
         }
         let sent = sent.fuse();
-        Ok(Preparation::Outgoing(Outgoing { request, sent, wish }))
+        Ok(Preparation::Outgoing(Outgoing {
+            request,
+            sent,
+            wish,
+            exceeded,
+        }))
+    }
+
+    /// How much of the body may go to the upstream, if there is a limit; what says at once that it is
+    /// larger goes nowhere.
+    fn allow(&self, body: &Incoming) -> Result<Option<(Allowance, Arc<AtomicBool>)>, ForwardError> {
+        let Some(limit) = self.site.route.max_body else {
+            return Ok(None);
+        };
+        if body.size_hint().lower() > limit.bytes() {
+            return Err(ForwardError::TooLarge);
+        }
+        Ok(Some(Allowance::new(limit.bytes())))
     }
 
     async fn forward(&self, outgoing: Outgoing) -> Result<Response<ReplyBody>, ForwardError> {
@@ -91,11 +122,16 @@ impl Exchange<'_> {
             request,
             mut sent,
             wish,
+            exceeded,
         } = outgoing;
         let sticky = self.site.sticky.as_ref();
         let home = sticky.and_then(|sticky| sticky.find(request.headers()));
         let dispatch = self.site.dispatch(home);
-        let (response, lease) = dispatch.send(request, &mut sent, wish.is_some()).await?;
+        let answered = dispatch.send(request, &mut sent, wish.is_some()).await;
+        let (response, lease) = answered.map_err(|error| match exceeded {
+            Some(exceeded) if exceeded.load(Ordering::Relaxed) => ForwardError::TooLarge,
+            _ => error,
+        })?;
         let peer = sticky.map(|_| lease.peer().clone());
         let mut response = self.answer(response, lease, wish);
         if let (Some(sticky), Some(peer)) = (sticky, &peer)
@@ -173,6 +209,8 @@ struct Outgoing {
     request: Request<RequestBody>,
     sent: Fuse<oneshot::Receiver<()>>,
     wish: Option<Wish>,
+    /// Tells that the client sent more than it may.
+    exceeded: Option<Arc<AtomicBool>>,
 }
 
 /// What we are asked ourselves when a request may go no further (RFC 9110 7.6.2): we have no options,

@@ -1,21 +1,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_contract::{Endpoint, ForwardAuth as Settings};
-use futures_util::FutureExt;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue};
+use fairlead_contract::{ForwardAuth as Settings, Upstream};
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri, Version};
+use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
 
 use crate::authority::path_and_query;
-use crate::balance::Peers;
 use crate::body::{ReplyBody, RequestBody, UpstreamBody};
-use crate::dispatch::{Dispatch, ForwardError};
+use crate::dispatch::ForwardError;
 use crate::forward::Exchange;
 use crate::headers::{set_forwarding, strip_hop_by_hop};
+use crate::helper::Helper;
 use crate::pool::Peer;
 
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -32,24 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A program that is asked about each request, in the way of Authelia, Authentik and oauth2-proxy.
 pub(crate) struct ForwardAuth {
-    peers: Peers,
-    host: HeaderValue,
-    target: Uri,
+    helper: Helper,
     settings: Settings,
 }
 
 impl ForwardAuth {
-    /// Without a peer nobody can be asked, and every request fails.
-    pub(crate) fn new(settings: &Settings, peer: Option<Arc<Peer>>) -> Self {
-        let Endpoint { service, target } = &settings.url;
-        let host = service
-            .authority()
-            .and_then(|authority| HeaderValue::try_from(authority).ok());
-        let target = target.clone();
+    pub(crate) fn new(settings: &Settings, find: impl Fn(&Upstream) -> Option<Arc<Peer>>) -> Self {
         Self {
-            peers: Peers::new(peer.into_iter().map(|peer| (peer, 1))),
-            host: host.unwrap_or_else(|| HeaderValue::from_static("localhost")),
-            target: target.unwrap_or_else(|| PathAndQuery::from_static("/")).into(),
+            helper: Helper::new(&settings.url, find),
             settings: settings.clone(),
         }
     }
@@ -66,17 +53,8 @@ impl ForwardAuth {
         for name in &self.settings.copy_headers {
             parts.headers.remove(name.get());
         }
-        let dispatch = Dispatch {
-            peers: &self.peers,
-            home: None,
-            connect_timeout: exchange.site.connect_timeout,
-            response_timeout: PATIENCE,
-        };
-        let (_, sent) = oneshot::channel();
-        let (mut response, lease) = dispatch
-            .send(question, &mut sent.fuse(), false)
-            .await
-            .map_err(Err)?;
+        let asked = self.helper.ask(question, &parts.uri, PATIENCE).await;
+        let (mut response, lease) = asked.map_err(Err)?;
         if !response.status().is_success() {
             strip_hop_by_hop(response.headers_mut());
             let response = response.map(|body: Incoming| ReplyBody::Upstream(UpstreamBody::new(body, lease)));
@@ -93,9 +71,6 @@ impl ForwardAuth {
     /// The client's request without its body, as the program expects to be asked.
     fn question(&self, exchange: &Exchange<'_>, parts: &Parts) -> Result<Request<RequestBody>, http::Error> {
         let (mut question, body) = Request::new(RequestBody::empty()).into_parts();
-        question.method = Method::GET;
-        question.version = Version::HTTP_11;
-        question.uri = self.target.clone();
         question.headers = parts.headers.clone();
         strip_hop_by_hop(&mut question.headers);
         for name in WITHHELD {
@@ -114,7 +89,6 @@ impl ForwardAuth {
             X_FORWARDED_URI,
             HeaderValue::try_from(path_and_query(&parts.uri))?,
         );
-        headers.insert(HOST, self.host.clone());
         Ok(Request::from_parts(question, body))
     }
 }

@@ -23,10 +23,8 @@ impl Guard {
     /// `None` if the route asks for nothing. A program that cannot be asked lets nobody in.
     pub(crate) fn new(route: &Route, find: impl Fn(&Upstream) -> Option<Arc<Peer>>) -> Option<Self> {
         let basic = BasicAuth::new(&route.basic_auth);
-        let forward = route.forward_auth.as_ref().map(|settings| {
-            let peer = find(&settings.url.service.clone().into());
-            ForwardAuth::new(settings, peer)
-        });
+        let settings = route.forward_auth.as_ref();
+        let forward = settings.map(|settings| ForwardAuth::new(settings, find));
         (basic.is_some() || forward.is_some()).then_some(Self { basic, forward })
     }
 

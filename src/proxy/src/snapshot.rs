@@ -13,6 +13,7 @@ use crate::balance::Peers;
 use crate::certificate::Certificate;
 use crate::dial::{Dial, DialError};
 use crate::dispatch::Dispatch;
+use crate::error_pages::ErrorPages;
 use crate::guard::Guard;
 use crate::paths::{AmbiguousPath, ByPath};
 use crate::pool::Peer;
@@ -36,6 +37,7 @@ pub(crate) struct Site {
     pub(crate) peers: Peers,
     pub(crate) sticky: Option<Sticky>,
     pub(crate) guard: Option<Guard>,
+    pub(crate) error_pages: Option<ErrorPages>,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
 }
@@ -49,7 +51,8 @@ impl Site {
         let sticky = |cookie: &CookieName| Sticky::new(cookie.clone(), route.path.clone(), peers.iter());
         Self {
             sticky: route.sticky.as_ref().map(sticky),
-            guard: Guard::new(&route, find),
+            guard: Guard::new(&route, &find),
+            error_pages: ErrorPages::new(&route.errors, &find),
             connect_timeout: route.connect_timeout.unwrap_or(settings.connect_timeout).get(),
             response_timeout: route.response_timeout.unwrap_or(settings.response_timeout).get(),
             route,

@@ -5,6 +5,7 @@
 mod access;
 mod admin;
 mod bad_input;
+mod bodies;
 mod callers;
 mod drain;
 mod failures;

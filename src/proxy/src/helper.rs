@@ -1,0 +1,58 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_contract::{Endpoint, Upstream};
+use futures_util::FutureExt;
+use http::header::{HOST, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use crate::balance::Peers;
+use crate::body::RequestBody;
+use crate::dispatch::{Dispatch, ForwardError};
+use crate::pool::{Lease, Peer};
+
+/// A service that helps to answer.
+pub(crate) struct Helper {
+    peers: Peers,
+    host: HeaderValue,
+    target: Option<PathAndQuery>,
+}
+
+impl Helper {
+    /// `find` knows the peers that could be set up; without one, every request fails.
+    pub(crate) fn new(endpoint: &Endpoint, find: impl Fn(&Upstream) -> Option<Arc<Peer>>) -> Self {
+        let Endpoint { service, target } = endpoint;
+        let peer = find(&service.clone().into());
+        let host = service
+            .authority()
+            .and_then(|authority| HeaderValue::try_from(authority).ok());
+        Self {
+            peers: Peers::new(peer.into_iter().map(|peer| (peer, 1))),
+            host: host.unwrap_or_else(|| HeaderValue::from_static("localhost")),
+            target: target.clone(),
+        }
+    }
+
+    /// Asks for the resource, or for `path` where the endpoint names none. Each step may take `patience`.
+    pub(crate) async fn ask(
+        &self,
+        mut request: Request<RequestBody>,
+        path: &Uri,
+        patience: Duration,
+    ) -> Result<(Response<Incoming>, Lease), ForwardError> {
+        let target = self.target.as_ref().or_else(|| path.path_and_query());
+        *request.uri_mut() = target.cloned().map_or_else(Uri::default, Uri::from);
+        request.headers_mut().insert(HOST, self.host.clone());
+        let dispatch = Dispatch {
+            peers: &self.peers,
+            home: None,
+            connect_timeout: patience,
+            response_timeout: patience,
+        };
+        let (_, sent) = oneshot::channel();
+        dispatch.send(request, &mut sent.fuse(), false).await
+    }
+}
