@@ -303,6 +303,77 @@ fn the_operators_routes_keep_their_hosts() {
 }
 
 #[test]
+fn labels_of_an_image_count_only_where_the_operator_says_so() {
+    let machine = Machine::new();
+    let docker = &machine.docker;
+    docker.run("base", &[]);
+    docker.docker(&[
+        "commit",
+        "--change",
+        "LABEL fairlead.hosts=image.test",
+        "base",
+        "labelled",
+    ]);
+    let run = |name, options: &[&str]| {
+        let always = ["run", "--detach", "--name", name, "--network=fairlead-test"];
+        docker.docker(&[&always, options, &["labelled"]].concat());
+    };
+    run("silent", &[]);
+    run("spoken", &["--label=fairlead.hosts=said.test"]);
+    machine.pass();
+    let said = machine.expected("said.test", &["spoken"]);
+    assert_eq!(machine.routes(), [said.as_str()]);
+    let rejections = machine.rejections();
+    assert_eq!(rejections.len(), 1);
+    assert_eq!(rejections[0].container, "silent");
+    assert_eq!(rejections[0].hosts[0].to_string(), "image.test");
+    assert!(
+        rejections[0].reason.contains("image-labels = true"),
+        "{rejections:?}"
+    );
+
+    machine
+        .environment
+        .write_config(&format!("{}image-labels = true\n", docker.settings()));
+    machine.pass();
+    let image = machine.expected("image.test", &["silent"]);
+    assert_eq!(machine.routes(), [image, said]);
+}
+
+#[test]
+fn a_host_is_only_for_whom_the_operator_lets_have_it() {
+    let machine = Machine::new();
+    machine.environment.write_config(&format!(
+        "{}[[docker.allow]]\nhosts = [\"*.shop.test\"]\nproject = \"shop\"\n",
+        machine.docker.settings()
+    ));
+    let project = "--label=com.docker.compose.project=shop";
+    machine
+        .docker
+        .run("mine", &[project, "--label=fairlead.hosts=www.shop.test"]);
+    machine
+        .docker
+        .run("thief", &["--label=fairlead.hosts=pay.shop.test"]);
+    machine
+        .docker
+        .run("greedy", &[project, "--label=fairlead.hosts=bank.test"]);
+    machine.pass();
+    assert_eq!(machine.routes(), [machine.expected("www.shop.test", &["mine"])]);
+    let reasons: Vec<String> = machine
+        .rejections()
+        .into_iter()
+        .map(|rejection| format!("{}: {}", rejection.container, rejection.reason))
+        .collect();
+    assert_eq!(reasons.len(), 2);
+    for (reason, expected) in reasons
+        .iter()
+        .zip(["greedy: no [[docker.allow]]", "thief: no [[docker.allow]]"])
+    {
+        assert!(reason.starts_with(expected), "{reason}");
+    }
+}
+
+#[test]
 fn a_pass_takes_the_mark_away_and_writes_only_what_changed() {
     let machine = Machine::new();
     machine.docker.run("web", &["--label", "fairlead.hosts=app.test"]);

@@ -129,6 +129,7 @@ pub(crate) mod tests {
                 files: files.clone(),
                 routes: 1,
                 certificates: 1,
+                containers_left_out: 0,
                 names_without_certificate: Vec::new(),
                 notes: Vec::new(),
             },

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::document::ignore;
-use crate::{Challenge, Limit, Network, Provider};
+use crate::{Challenge, HostPattern, Limit, Network, Provider};
 
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -60,6 +60,35 @@ pub struct Docker {
     /// Read the `com.chameth.` labels only of containers whose `com.chameth.proxytag` is this; when
     /// unset, of those without a tag. Containers with `fairlead.` labels need no tag.
     pub proxytag: Option<String>,
+    /// Read labels that came with an image too, not only those said when the container was made.
+    pub image_labels: bool,
+    /// Who may have which hosts; with none, any container any host.
+    pub allow: Vec<Allow>,
+}
+
+/// `[[docker.allow]]`: hosts for the containers that are all that is named.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Allow {
+    /// A wildcard stands for itself and for the names it covers.
+    pub hosts: Vec<HostPattern>,
+    /// The project of Compose.
+    pub project: Option<String>,
+    /// The image as it was named; without a tag or digest, any of them.
+    pub image: Option<String>,
+    /// A network the container is in.
+    pub network: Option<String>,
+    /// The container's name.
+    pub container: Option<String>,
+}
+
+impl Allow {
+    pub fn covers(&self, host: &HostPattern) -> bool {
+        self.hosts.iter().any(|allowed| match host {
+            HostPattern::Exact(name) => allowed.covers(name),
+            HostPattern::Wildcard(_) => allowed == host,
+        })
+    }
 }
 
 impl Default for Docker {
@@ -68,6 +97,8 @@ impl Default for Docker {
             socket: PathBuf::from("/run/docker.sock"),
             network: None,
             proxytag: None,
+            image_labels: false,
+            allow: Vec::new(),
         }
     }
 }

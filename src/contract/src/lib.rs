@@ -34,7 +34,7 @@ mod words;
 mod write;
 
 pub use challenge::{Challenge, InvalidToken, Token};
-pub use config::{Acme, Certificates, Config, Docker, Proxy};
+pub use config::{Acme, Allow, Certificates, Config, Docker, Proxy};
 pub use configuration::{Configuration, Subject};
 pub use cookie::{CookieName, InvalidCookieName};
 pub use credential::{Credential, InvalidCredential, PasswordHash};

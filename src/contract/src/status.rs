@@ -38,6 +38,8 @@ pub struct Loaded {
     pub files: BTreeMap<PathBuf, Digest>,
     pub routes: usize,
     pub certificates: usize,
+    /// Containers that asked for a route and got none, or not all of it.
+    pub containers_left_out: usize,
     /// Declared names without a certificate: they get the TLS alert until one is there.
     pub names_without_certificate: Vec<String>,
     /// What was left out without refusing the rest, such as a pair that does not match.

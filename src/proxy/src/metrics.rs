@@ -131,6 +131,11 @@ fn register_snapshot(registry: &mut Registry, snapshot: &Snapshot) {
     let loaded = &snapshot.loaded;
     registry.register("routes", "Routes that are loaded", count(loaded.routes));
     registry.register(
+        "containers_left_out",
+        "Containers that asked for a route and got none, or not all of it",
+        count(loaded.containers_left_out),
+    );
+    registry.register(
         "certificates",
         "Certificates that are loaded",
         count(loaded.certificates),

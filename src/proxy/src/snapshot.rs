@@ -94,6 +94,7 @@ impl Snapshot {
             routes,
             mut problems,
             mut notes,
+            rejections,
             ..
         } = Configuration::parse(files);
         let certificates = load_certificates(files, previous, &mut notes);
@@ -128,6 +129,7 @@ impl Snapshot {
                 files: digests.clone(),
                 routes: count,
                 certificates: certificates.len(),
+                containers_left_out: rejections.len(),
                 names_without_certificate: Vec::new(),
                 notes,
             },

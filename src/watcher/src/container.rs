@@ -18,7 +18,13 @@ pub(crate) struct Container {
     pub(crate) id: String,
     /// Seconds since 1970.
     pub(crate) created: i64,
+    /// The image as it was named.
+    pub(crate) image: String,
+    pub(crate) image_id: String,
+    /// Those that count.
     pub(crate) labels: Labels,
+    /// Those that came with the image and do not count.
+    pub(crate) image_labels: Labels,
     /// The exposed TCP ports, published or not.
     pub(crate) ports: BTreeSet<u16>,
     /// Those of them that are published on the host.
@@ -68,12 +74,26 @@ impl From<ContainerSummary> for Container {
             name: own_name(&summary.names.unwrap_or_default()).unwrap_or_else(|| id.clone()),
             id,
             created: summary.created.unwrap_or_default(),
+            image: summary.image.unwrap_or_default(),
+            image_id: summary.image_id.unwrap_or_default(),
             labels: summary.labels.unwrap_or_default().into_iter().collect(),
+            image_labels: Labels::new(),
             ports: tcp_ports(&ports, |_| true),
             published: tcp_ports(&ports, |port| port.public_port.is_some()),
             reach: Reach::of(&mode, networks),
             state: State::of(summary.state, &summary.status.unwrap_or_default()),
         }
+    }
+}
+
+impl Container {
+    /// Tells the labels that came with the image from those said when the container was made. What was
+    /// said with the same value cannot be told from it.
+    pub(crate) fn set_aside(&mut self, of_image: &Labels) {
+        let labels = std::mem::take(&mut self.labels);
+        (self.image_labels, self.labels) = labels
+            .into_iter()
+            .partition(|(label, value)| of_image.get(label) == Some(value));
     }
 }
 
@@ -162,7 +182,7 @@ mod tests {
     fn a_listed_container_keeps_what_routes_need() {
         let container = listed(
             r#"{"Id":"5c4fbcdc11b3fa78734360f08e59919d2b49fc72af4f2d487477edc701ea1843",
-                "Names":["/proxy/alias","/web1"],"Created":1795399477,
+                "Names":["/proxy/alias","/web1"],"Image":"site:1","ImageID":"sha256:00","Created":1795399477,
                 "Ports":[{"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8088,"Type":"tcp"},
                          {"IP":"::","PrivatePort":80,"PublicPort":8088,"Type":"tcp"},
                          {"PrivatePort":53,"Type":"udp"},{"PrivatePort":9000,"Type":"tcp"}],
@@ -183,7 +203,10 @@ mod tests {
             name: "web1".to_owned(),
             id: "5c4fbcdc11b3".to_owned(),
             created: 1_795_399_477,
+            image: "site:1".to_owned(),
+            image_id: "sha256:00".to_owned(),
             labels: [("fairlead.hosts".to_owned(), "a.test".to_owned())].into(),
+            image_labels: Labels::new(),
             ports: [80, 9000].into(),
             published: [80].into(),
             reach: Reach::Networks(
@@ -194,6 +217,20 @@ mod tests {
             state: State::Ready,
         };
         assert_eq!(container, expected);
+    }
+
+    #[test]
+    fn what_came_with_the_image_is_set_aside_unless_it_was_said_otherwise() {
+        let mut container = listed(r#"{"Id":"1","Labels":{"a":"image's","b":"said","c":"said"}}"#);
+        let labels = |pairs: &[(&str, &str)]| -> Labels {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        container.set_aside(&labels(&[("a", "image's"), ("b", "image's"), ("d", "image's")]));
+        assert_eq!(container.labels, labels(&[("b", "said"), ("c", "said")]));
+        assert_eq!(container.image_labels, labels(&[("a", "image's")]));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use futures_util::{Stream, TryStreamExt};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::container::Container;
+use crate::container::{Container, Labels};
+use crate::labels;
 
 /// How long the daemon may take to answer.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -51,6 +52,43 @@ impl Daemon {
     pub(crate) async fn running_containers(&self) -> Result<Vec<Container>, DaemonError> {
         let summaries = self.within(self.client.list_containers(None)).await?;
         Ok(summaries.into_iter().map(Container::from).collect())
+    }
+
+    /// Tells the labels of `containers` that came with their images from those that count.
+    ///
+    /// Only images of labelled containers are asked for, each once. If one is gone, nobody knows what
+    /// came with it, and none of the labels counts.
+    pub(crate) async fn set_image_labels_aside(
+        &self,
+        containers: &mut [Container],
+    ) -> Result<(), DaemonError> {
+        let mut known: HashMap<String, Option<Labels>> = HashMap::new();
+        for container in containers
+            .iter_mut()
+            .filter(|container| labels::are_ours(&container.labels))
+        {
+            let id = &container.image_id;
+            if !known.contains_key(id) {
+                known.insert(id.clone(), self.image_labels(id).await?);
+            }
+            let all = container.labels.clone();
+            let of_image = known.get(id).and_then(Option::as_ref).unwrap_or(&all);
+            container.set_aside(of_image);
+        }
+        Ok(())
+    }
+
+    /// `None` if there is no such image any more.
+    async fn image_labels(&self, id: &str) -> Result<Option<Labels>, DaemonError> {
+        let answer = timeout(LIMIT, self.client.inspect_image(id)).await;
+        match answer.map_err(|_| DaemonError::Silent(self.socket.clone()))? {
+            Ok(image) => {
+                let labels = image.config.and_then(|config| config.labels).unwrap_or_default();
+                Ok(Some(labels.into_iter().collect()))
+            }
+            Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(error) => Err(DaemonError::of(&self.socket, error)),
+        }
     }
 
     pub(crate) async fn ping(&self) -> Result<(), DaemonError> {

@@ -62,6 +62,11 @@ pub(crate) struct Reading {
     pub(crate) ignored: Vec<&'static str>,
 }
 
+/// Whether the labels are in any dialect.
+pub(crate) fn are_ours(labels: &Labels) -> bool {
+    DIALECTS.iter().any(|dialect| (dialect.speaks)(labels))
+}
+
 /// Reads the labels in the first dialect they speak; `None` if they speak none.
 ///
 /// The others are never merged with it, not even if it is faulty: a container is exposed as its

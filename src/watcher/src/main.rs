@@ -1,6 +1,7 @@
 //! Writes the routes that running containers ask for.
 
 mod address;
+mod allow;
 mod changes;
 mod container;
 mod daemon;

@@ -20,7 +20,11 @@ pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>) -> Result<()> {
     remove_if_present(&paths.watcher_dirty_file())?;
     let known = Known::read(paths)?;
     let settings = with_socket(known.docker.clone(), socket);
-    let containers = Daemon::connect(&settings)?.running_containers().await?;
+    let daemon = Daemon::connect(&settings)?;
+    let mut containers = daemon.running_containers().await?;
+    if !settings.image_labels {
+        daemon.set_image_labels_aside(&mut containers).await?;
+    }
     let plan = plan(containers, &known);
     let text = plan
         .discovery

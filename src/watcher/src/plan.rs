@@ -5,11 +5,14 @@ use fairlead_contract::{
 };
 
 use crate::address::{Unreachable, upstream_url};
+use crate::allow;
 use crate::container::Container;
 use crate::known::Known;
 use crate::labels::{self, Claim, Fault};
 
 const MAX_REASON: usize = 500;
+const OF_IMAGE: &str = "its labels came with its image, which anybody may have made: say them when the container is \
+                        made, or set [docker] image-labels = true in fairlead.toml";
 
 /// What a pass decided.
 #[derive(Debug, Default)]
@@ -52,7 +55,18 @@ pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
 impl Plan {
     /// The container as a member of a route; notes a rejection if it asked for one and cannot be.
     fn judge<'a>(&mut self, container: &'a Container, known: &Known) -> Option<Member<'a>> {
-        let reading = labels::read(&container.labels, &known.docker)?;
+        let Some(reading) = labels::read(&container.labels, &known.docker) else {
+            let reading = labels::read(&container.image_labels, &known.docker)?;
+            let rejection = rejection(container, reading.hosts, OF_IMAGE);
+            self.discovery.rejections.push(rejection);
+            return None;
+        };
+        if labels::are_ours(&container.image_labels) {
+            self.remarks.push(format!(
+                "labels of container {} were not read, because they came with its image",
+                container.name.escape_debug()
+            ));
+        }
         for prefix in &reading.ignored {
             self.remarks.push(format!(
                 "the labels {prefix}* of container {} were not read, because others come first",
@@ -76,6 +90,7 @@ fn admit<'a>(
     docker: &Docker,
 ) -> Result<Member<'a>, String> {
     let claim = claim.map_err(|fault| fault.to_string())?;
+    allow::check(container, &claim.hosts, &docker.allow).map_err(|reason| reason.to_string())?;
     let upstream = match container.state.hindrance() {
         None => upstream(container, &claim, docker)?,
         // Addresses and ports are only there while it runs.
@@ -345,7 +360,7 @@ impl<'a> Incumbents<'a> {
 mod tests {
     use std::path::PathBuf;
 
-    use fairlead_contract::{Configuration, Files, Provider};
+    use fairlead_contract::{Allow, Configuration, Files, Provider};
 
     use super::*;
     use crate::container::{Reach, State};
@@ -357,10 +372,13 @@ mod tests {
             name: name.to_owned(),
             id: "0123456789ab".to_owned(),
             created,
+            image: "site".to_owned(),
+            image_id: "sha256:00".to_owned(),
             labels: labels
                 .iter()
                 .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()))
                 .collect(),
+            image_labels: BTreeMap::new(),
             ports: [80].into(),
             published: BTreeSet::new(),
             reach: Reach::Networks([("web".to_owned(), Some(ip))].into()),
@@ -449,6 +467,52 @@ mod tests {
             ["web: it is in no network: connect it to one"]
         );
         assert_eq!(discovery.rejections[0].hosts[0].to_string(), "a.test");
+    }
+
+    #[test]
+    fn labels_that_came_with_the_image_claim_nothing() {
+        let mut all = serving("all", 1, "a.test");
+        all.set_aside(&all.labels.clone());
+        let mut port = container(
+            "port",
+            1,
+            &[("fairlead.hosts", "b.test"), ("fairlead.port", "81")],
+        );
+        port.set_aside(&[("fairlead.port".to_owned(), "81".to_owned())].into());
+        let plan = plan(vec![all, port], &Known::default());
+        assert_eq!(routes(&plan.discovery), ["b.test | port"]);
+        assert_eq!(
+            plan.discovery.routes[0].upstreams[0].url.to_string(),
+            "http://10.0.0.197:80"
+        );
+        assert_eq!(rejections(&plan.discovery), [format!("all: {OF_IMAGE}")]);
+        assert_eq!(plan.discovery.rejections[0].hosts[0].to_string(), "a.test");
+        assert_eq!(
+            plan.remarks,
+            ["labels of container port were not read, because they came with its image"]
+        );
+    }
+
+    #[test]
+    fn a_host_that_is_not_for_it_leaves_a_container_out() {
+        let known = Known {
+            docker: Docker {
+                allow: vec![Allow {
+                    hosts: vec![HostPattern::parse("a.test").unwrap()],
+                    project: None,
+                    image: None,
+                    network: None,
+                    container: Some("good".to_owned()),
+                }],
+                ..Docker::default()
+            },
+            ..Known::default()
+        };
+        let containers = [serving("evil", 1, "a.test"), serving("good", 2, "a.test")];
+        let discovery = planned(&containers, &known);
+        assert_eq!(routes(&discovery), ["a.test | good"]);
+        let reason = &discovery.rejections[0].reason;
+        assert!(reason.contains("[[docker.allow]]"), "{reason}");
     }
 
     fn in_state(state: State, container: Container) -> Container {
