@@ -75,6 +75,9 @@ pub struct Route {
     /// The largest body a request may have; `None` means that there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_body: Option<Size>,
+    /// Compress what clients accept compressed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compress: bool,
     /// Who makes the pages of errors; of several for a status the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ErrorPage>,

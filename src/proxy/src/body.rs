@@ -1,3 +1,4 @@
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +12,23 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use crate::compress::Compressed;
 use crate::pool::Lease;
 
 /// What goes to the client: a page of our own, or what an upstream sends.
 pub(crate) enum ReplyBody {
     Local(Full<Bytes>),
     Upstream(UpstreamBody),
+    Compressed(Box<Compressed>),
+}
+
+/// Why a response ends before its end.
+#[derive(Debug, Error)]
+pub(crate) enum ReplyBodyError {
+    #[error("the upstream broke off")]
+    Upstream(#[from] hyper::Error),
+    #[error("the response cannot be compressed")]
+    Compression(#[from] io::Error),
 }
 
 /// An upstream's body, and the connection it comes over: back to the pool at its end, closed if it
@@ -34,6 +46,19 @@ impl UpstreamBody {
         };
         this.release_at_end();
         this
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        match &frame {
+            None => self.release(),
+            Some(Ok(_)) => self.release_at_end(),
+            Some(Err(_)) => self.lease = None,
+        }
+        Poll::Ready(frame)
     }
 
     fn release_at_end(&mut self) {
@@ -57,32 +82,30 @@ impl ReplyBody {
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ReplyBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let upstream = match self.get_mut() {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyBodyError>>> {
+        match self.get_mut() {
             Self::Local(page) => {
                 let frame = ready!(Pin::new(page).poll_frame(context));
-                return Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})));
+                Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
             }
-            Self::Upstream(upstream) => upstream,
-        };
-        let frame = ready!(Pin::new(&mut upstream.incoming).poll_frame(context));
-        match &frame {
-            None => upstream.release(),
-            Some(Ok(_)) => upstream.release_at_end(),
-            Some(Err(_)) => upstream.lease = None,
+            Self::Upstream(upstream) => {
+                let frame = ready!(upstream.poll_frame(context));
+                Poll::Ready(frame.map(|frame| Ok(frame?)))
+            }
+            Self::Compressed(compressed) => compressed.poll_frame(context),
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(page) => page.is_end_stream(),
             Self::Upstream(upstream) => upstream.incoming.is_end_stream(),
+            Self::Compressed(compressed) => compressed.is_end_stream(),
         }
     }
 
@@ -90,6 +113,7 @@ impl Body for ReplyBody {
         match self {
             Self::Local(page) => page.size_hint(),
             Self::Upstream(upstream) => upstream.incoming.size_hint(),
+            Self::Compressed(_) => SizeHint::default(),
         }
     }
 }

@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::body::{Allowance, ReplyBody, RequestBody, UpstreamBody};
 use crate::caller::Caller;
+use crate::compress::{Coding, compress};
 use crate::dispatch::ForwardError;
 use crate::headers::{add_via, count_hop, dress, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
 use crate::paths::rewritten;
@@ -42,6 +43,8 @@ pub(crate) struct Exchange<'a> {
 impl Exchange<'_> {
     /// Passes the request on and the answer back, or makes the page that says why not.
     pub(crate) async fn run(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+        let compression = self.site.route.compress;
+        let coding = compression.then(|| Coding::negotiate(request.headers()));
         let path = self
             .site
             .error_pages
@@ -50,6 +53,9 @@ impl Exchange<'_> {
         let mut response = self.find_answer(request).await;
         if let Some((pages, path)) = path {
             response = Box::pin(pages.replace(response, &path)).await;
+        }
+        if let Some(coding) = coding {
+            response = compress(response, coding);
         }
         dress(response.headers_mut(), &self.site.route, self.caller.is_secure);
         response

@@ -10,6 +10,7 @@ mod basic;
 mod body;
 mod caller;
 mod certificate;
+mod compress;
 mod dial;
 mod dispatch;
 mod error_pages;

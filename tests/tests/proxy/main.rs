@@ -7,6 +7,7 @@ mod admin;
 mod bad_input;
 mod bodies;
 mod callers;
+mod compression;
 mod drain;
 mod failures;
 mod forwarding;
