@@ -1,7 +1,7 @@
 mod chameth;
 mod own;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_contract::{
     Docker, HeaderEdit, HostPattern, InvalidHeader, InvalidHost, InvalidWord, PathPrefix, Provider,
@@ -24,10 +24,14 @@ struct Dialect {
     /// The label that names the hosts.
     hosts: &'static str,
     speaks: fn(&Labels) -> bool,
+    /// The labels of each route, by its name if it has one.
+    split: fn(&Labels) -> Routes,
     read: fn(&Labels, &Docker) -> Result<Claim, Fault>,
 }
 
-/// What a container asks for.
+type Routes = BTreeMap<Option<String>, Labels>;
+
+/// What a container asks for with one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     /// Not empty and none twice; the first one is the primary.
@@ -55,11 +59,27 @@ pub(crate) enum WantedPort {
 /// What was found in a container's labels.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
+    /// Never empty.
+    pub(crate) routes: Vec<Asked>,
+    /// What the labels that were passed over start with.
+    pub(crate) ignored: Vec<&'static str>,
+}
+
+/// One route that a container asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// What the labels call it, where there are several.
+    pub(crate) name: Option<String>,
     /// The hosts as far as they could be read, also of a claim with a fault.
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) claim: Result<Claim, Fault>,
-    /// What the labels that were passed over start with.
-    pub(crate) ignored: Vec<&'static str>,
+}
+
+impl Reading {
+    /// The hosts of all routes, as far as they could be read.
+    pub(crate) fn hosts(self) -> Vec<HostPattern> {
+        distinct(self.routes.into_iter().flat_map(|asked| asked.hosts))
+    }
 }
 
 /// Whether the labels are in any dialect.
@@ -74,10 +94,14 @@ pub(crate) fn are_ours(labels: &Labels) -> bool {
 pub(crate) fn read(labels: &Labels, docker: &Docker) -> Option<Reading> {
     let mut spoken = DIALECTS.iter().filter(|dialect| (dialect.speaks)(labels));
     let dialect = spoken.next()?;
-    let claim = check_characters(labels, dialect.prefix).and_then(|()| (dialect.read)(labels, docker));
+    let checked = check_characters(labels, dialect.prefix);
+    let asked = |(name, labels): (Option<String>, Labels)| Asked {
+        name,
+        hosts: readable_hosts(&labels, dialect.hosts),
+        claim: checked.clone().and_then(|()| (dialect.read)(&labels, docker)),
+    };
     Some(Reading {
-        hosts: readable_hosts(labels, dialect.hosts),
-        claim,
+        routes: (dialect.split)(labels).into_iter().map(asked).collect(),
         ignored: spoken.map(|dialect| dialect.prefix).collect(),
     })
 }
@@ -200,6 +224,8 @@ mod tests {
     pub(super) fn claim(pairs: &[(&str, &str)]) -> Result<Claim, Fault> {
         read(&labels(pairs), &Docker::default())
             .expect("the labels are in a dialect")
+            .routes
+            .remove(0)
             .claim
     }
 
@@ -233,7 +259,7 @@ mod tests {
             ("com.chameth.proxy", "81"),
         ]);
         let reading = read(&both, &Docker::default()).unwrap();
-        let claim = reading.claim.unwrap();
+        let claim = reading.routes[0].claim.clone().unwrap();
         assert_eq!(claim.hosts, [HostPattern::parse("own.test").unwrap()]);
         assert!(!matches!(claim.port, WantedPort::Number(_)));
         assert_eq!(reading.ignored, ["com.chameth."]);
@@ -246,8 +272,8 @@ mod tests {
             ("com.chameth.vhost", "other.test"),
         ]);
         let reading = read(&both, &Docker::default()).unwrap();
-        assert!(reading.claim.is_err());
-        assert_eq!(reading.hosts, []);
+        assert!(reading.routes[0].claim.is_err());
+        assert_eq!(reading.hosts(), []);
     }
 
     #[test]
@@ -274,9 +300,9 @@ mod tests {
             ("fairlead.port", "0"),
         ]);
         let reading = read(&faulty, &Docker::default()).unwrap();
-        let hosts: Vec<String> = reading.hosts.iter().map(ToString::to_string).collect();
+        assert!(reading.routes[0].claim.is_err());
+        let hosts: Vec<String> = reading.hosts().iter().map(ToString::to_string).collect();
         assert_eq!(hosts, ["a.test", "b"]);
-        assert!(reading.claim.is_err());
     }
 
     #[test]

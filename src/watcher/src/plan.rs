@@ -8,7 +8,7 @@ use crate::address::{Unreachable, upstream_url};
 use crate::allow;
 use crate::container::Container;
 use crate::known::Known;
-use crate::labels::{self, Claim, Fault};
+use crate::labels::{self, Asked, Claim, Fault, Reading};
 
 const MAX_REASON: usize = 500;
 const OF_IMAGE: &str = "its labels came with its image, which anybody may have made: say them when the container is \
@@ -36,7 +36,7 @@ pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
     let mut plan = Plan::default();
     let mut groups: Vec<Group<'_>> = Vec::new();
     for container in &containers {
-        if let Some(member) = plan.judge(container, known) {
+        for member in plan.judge(container, known) {
             join(&mut groups, member);
         }
     }
@@ -53,34 +53,54 @@ pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
 }
 
 impl Plan {
-    /// The container as a member of a route; notes a rejection if it asked for one and cannot be.
-    fn judge<'a>(&mut self, container: &'a Container, known: &Known) -> Option<Member<'a>> {
+    /// The container as a member of its routes; notes a rejection for each that it asked for and cannot be.
+    fn judge<'a>(&mut self, container: &'a Container, known: &Known) -> Vec<Member<'a>> {
         let Some(reading) = labels::read(&container.labels, &known.docker) else {
-            let reading = labels::read(&container.image_labels, &known.docker)?;
-            let rejection = rejection(container, reading.hosts, OF_IMAGE);
-            self.discovery.rejections.push(rejection);
-            return None;
+            self.judge_image_labels(container, known);
+            return Vec::new();
         };
+        self.remark_on(container, &reading);
+        let mut members = Vec::new();
+        for Asked { name, hosts, claim } in reading.routes {
+            match admit(container, claim, &known.docker) {
+                Ok(member) => members.push(member),
+                Err(reason) => {
+                    let reason = of_route(name, reason);
+                    self.discovery
+                        .rejections
+                        .push(rejection(container, hosts, &reason));
+                }
+            }
+        }
+        members
+    }
+
+    /// Labels that do not count are no reason to be silent.
+    fn judge_image_labels(&mut self, container: &Container, known: &Known) {
+        let asked = labels::read(&container.image_labels, &known.docker);
+        let rejection = asked.map(|reading| rejection(container, reading.hosts(), OF_IMAGE));
+        self.discovery.rejections.extend(rejection);
+    }
+
+    fn remark_on(&mut self, container: &Container, reading: &Reading) {
+        let name = container.name.escape_debug();
         if labels::are_ours(&container.image_labels) {
             self.remarks.push(format!(
-                "labels of container {} were not read, because they came with its image",
-                container.name.escape_debug()
+                "labels of container {name} were not read, because they came with its image"
             ));
         }
         for prefix in &reading.ignored {
             self.remarks.push(format!(
-                "the labels {prefix}* of container {} were not read, because others come first",
-                container.name.escape_debug()
+                "the labels {prefix}* of container {name} were not read, because others come first"
             ));
         }
-        match admit(container, reading.claim, &known.docker) {
-            Ok(member) => Some(member),
-            Err(reason) => {
-                let rejection = rejection(container, reading.hosts, &reason);
-                self.discovery.rejections.push(rejection);
-                None
-            }
-        }
+    }
+}
+
+fn of_route(name: Option<String>, reason: String) -> String {
+    match name {
+        Some(name) => format!("its route {name:?}: {reason}"),
+        None => reason,
     }
 }
 
@@ -467,6 +487,37 @@ mod tests {
             ["web: it is in no network: connect it to one"]
         );
         assert_eq!(discovery.rejections[0].hosts[0].to_string(), "a.test");
+    }
+
+    #[test]
+    fn a_container_has_as_many_routes_as_its_labels_name() {
+        let web = container(
+            "web",
+            1,
+            &[
+                ("fairlead.hosts", "a.test"),
+                ("fairlead.route.admin.hosts", "admin.test"),
+                ("fairlead.route.admin.port", "9000"),
+                ("fairlead.route.old.hosts", "old.test"),
+                ("fairlead.route.old.port", "0"),
+            ],
+        );
+        let discovery = planned(&[web], &Known::default());
+        assert_eq!(routes(&discovery), ["a.test | web", "admin.test | web"]);
+        let ports: Vec<String> = discovery
+            .routes
+            .iter()
+            .map(|route| route.upstreams[0].url.to_string())
+            .collect();
+        assert!(
+            ports[0].ends_with(":80") && ports[1].ends_with(":9000"),
+            "{ports:?}"
+        );
+        assert_eq!(
+            rejections(&discovery),
+            ["web: its route \"old\": the label fairlead.port = \"0\" is not a port from 1 to 65535"]
+        );
+        assert_eq!(discovery.rejections[0].hosts[0].to_string(), "old.test");
     }
 
     #[test]

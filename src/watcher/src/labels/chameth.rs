@@ -9,6 +9,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     prefix: "com.chameth.",
     hosts: VHOST,
     speaks,
+    split: |labels| [(None, labels.clone())].into(),
     read,
 };
 
@@ -190,7 +191,7 @@ mod tests {
         };
         let mine = labels(&[(VHOST, "a"), (PROXYTAG, "mine")]);
         let bare = labels(&[(VHOST, "a")]);
-        let claim = |labels, docker: &Docker| read(labels, docker).unwrap().claim;
+        let claim = |labels, docker: &Docker| read(labels, docker).unwrap().routes.remove(0).claim;
         assert!(claim(&mine, &tagged("mine")).is_ok());
         assert!(claim(&bare, &Docker::default()).is_ok());
         for (labels, docker) in [

@@ -2,17 +2,19 @@
 
 use fairlead_contract::{Docker, HostPattern, InvalidWord, Route, UpstreamWords, Words};
 
-use super::{Claim, Dialect, Fault, WantedPort, parse_hosts, parse_port};
+use super::{Claim, Dialect, Fault, Routes, WantedPort, parse_hosts, parse_port};
 use crate::container::Labels;
 
 pub(super) const DIALECT: Dialect = Dialect {
     prefix: PREFIX,
     hosts: HOSTS,
     speaks,
+    split,
     read,
 };
 
 const PREFIX: &str = "fairlead.";
+const ROUTE: &str = "fairlead.route.";
 const HOSTS: &str = "fairlead.hosts";
 const PORT: &str = "fairlead.port";
 const NETWORK: &str = "fairlead.network";
@@ -24,6 +26,20 @@ const NO_LABELS: [&str; 2] = ["upstreams", "waiting"];
 
 fn speaks(labels: &Labels) -> bool {
     labels.keys().any(|label| label.starts_with(PREFIX))
+}
+
+/// `fairlead.route.NAME.WORD` is for the route NAME what `fairlead.WORD` is for the one without a name.
+fn split(labels: &Labels) -> Routes {
+    let mut routes = Routes::new();
+    for (label, value) in labels.iter().filter(|(label, _)| label.starts_with(PREFIX)) {
+        let named = label.strip_prefix(ROUTE).and_then(|label| label.split_once('.'));
+        let (name, label) = match named {
+            Some((name, word)) => (Some(name.to_owned()), format!("{PREFIX}{word}")),
+            None => (None, label.clone()),
+        };
+        routes.entry(name).or_default().insert(label, value.clone());
+    }
+    routes
 }
 
 fn read(labels: &Labels, _: &Docker) -> Result<Claim, Fault> {
@@ -114,7 +130,8 @@ fn refuse_redirect_to_wildcard(primary: &HostPattern, route: &Route) -> Result<(
 mod tests {
     use fairlead_contract::{PathPrefix, Protocol};
 
-    use super::super::tests::{claim, fault};
+    use super::super::read as read_all;
+    use super::super::tests::{claim, fault, labels};
     use super::*;
 
     #[test]
@@ -153,6 +170,33 @@ mod tests {
             ]),
             Ok(expected)
         );
+    }
+
+    #[test]
+    fn each_named_route_is_read_by_itself() {
+        let all = labels(&[
+            (HOSTS, "a.test"),
+            ("fairlead.route.api.hosts", "api.test"),
+            ("fairlead.route.api.port", "81"),
+            ("fairlead.route.wrong.hosts", "w.test"),
+            ("fairlead.route.wrong.prot", "81"),
+            ("other", "x"),
+        ]);
+        let routes = read_all(&all, &Docker::default()).unwrap().routes;
+        let names: Vec<_> = routes.iter().map(|asked| asked.name.as_deref()).collect();
+        assert_eq!(names, [None, Some("api"), Some("wrong")]);
+        let hosts: Vec<_> = routes.iter().map(|asked| asked.hosts[0].to_string()).collect();
+        assert_eq!(hosts, ["a.test", "api.test", "w.test"]);
+        assert_eq!(routes[1].claim.as_ref().unwrap().port, WantedPort::Number(81));
+        assert!(!matches!(
+            routes[0].claim.as_ref().unwrap().port,
+            WantedPort::Number(_)
+        ));
+        assert!(matches!(routes[2].claim, Err(Fault::Unknown { .. })));
+        for unnamed in ["fairlead.route", "fairlead.route.x"] {
+            let fault = fault(&[(HOSTS, "a.test"), (unnamed, "x")]);
+            assert!(fault.contains("is not a label of fairlead"), "{fault}");
+        }
     }
 
     #[test]
