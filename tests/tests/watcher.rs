@@ -248,6 +248,16 @@ fn networks_decide_the_address_and_several_need_a_choice() {
     run("chosen", &["--label", "fairlead.network=other"]);
     run("host", &["--network=host", "--label", "fairlead.port=8080"]);
     run("none", &["--network=none"]);
+    machine.docker.run_command(
+        "guest",
+        &[
+            "--network=container:chosen",
+            "--label=fairlead.hosts=guest.test",
+            "--label=fairlead.port=81",
+            "--label=fairlead.network=other",
+        ],
+        &["/bin/busybox", "httpd", "-f", "-p", "81"],
+    );
     for name in ["both", "chosen"] {
         machine.docker.docker(&["network", "connect", "other", name]);
     }
@@ -258,6 +268,7 @@ fn networks_decide_the_address_and_several_need_a_choice() {
         machine.routes(),
         [
             format!("chosen.test → http://{chosen}:80"),
+            format!("guest.test → http://{chosen}:81"),
             "host.test → http://127.0.0.1:8080".to_owned(),
         ]
     );

@@ -28,7 +28,7 @@ fn address(reach: &Reach, claim: &Claim, docker: &Docker) -> Result<IpAddr, Unre
         (Reach::Networks(networks), _) => address_in(networks, claim, docker),
         (Reach::Host, WantedPort::Number(_)) => Ok(Ipv4Addr::LOCALHOST.into()),
         (Reach::Host, WantedPort::Only { label, .. }) => Err(Unreachable::HostNetwork { label }),
-        (Reach::OtherContainer, _) => Err(Unreachable::OtherContainer),
+        (Reach::OtherContainer(other), _) => Err(Unreachable::OtherContainer(other.clone())),
         (Reach::Nowhere, _) => Err(Unreachable::NoNetwork),
     }
 }
@@ -122,8 +122,8 @@ pub(crate) enum Unreachable {
     NoAddress(String),
     #[error("it is in the network of the host, where no port is exposed: set the label {label}")]
     HostNetwork { label: &'static str },
-    #[error("it uses the network of another container, which is not supported yet: give it one of its own")]
-    OtherContainer,
+    #[error("it uses the network of the container {0:?}, which does not run: start that one")]
+    OtherContainer(String),
 }
 
 fn or_none(networks: &str) -> &str {
@@ -234,8 +234,8 @@ mod tests {
                 "it has no address in the network \"late\" yet; the next event there is looked at again",
             ),
             (
-                Reach::OtherContainer,
-                "it uses the network of another container, which is not supported yet: give it one of its own",
+                Reach::OtherContainer("vpn".to_owned()),
+                "it uses the network of the container \"vpn\", which does not run: start that one",
             ),
         ] {
             let container = container(reach, &[80], &[]);

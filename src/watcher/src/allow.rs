@@ -49,7 +49,7 @@ fn repository(image: &str) -> &str {
 fn is_in(reach: &Reach, network: &str) -> bool {
     match reach {
         Reach::Networks(networks) => networks.contains_key(network),
-        Reach::Host | Reach::OtherContainer | Reach::Nowhere => false,
+        Reach::Host | Reach::OtherContainer(_) | Reach::Nowhere => false,
     }
 }
 

@@ -52,8 +52,8 @@ pub(crate) enum Reach {
     Networks(BTreeMap<String, Option<IpAddr>>),
     /// On the addresses of the host itself.
     Host,
-    /// On the addresses of another container.
-    OtherContainer,
+    /// On the addresses of another container, which has this id or name.
+    OtherContainer(String),
     /// It has no network.
     Nowhere,
 }
@@ -97,6 +97,32 @@ impl Container {
     }
 }
 
+/// Puts each container that is in the network of another one where that one is.
+pub(crate) fn follow_others(containers: &mut [Container]) {
+    let reaches: Vec<Option<Reach>> = containers
+        .iter()
+        .map(|container| reach_of_other(container, containers))
+        .collect();
+    for (container, reach) in containers.iter_mut().zip(reaches) {
+        if let Some(reach) = reach {
+            container.reach = reach;
+        }
+    }
+}
+
+fn reach_of_other(container: &Container, containers: &[Container]) -> Option<Reach> {
+    let Reach::OtherContainer(other) = &container.reach else {
+        return None;
+    };
+    let is_meant = |candidate: &&Container| {
+        candidate.name == *other || (!candidate.id.is_empty() && other.starts_with(&candidate.id))
+    };
+    containers
+        .iter()
+        .find(is_meant)
+        .map(|container| container.reach.clone())
+}
+
 impl State {
     /// In a list, Docker tells the health only at the end of the words for people, as it always did.
     fn of(state: Option<ContainerSummaryStateEnum>, status: &str) -> Self {
@@ -126,13 +152,15 @@ impl Reach {
         match mode {
             "host" => Self::Host,
             "none" => Self::Nowhere,
-            _ if mode.starts_with("container:") => Self::OtherContainer,
-            _ => Self::Networks(
-                networks
-                    .into_iter()
-                    .map(|(name, endpoint)| (name, address(&endpoint)))
-                    .collect(),
-            ),
+            _ => match mode.strip_prefix("container:") {
+                Some(other) => Self::OtherContainer(other.to_owned()),
+                None => Self::Networks(
+                    networks
+                        .into_iter()
+                        .map(|(name, endpoint)| (name, address(&endpoint)))
+                        .collect(),
+                ),
+            },
         }
     }
 }
@@ -234,6 +262,20 @@ mod tests {
     }
 
     #[test]
+    fn who_is_in_anothers_network_is_reached_as_that_one() {
+        let mut containers = [
+            listed(
+                r#"{"Id":"0123456789abcdef","Names":["/app"],"HostConfig":{"NetworkMode":"container:fedcba98765432"}}"#,
+            ),
+            listed(r#"{"Id":"2","Names":["/lost"],"HostConfig":{"NetworkMode":"container:gone"}}"#),
+            listed(r#"{"Id":"fedcba98765432","Names":["/vpn"],"HostConfig":{"NetworkMode":"host"}}"#),
+        ];
+        follow_others(&mut containers);
+        assert_eq!(containers[0].reach, Reach::Host);
+        assert_eq!(containers[1].reach, Reach::OtherContainer("gone".to_owned()));
+    }
+
+    #[test]
     fn who_cannot_answer_now_is_told_from_who_can() {
         for (state, status, expected) in [
             ("running", "Up 2 hours", State::Ready),
@@ -253,7 +295,7 @@ mod tests {
         for (mode, reach) in [
             ("host", Reach::Host),
             ("none", Reach::Nowhere),
-            ("container:5c4f", Reach::OtherContainer),
+            ("container:5c4f", Reach::OtherContainer("5c4f".to_owned())),
             ("bridge", Reach::Networks(BTreeMap::new())),
         ] {
             let container = listed(&format!(

@@ -6,7 +6,7 @@ use fairlead_contract::{
 
 use crate::address::{Unreachable, upstream_url};
 use crate::allow;
-use crate::container::Container;
+use crate::container::{Container, follow_others};
 use crate::known::Known;
 use crate::labels::{self, Asked, Claim, Fault, Reading};
 
@@ -32,6 +32,7 @@ pub(crate) struct Plan {
 /// to the operator's files first, then to the route that has them, then to the one of the oldest
 /// container.
 pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
+    follow_others(&mut containers);
     containers.sort_by(|a, b| (a.created, &a.name, &a.id).cmp(&(b.created, &b.name, &b.id)));
     let mut plan = Plan::default();
     let mut groups: Vec<Group<'_>> = Vec::new();
