@@ -34,6 +34,8 @@ pub struct Proxy {
     pub response_timeout: Limit,
     /// Proxies before this one, whose X-Forwarded-* fields are believed and passed on.
     pub trusted_proxies: Vec<Network>,
+    /// Load balancers whose connections begin with a header of the PROXY protocol, and never without.
+    pub proxy_protocol: Vec<Network>,
     /// How long exchanges may go on after the proxy was told to stop.
     pub drain_timeout: Limit,
 }
@@ -45,6 +47,7 @@ impl Default for Proxy {
             connect_timeout: Limit::from_secs(5),
             response_timeout: Limit::from_secs(300),
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             drain_timeout: Limit::from_secs(10),
         }
     }

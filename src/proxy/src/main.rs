@@ -25,6 +25,7 @@ mod listeners;
 mod metrics;
 mod paths;
 mod pool;
+mod proxy_protocol;
 mod reply;
 mod sender;
 mod server;

@@ -16,12 +16,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use crate::body::ReplyBody;
 use crate::certificate::Certificate;
 use crate::handshake;
 use crate::metrics::Open;
+use crate::proxy_protocol::read_header;
 use crate::service::{Client, Shared};
 
 /// Bounds what one client can make us hold (RFC 9113 10.5).
@@ -85,8 +86,16 @@ impl AcceptFailures {
     }
 }
 
-async fn serve_connection(stream: TcpStream, address: SocketAddr, protocol: Protocol, shared: Arc<Shared>) {
+async fn serve_connection(
+    mut stream: TcpStream,
+    address: SocketAddr,
+    protocol: Protocol,
+    shared: Arc<Shared>,
+) {
     let _open = Open::count(&shared.metrics);
+    let Some(address) = find_client(&mut stream, address, &shared).await else {
+        return;
+    };
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot switch delays off");
     }
@@ -114,6 +123,33 @@ async fn serve_connection(stream: TcpStream, address: SocketAddr, protocol: Prot
                 Box::pin(serve_http1(stream, client, shared)).await;
             }
         }
+    }
+}
+
+/// Who is behind the connection: the peer, or whom it speaks for. `None` if it should have said so and
+/// did not, or if the drain began before it had.
+async fn find_client(stream: &mut TcpStream, peer: SocketAddr, shared: &Shared) -> Option<SocketAddr> {
+    let limit = {
+        let settings = &shared.snapshot().config.proxy;
+        let mut announcers = settings.proxy_protocol.iter();
+        if !announcers.any(|network| network.contains(peer.ip())) {
+            return Some(peer);
+        }
+        settings.header_timeout.get()
+    };
+    let unasked = CancellationToken::new();
+    let announced = tokio::select! {
+        announced = Box::pin(timeout(limit, read_header(stream))) => announced,
+        () = farewell(&shared.draining, &unasked) => return None,
+    };
+    match announced {
+        Ok(Ok(client)) => Some(client.unwrap_or(peer)),
+        Ok(Err(error)) => {
+            let error = &error as &dyn std::error::Error;
+            info!(%peer, error, "a connection from [proxy] proxy-protocol was dropped");
+            None
+        }
+        Err(_) => None,
     }
 }
 

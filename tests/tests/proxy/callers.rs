@@ -1,7 +1,8 @@
 //! Who is believed about the client, and what routes change in headers.
 
-use fairlead_tests::{Proxy, Site, Upstream, Wire, body, get, route};
+use fairlead_tests::{Proxy, Site, Upstream, Wire, body, get, request_on, route};
 use http::Request;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,4 +107,49 @@ async fn ask(proxy: &Proxy, field: &str) -> String {
     ))
     .await;
     wire.read_rest().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_balancer_says_who_the_client_is() {
+    let site = Site::new();
+    let upstream = Upstream::echoing().await;
+    site.serve_with(&["a.test"], &[upstream.address()], "https-only = false\n");
+    site.environment
+        .write_config("[proxy]\nproxy-protocol = [\"127.0.0.1\"]\n");
+    let proxy = site.start();
+    let version_2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x0a\0\0\x01\x1f\x90\0\x50";
+    for (header, client) in [
+        (&b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 443\r\n"[..], "192.0.2.7"),
+        (version_2, "192.0.2.7"),
+        (b"PROXY UNKNOWN\r\n", "127.0.0.1"),
+    ] {
+        let mut tcp = TcpStream::connect(proxy.https()).await.unwrap();
+        tcp.write_all(header).await.unwrap();
+        let tls = site.client().connect_on(tcp, "a.test", &["h2"]).await.unwrap();
+        let response = request_on(tls, get("https://a.test/")).await;
+        let echo = body::read(response.into_body()).await.0;
+        assert!(echo.contains(&format!("x-forwarded-for: {client}\n")), "{echo}");
+        let mut wire = Wire::new(TcpStream::connect(proxy.http()).await.unwrap());
+        wire.write(header).await;
+        wire.write("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+            .await;
+        let echo = wire.read_rest().await;
+        assert!(echo.contains(&format!("x-forwarded-for: {client}\n")), "{echo}");
+    }
+    assert_eq!(ask(&proxy, "").await, "", "who says nothing is not answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_can_say_who_they_are() {
+    let site = Site::new();
+    let upstream = Upstream::echoing().await;
+    site.serve_with(&["a.test"], &[upstream.address()], "https-only = false\n");
+    site.environment
+        .write_config("[proxy]\nproxy-protocol = [\"10.0.0.0/8\"]\n");
+    let proxy = site.start();
+    let mut wire = Wire::new(TcpStream::connect(proxy.http()).await.unwrap());
+    wire.offer("PROXY TCP4 192.0.2.7 10.0.0.1 8080 80\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        .await;
+    assert!(wire.read_rest().await.starts_with("HTTP/1.1 400 "));
+    assert!(ask(&proxy, "").await.contains("x-forwarded-for: 127.0.0.1\n"));
 }

@@ -1,8 +1,8 @@
 use std::path::Path;
 
 use fairlead_contract::{
-    Configuration, HostPattern, Located, PlainHttp, Problem, Redirect, Rejection, Route, Status, Upstream,
-    Waiting, escaped,
+    Configuration, HostPattern, Located, Network, PlainHttp, Problem, Redirect, Rejection, Route, Scope,
+    Status, Upstream, Waiting, escaped,
 };
 
 use super::find::{Found, as_host, find, left_out_with, nearest};
@@ -54,7 +54,7 @@ fn story(found: &Found<'_>, machine: &Machine) -> Story {
 fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
     let certificate = of_route(located, machine);
     let mut steps = vec![declared(located, host)];
-    steps.extend(other_claims(host, machine));
+    steps.extend(other_claims(&located.route.scope(host), machine));
     if located.route.redirect.is_none() {
         steps.extend(upstreams(&located.route));
     }
@@ -96,16 +96,39 @@ fn declared(located: &Located, host: &HostPattern) -> Step {
     if route.plain_http == PlainHttp::Served {
         text += "; also answers over plain HTTP";
     }
+    for condition in conditions(route) {
+        text += &format!("; {condition}");
+    }
     Step::new("declared", Done::Yes, text)
 }
 
+/// What stands between a client and the site.
+fn conditions(route: &Route) -> Vec<String> {
+    let list = |networks: &[Network]| {
+        let networks: Vec<_> = networks.iter().map(Network::to_string).collect();
+        (!networks.is_empty()).then(|| networks.join(", "))
+    };
+    let password = (!route.basic_auth.is_empty()).then(|| "asks for a password".to_owned());
+    let conditions = [
+        list(&route.allow).map(|networks| format!("only for clients in {networks}")),
+        list(&route.deny).map(|networks| format!("not for clients in {networks}")),
+        password,
+        route
+            .forward_auth
+            .as_ref()
+            .map(|auth| format!("asks {} about each request", auth.url)),
+        route.max_body.map(|size| format!("takes bodies up to {size}")),
+    ];
+    conditions.into_iter().flatten().collect()
+}
+
 /// Who else asked for the host and did not get it.
-fn other_claims(host: &HostPattern, machine: &Machine) -> Vec<Step> {
+fn other_claims(scope: &Scope, machine: &Machine) -> Vec<Step> {
     let notes = machine.configuration.notes.iter();
-    let beginning = format!("{host} already has a route");
+    let beginning = format!("{scope} already has a route");
     let contested = notes.filter(|note| note.message.starts_with(&beginning));
     let contested = contested.map(|note| escaped(&note.to_string()));
-    let left_out = left_out_with(host, machine).into_iter().map(|rejection| {
+    let left_out = left_out_with(&scope.host, machine).into_iter().map(|rejection| {
         let Rejection {
             container, reason, ..
         } = rejection;
@@ -422,6 +445,34 @@ mod tests {
 
     fn status(machine: &mut Machine) -> &mut Status {
         machine.proxy.as_mut().unwrap()
+    }
+
+    #[test]
+    fn conditions_and_paths_are_told_with_the_declaration() {
+        let declared = "[[route]]\nhosts = [\"a.test\"]\npath = \"/x\"\nstrip-prefix = true\nupstreams = [\"http://127.0.0.1:1\"]\n\
+                        allow = [\"10.0.0.0/8\"]\nmax-body = \"1 MiB\"\nforward-auth = { url = \"http://127.0.0.1:2/auth\" }\n\
+                        [[route]]\nhosts = [\"a.test\"]\nredirect = \"https://b.test\"\n";
+        let contested =
+            "[[route]]\nhosts = [\"a.test\"]\npath = \"/x\"\nupstreams = [\"http://127.0.0.1:3\"]\n";
+        let machine = machine_with(declared, contested);
+        let stories = stories("https://a.test/x", &machine);
+        assert_eq!(stories.len(), 2);
+        assert_eq!(stories[0].subject, "a.test/x");
+        let told = "upstreams see / in place of /x; only for clients in 10.0.0.0/8; \
+                    asks http://127.0.0.1:2/auth about each request; takes bodies up to 1 MiB";
+        assert_step(&stories[0], "declared", Done::Yes, told);
+        assert_step(
+            &stories[0],
+            "also asked",
+            Done::Note,
+            "a.test/x already has a route",
+        );
+        assert_step(
+            &stories[1],
+            "declared",
+            Done::Yes,
+            "redirects to https://b.test (308)",
+        );
     }
 
     #[track_caller]
