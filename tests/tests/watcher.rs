@@ -5,10 +5,12 @@ use std::io::{Read, Write, pipe};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use fairlead_contract::{Configuration, Files, Located, Rejection};
-use fairlead_tests::{Docker, Environment, Finished, Program, Running};
+use fairlead_tests::{Authority, Docker, Environment, Finished, Program, Proxy, Running};
 
 const HEALTHY: &str = "# Nothing yet.\n";
 const PAUSED: &str = "app.test → web waits: it is paused: docker unpause lets it go on";
@@ -60,10 +62,28 @@ impl Machine {
 
     /// Runs a pass for each mark, as the path unit does, until the routes are as wanted.
     fn pass_until(&self, follower: &Running, marks: &mut usize, wanted: &[String]) {
+        self.pass_and_reload_until(follower, marks, wanted, || {});
+    }
+
+    fn pass_and_reload_until(
+        &self,
+        follower: &Running,
+        marks: &mut usize,
+        wanted: &[String],
+        reload: impl Fn(),
+    ) {
         while self.routes() != wanted {
             *marks = follower.wait_for_output_lines(*marks + 1);
             self.pass();
+            reload();
         }
+    }
+
+    /// Makes the containers' health checks, as [`HEALTH`] has them, pass or fail.
+    fn set_healthy(&self, container: &str, healthy: bool) {
+        let verb = if healthy { "touch" } else { "rm" };
+        self.docker
+            .docker(&["exec", container, "/bin/busybox", verb, "/healthy"]);
     }
 }
 
@@ -146,12 +166,7 @@ fn a_container_enters_when_it_is_healthy_and_waits_while_it_is_not() {
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
         machine.pass_until(&follower, &mut marks, &wanted);
     };
-    let set_healthy = |container, healthy| {
-        let verb = if healthy { "touch" } else { "rm" };
-        machine
-            .docker
-            .docker(&["exec", container, "/bin/busybox", verb, "/healthy"]);
-    };
+    let set_healthy = |container, healthy| machine.set_healthy(container, healthy);
     let patient = [&HEALTH[..], &["--health-start-period=1h"]].concat();
     machine.docker.run("old", &patient);
     until(&["app.test → old waits: its health check has not passed yet"]);
@@ -171,6 +186,48 @@ fn a_container_enters_when_it_is_healthy_and_waits_while_it_is_not() {
     until(&["app.test → new waits: its health check fails: see docker inspect"]);
     set_healthy("new", true);
     until(&[&new]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_under_load_loses_no_request() {
+    let machine = Machine::new();
+    let authority = Authority::new();
+    machine
+        .environment
+        .store("app.test", &authority.issue(&["app.test"]));
+    let proxy = Arc::new(Proxy::start(&machine.environment));
+    let follower = machine.follow();
+    let mut marks = 0;
+    let mut until = |containers: &[&str]| {
+        let wanted = [machine.expected("app.test", containers)];
+        machine.pass_and_reload_until(&follower, &mut marks, &wanted, || {
+            proxy.reload();
+        });
+    };
+    let patient = [&HEALTH[..], &["--health-start-period=1h"]].concat();
+    machine.docker.run("old", &patient);
+    machine.set_healthy("old", true);
+    until(&["old"]);
+
+    let is_over = Arc::new(AtomicBool::new(false));
+    let client = authority.client();
+    let load = [(); 4].map(|()| {
+        let (client, proxy, is_over) = (client.clone(), proxy.clone(), is_over.clone());
+        tokio::spawn(async move {
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(client.get(&proxy, "https://app.test/").await.status(), 200);
+            }
+        })
+    });
+    machine.docker.run("new", &patient);
+    machine.set_healthy("new", true);
+    until(&["old", "new"]);
+    machine.docker.docker(&["stop", "old"]);
+    until(&["new"]);
+    is_over.store(true, Ordering::Relaxed);
+    for requests in load {
+        requests.await.expect("every request was answered with 200");
+    }
 }
 
 #[test]
