@@ -161,7 +161,8 @@ fn start_serving(listeners: Listeners, shared: &Arc<Shared>, history: &Arc<Histo
     for (listener, protocol) in plain.chain(tls) {
         let listener = TcpListener::from_std(listener)?;
         info!(address = %listener.local_addr()?, "listening for {protocol:?}");
-        tokio::spawn(serve(listener, protocol, shared.clone()));
+        // Tracked too: a drain must not end between the acceptance of a connection and its first step.
+        shared.tasks.spawn(serve(listener, protocol, shared.clone()));
     }
     for listener in admin {
         let listener = UnixListener::from_std(listener)?;
