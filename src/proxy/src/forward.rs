@@ -19,6 +19,7 @@ use crate::body::{Allowance, ReplyBody, RequestBody, UpstreamBody};
 use crate::caller::Caller;
 use crate::compress::{Coding, compress};
 use crate::dispatch::ForwardError;
+use crate::forward_auth::Vouched;
 use crate::headers::{add_via, count_hop, dress, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
 use crate::paths::rewritten;
 use crate::pool::Lease;
@@ -155,6 +156,9 @@ impl Exchange<'_> {
             join_cookies(&mut parts.headers)?;
         }
         strip_hop_by_hop(&mut parts.headers);
+        if self.site.guard.is_some() {
+            Vouched::pass_on(parts);
+        }
         add_via(parts);
         set_forwarding(parts, &self.caller, self.client.address.ip(), &host);
         tell_prefix(parts, &self.site.route);

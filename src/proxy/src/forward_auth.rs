@@ -4,7 +4,7 @@ use std::time::Duration;
 use fairlead_contract::{ForwardAuth as Settings, Upstream};
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 use crate::authority::path_and_query;
@@ -26,6 +26,19 @@ const WITHHELD: [HeaderName; 4] = [
 ];
 /// People wait for it; what it answers is small.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the program said of the user. It waits beside the request until the client's hop-by-hop fields
+/// are gone: else a client could name these fields in Connection, and they would go with them.
+#[derive(Clone)]
+pub(crate) struct Vouched(HeaderMap);
+
+impl Vouched {
+    pub(crate) fn pass_on(parts: &mut Parts) {
+        if let Some(Self(fields)) = parts.extensions.remove() {
+            parts.headers.extend(fields);
+        }
+    }
+}
 
 /// A program that is asked about each request, in the way of Authelia, Authentik and oauth2-proxy.
 pub(crate) struct ForwardAuth {
@@ -60,11 +73,15 @@ impl ForwardAuth {
             let response = response.map(|body: Incoming| ReplyBody::Upstream(UpstreamBody::new(body, lease)));
             return Err(Ok(response));
         }
+        let mut vouched = HeaderMap::new();
         for name in &self.settings.copy_headers {
             for value in response.headers().get_all(name.get()) {
-                parts.headers.append(name.get(), value.clone());
+                vouched.append(name.get(), value.clone());
             }
         }
+        parts.extensions.insert(Vouched(vouched));
+        // Without a body the connection is free again.
+        drop(UpstreamBody::new(response.into_body(), lease));
         Ok(())
     }
 
