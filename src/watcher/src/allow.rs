@@ -5,9 +5,6 @@ use thiserror::Error;
 
 use crate::container::{Container, Reach};
 
-/// What Compose says of each container it makes.
-const PROJECT: &str = "com.docker.compose.project";
-
 /// Refuses the first host that no rule lets the container have. Without rules everything is allowed.
 pub(crate) fn check(container: &Container, hosts: &[HostPattern], rules: &[Allow]) -> Result<(), NotAllowed> {
     let applying: Vec<&Allow> = rules.iter().filter(|rule| is_for(rule, container)).collect();
@@ -22,12 +19,7 @@ pub(crate) fn check(container: &Container, hosts: &[HostPattern], rules: &[Allow
 fn is_for(rule: &Allow, container: &Container) -> bool {
     let holds = |wanted: &Option<String>, is: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(is);
     holds(&rule.container, &|name| container.name == name)
-        && holds(&rule.project, &|name| {
-            container
-                .labels
-                .get(PROJECT)
-                .is_some_and(|project| project == name)
-        })
+        && holds(&rule.project, &|name| container.service().0 == Some(name))
         && holds(&rule.image, &|image| is_image(&container.image, image))
         && holds(&rule.network, &|network| is_in(&container.reach, network))
 }
@@ -64,7 +56,7 @@ mod tests {
     use fairlead_contract::{Configuration, Files};
 
     use super::*;
-    use crate::container::State;
+    use crate::container::{PROJECT, State};
 
     fn rules(text: &str) -> Vec<Allow> {
         let configuration = Configuration::parse(&Files {
@@ -83,7 +75,7 @@ mod tests {
             image: "registry.test:5000/shop:1.2@sha256:00".to_owned(),
             image_id: "sha256:00".to_owned(),
             labels: [(PROJECT.to_owned(), "shop".to_owned())].into(),
-            image_labels: [("com.docker.compose.project".to_owned(), "bank".to_owned())].into(),
+            image_labels: [(PROJECT.to_owned(), "bank".to_owned())].into(),
             ports: [80].into(),
             published: [].into(),
             reach: Reach::Networks([("web".to_owned(), None)].into()),

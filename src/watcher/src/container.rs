@@ -7,6 +7,10 @@ use bollard::models::{
 
 const ID_DIGITS: usize = 12;
 
+/// What Compose says of each container it makes.
+pub(crate) const PROJECT: &str = "com.docker.compose.project";
+pub(crate) const SERVICE: &str = "com.docker.compose.service";
+
 pub(crate) type Labels = BTreeMap<String, String>;
 
 /// A running container, as far as routes depend on it.
@@ -87,6 +91,13 @@ impl From<ContainerSummary> for Container {
 }
 
 impl Container {
+    /// The service of Compose it belongs to, by project and name. What was started without Compose
+    /// belongs together.
+    pub(crate) fn service(&self) -> (Option<&str>, Option<&str>) {
+        let label = |label| self.labels.get(label).map(String::as_str);
+        (label(PROJECT), label(SERVICE))
+    }
+
     /// Tells the labels that came with the image from those said when the container was made. What was
     /// said with the same value cannot be told from it.
     pub(crate) fn set_aside(&mut self, of_image: &Labels) {

@@ -27,7 +27,7 @@ pub(crate) struct Plan {
 /// Reads no clock, socket or file, and ignores the order of `containers`: equal input gives equal
 /// bytes. A container with wrong labels is rejected alone, so one typo cannot take other sites down.
 ///
-/// Containers with the same primary host and path are one route. Where they disagree, the oldest that
+/// Containers of one service with the same primary host and path are one route. Where they disagree, the oldest that
 /// says something decides; hosts and headers add up. A host and path that several routes want belong
 /// to the operator's files first, then to the route that has them, then to the one of the oldest
 /// container.
@@ -165,14 +165,15 @@ struct Member<'a> {
     upstream: Result<Upstream, String>,
 }
 
-/// The containers of one primary host and path, the oldest first. Never empty.
+/// The containers of one service, primary host and path, the oldest first. Never empty.
 struct Group<'a>(Vec<Member<'a>>);
 
 fn join<'a>(groups: &mut Vec<Group<'a>>, member: Member<'a>) {
     let Claim { hosts, path, .. } = &member.claim;
+    let service = member.container.service();
     match groups
         .iter_mut()
-        .find(|group| group.primary() == &hosts[0] && group.path() == path)
+        .find(|group| group.primary() == &hosts[0] && group.path() == path && group.service() == service)
     {
         Some(group) => group.0.push(member),
         None => groups.push(Group(vec![member])),
@@ -182,6 +183,10 @@ fn join<'a>(groups: &mut Vec<Group<'a>>, member: Member<'a>) {
 impl Group<'_> {
     fn primary(&self) -> &HostPattern {
         &self.0[0].claim.hosts[0]
+    }
+
+    fn service(&self) -> (Option<&str>, Option<&str>) {
+        self.0[0].container.service()
     }
 
     fn path(&self) -> &PathPrefix {
@@ -384,7 +389,7 @@ mod tests {
     use fairlead_contract::{Allow, Configuration, Files, Provider};
 
     use super::*;
-    use crate::container::{Reach, State};
+    use crate::container::{PROJECT, Reach, SERVICE, State};
 
     fn container(name: &str, created: i64, labels: &[(&str, &str)]) -> Container {
         let octet = name.bytes().fold(0, u8::wrapping_add);
@@ -488,6 +493,37 @@ mod tests {
             ["web: it is in no network: connect it to one"]
         );
         assert_eq!(discovery.rejections[0].hosts[0].to_string(), "a.test");
+    }
+
+    fn of_service(project: &str, service: &str, mut container: Container) -> Container {
+        let labels = [(PROJECT, project), (SERVICE, service)];
+        let labels = labels.map(|(label, value)| (label.to_owned(), value.to_owned()));
+        container.labels.extend(labels);
+        container
+    }
+
+    #[test]
+    fn only_containers_of_one_service_share_a_host() {
+        let shop = |name, created| of_service("shop", "web", serving(name, created, "a.test"));
+        let containers = [
+            shop("shop-1", 1),
+            shop("shop-2", 2),
+            serving("stranger", 3, "a.test"),
+            of_service("shop", "mail", serving("mail", 4, "a.test")),
+            of_service("evil", "web", serving("evil", 5, "a.test b.test")),
+        ];
+        let first = planned(&containers, &Known::default());
+        assert_eq!(routes(&first), ["a.test | shop-1 shop-2", "b.test | evil"]);
+        let owner =
+            "a.test belongs to the container shop-1: take the host out of the labels here, or out of there";
+        assert_eq!(
+            rejections(&first),
+            ["evil", "mail", "stranger"].map(|name| format!("{name}: {owner}"))
+        );
+        assert_eq!(read_back(&first).problems, []);
+
+        let replaced = [shop("shop-2", 9), serving("stranger", 3, "a.test")];
+        assert_eq!(routes(&planned(&replaced, &after(first))), ["a.test | shop-2"]);
     }
 
     #[test]
