@@ -16,6 +16,7 @@ mod dispatch;
 mod error_pages;
 mod forward;
 mod forward_auth;
+mod framing;
 mod guard;
 mod handshake;
 mod headers;

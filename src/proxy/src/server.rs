@@ -20,6 +20,7 @@ use tracing::{debug, error, info};
 
 use crate::body::ReplyBody;
 use crate::certificate::Certificate;
+use crate::framing::{Switched, Watched};
 use crate::handshake;
 use crate::metrics::Open;
 use crate::proxy_protocol::read_header;
@@ -175,28 +176,35 @@ async fn secure(
     }
 }
 
-/// Answers one client's requests. The token tells when the first one has come.
+/// What the answers tell of the connection they go out on.
+#[derive(Clone, Default)]
+struct Course {
+    /// The first request has come.
+    asked: CancellationToken,
+    switched: Switched,
+}
+
+/// Answers one client's requests.
 fn serve_client(
     client: Client,
     shared: Arc<Shared>,
 ) -> (
     impl Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible, Future: Send>,
-    CancellationToken,
+    Course,
 ) {
-    let asked = CancellationToken::new();
-    let client = Arc::new((client, asked.clone()));
+    let course = Course::default();
+    let client = Arc::new((client, course.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, client) = (shared.clone(), client.clone());
         // Boxed: hyper would keep room for it in every connection, and move it on with every stream.
         Box::pin(async move {
-            let (client, asked) = &*client;
-            asked.cancel();
+            let (client, course) = &*client;
+            course.asked.cancel();
             let is_http1 = request.version() < Version::HTTP_2;
             let mut response = shared.answer(client, request).await;
-            if is_http1
-                && shared.draining.is_cancelled()
-                && response.status() != StatusCode::SWITCHING_PROTOCOLS
-            {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                course.switched.turn_on();
+            } else if is_http1 && shared.draining.is_cancelled() {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -204,7 +212,7 @@ fn serve_client(
             Ok(response)
         })
     });
-    (service, asked)
+    (service, course)
 }
 
 async fn serve_http1(
@@ -214,11 +222,11 @@ async fn serve_http1(
 ) {
     let limit = shared.snapshot().config.proxy.header_timeout.get();
     let draining = shared.draining.clone();
-    let (service, asked) = serve_client(client, shared);
+    let (service, Course { asked, switched }) = serve_client(client, shared);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limit)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Watched::new(stream, switched)), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {
@@ -243,7 +251,7 @@ async fn serve_http2(
 ) {
     let limit = shared.snapshot().config.proxy.header_timeout.get();
     let draining = shared.draining.clone();
-    let (service, asked) = serve_client(client, shared);
+    let (service, Course { asked, .. }) = serve_client(client, shared);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)

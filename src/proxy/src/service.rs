@@ -13,6 +13,7 @@ use crate::body::ReplyBody;
 use crate::caller::Caller;
 use crate::certificate::Certificate;
 use crate::forward::Exchange;
+use crate::framing::is_coding_understood;
 use crate::headers::dress;
 use crate::listeners::Ports;
 use crate::metrics::Metrics;
@@ -108,7 +109,7 @@ impl Shared {
             return reply::page(StatusCode::BAD_REQUEST).into();
         };
         let request = Request::from_parts(parts, body);
-        if is_refused_connect(&request) {
+        if is_refused_connect(&request) || !is_coding_understood(request.headers()) {
             return reply::page(StatusCode::NOT_IMPLEMENTED).into();
         }
         let path = request.uri().path();

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use fairlead_tests::{Proxy, Site, Upstream, Wire, accept};
-use tokio::net::TcpListener;
+use fairlead_tests::{Proxy, Site, Upstream, Wire};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_with_two_lengths_is_refused_and_the_connection_closed() {
@@ -14,32 +13,44 @@ async fn a_request_with_two_lengths_is_refused_and_the_connection_closed() {
     .await;
 }
 
-/// The coding alone counts, and nothing behind the request is believed (RFC 9112 6.3).
 #[tokio::test(flavor = "multi_thread")]
-async fn beside_a_coding_a_length_does_not_reach_the_upstream_and_the_connection_closes() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let site = Site::of("a.test", listener.local_addr().unwrap());
+async fn a_request_with_a_length_and_a_coding_is_refused_and_nothing_behind_it_is_read() {
+    refuses(&[
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\nGET /behind HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /behind HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ])
+    .await;
+}
+
+/// The same on a connection that has carried requests with bodies before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_behind_a_body_is_judged_like_a_first_request() {
+    let site = Site::of("a.test", Upstream::echoing().await.address());
     let proxy = site.start();
-    for fields in [
-        "Transfer-Encoding: chunked\r\nContent-Length: 5",
-        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+    let head = "POST /1 HTTP/1.1\r\nHost: a.test\r\n";
+    let ambiguous = "POST /2 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    for body in [
+        "Content-Length: 3\r\n\r\nabc",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     ] {
-        let request = format!(
-            "POST / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n\r\n0\r\n\r\nGET /behind HTTP/1.1\r\nHost: a.test\r\n\r\n"
-        );
-        let upstream = async {
-            let mut upstream = accept(&listener).await;
-            let head = upstream.read_head().await.to_ascii_lowercase();
-            upstream
-                .write("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
-                .await;
-            head
-        };
-        let (answer, head) = tokio::join!(ask(&site, &proxy, &request), upstream);
-        assert!(head.contains("transfer-encoding: chunked"), "{head}");
-        assert!(!head.contains("content-length"), "{head}");
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+        let answer = ask(&site, &proxy, &format!("{head}{body}{ambiguous}")).await;
+        assert!(answer.contains("POST /1 "), "{answer}");
+        assert!(answer.contains("HTTP/1.1 400 "), "{answer}");
+        assert!(!answer.contains("POST /2 "), "{answer}");
     }
+}
+
+/// What undoes chunks cannot undo gzip, and the upstream would not learn of it (RFC 9112 6.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coding_beside_chunked_is_not_implemented() {
+    let upstream = Upstream::saying("a").await;
+    let site = Site::of("a.test", upstream.address());
+    let proxy = site.start();
+    let request = "POST / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
+    let answer = ask(&site, &proxy, request).await;
+    assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+    assert_eq!(upstream.connections(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,6 +85,7 @@ async fn headers_that_are_read_differently_elsewhere_are_refused() {
         ": empty name\r\n\r\n",
         "no colon\r\n\r\n",
         "X-Return: a\rb\r\n\r\n",
+        "X-Line: a\nContent-Length: 5\r\n\r\nabcde",
     ])
     .await;
 }

@@ -1,0 +1,354 @@
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use http::HeaderMap;
+use http::header::TRANSFER_ENCODING;
+use memchr::memchr;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// More of a line is not kept: the longest one that matters is a length behind its name.
+const MAX_KEPT: usize = 128;
+/// The largest number has twenty.
+const MAX_DIGITS: usize = 20;
+
+/// A client's HTTP/1 connection on which no request comes through that two programs could see end at
+/// different places: one with a length and a coding, with two codings, or with lines that do not end in
+/// CR LF (RFC 9112 2.2, 6.3 and 11.2).
+///
+/// hyper would read such a request in one way and hide the other. Here a byte of it is spoilt instead,
+/// so that hyper refuses it with 400 and closes the connection.
+pub(crate) struct Watched<S> {
+    stream: S,
+    framing: Framing,
+    switched: Switched,
+}
+
+/// Turned on when the connection leaves HTTP: from then on nothing is watched.
+#[derive(Clone, Default)]
+pub(crate) struct Switched(Arc<AtomicBool>);
+
+impl Switched {
+    pub(crate) fn turn_on(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl<S> Watched<S> {
+    pub(crate) fn new(stream: S, switched: Switched) -> Self {
+        Self {
+            stream,
+            framing: Framing::default(),
+            switched,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if !self.switched.is_on() {
+            self.framing.inspect(&mut buffer.filled_mut()[before..]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Where in a sequence of requests the next byte stands.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// Before a request, or in its first line.
+    RequestLine,
+    Fields(Body),
+    /// So many bytes, and then what follows them.
+    Data(u64, After),
+    ChunkSize,
+    Trailers,
+    /// Behind a byte that was spoilt: nothing more is read as HTTP.
+    Refused,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Request,
+    Chunk,
+}
+
+/// How the head says that its body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// The message can be read in two ways, or in none.
+#[derive(Debug, PartialEq, Eq)]
+struct Ambiguous;
+
+#[derive(Debug)]
+struct Framing {
+    place: Place,
+    /// The beginning of the present line, as far as it has come.
+    line: Vec<u8>,
+    /// Its last byte, which may not be kept in `line`.
+    last: u8,
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self {
+            place: Place::RequestLine,
+            line: Vec::new(),
+            last: 0,
+        }
+    }
+}
+
+impl Framing {
+    /// Follows the bytes; spoils the end of the first line that makes a request ambiguous.
+    fn inspect(&mut self, bytes: &mut [u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.place {
+                Place::Refused => return,
+                Place::Data(left, after) => {
+                    let step = left.min((bytes.len() - at) as u64);
+                    at += step as usize;
+                    self.place = match (left - step, after) {
+                        (0, After::Request) => Place::RequestLine,
+                        (0, After::Chunk) => Place::ChunkSize,
+                        (left, after) => Place::Data(left, after),
+                    };
+                }
+                _ => {
+                    let Some(length) = memchr(b'\n', &bytes[at..]) else {
+                        self.keep(&bytes[at..]);
+                        return;
+                    };
+                    self.keep(&bytes[at..at + length]);
+                    at += length + 1;
+                    if self.end_line().is_err() {
+                        bytes[at - 1] = 0;
+                        self.place = Place::Refused;
+                    }
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, part: &[u8]) {
+        let room = MAX_KEPT.saturating_sub(self.line.len());
+        self.line.extend_from_slice(&part[..part.len().min(room)]);
+        self.last = part.last().copied().unwrap_or(self.last);
+    }
+
+    fn end_line(&mut self) -> Result<(), Ambiguous> {
+        let mut line = mem::take(&mut self.line);
+        if mem::take(&mut self.last) != b'\r' {
+            return Err(Ambiguous);
+        }
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        self.place = next(&self.place, &line)?;
+        line.clear();
+        self.line = line;
+        Ok(())
+    }
+}
+
+/// The place behind a line, whose end is left away.
+fn next(place: &Place, line: &[u8]) -> Result<Place, Ambiguous> {
+    Ok(match place {
+        // Empty lines before a request are ignored (RFC 9112 2.2).
+        Place::RequestLine if line.is_empty() => Place::RequestLine,
+        Place::RequestLine => Place::Fields(Body::None),
+        Place::Fields(body) if line.is_empty() => match body {
+            Body::None | Body::Length(0) => Place::RequestLine,
+            Body::Length(length) => Place::Data(*length, After::Request),
+            Body::Chunked => Place::ChunkSize,
+        },
+        Place::Fields(body) => Place::Fields(with_field(*body, line)?),
+        Place::ChunkSize => match chunk_size(line)? {
+            0 => Place::Trailers,
+            // The data of a chunk end with CR LF, which hyper looks at.
+            size => Place::Data(size.checked_add(2).ok_or(Ambiguous)?, After::Chunk),
+        },
+        Place::Trailers if line.is_empty() => Place::RequestLine,
+        Place::Trailers => Place::Trailers,
+        Place::Data(..) | Place::Refused => return Err(Ambiguous),
+    })
+}
+
+/// What a field adds to what is known of the body.
+fn with_field(body: Body, line: &[u8]) -> Result<Body, Ambiguous> {
+    if let Some(value) = value_of(line, b"content-length:") {
+        let length = decimal(value).ok_or(Ambiguous)?;
+        return match body {
+            Body::None => Ok(Body::Length(length)),
+            Body::Length(other) if other == length => Ok(body),
+            _ => Err(Ambiguous),
+        };
+    }
+    if value_of(line, b"transfer-encoding:").is_some() {
+        return match body {
+            Body::None => Ok(Body::Chunked),
+            _ => Err(Ambiguous),
+        };
+    }
+    Ok(body)
+}
+
+fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (start, value) = line.split_at_checked(name.len())?;
+    start.eq_ignore_ascii_case(name).then_some(value)
+}
+
+fn decimal(value: &[u8]) -> Option<u64> {
+    number(value.trim_ascii(), 10)
+}
+
+/// The number before the extensions, if there are any (RFC 9112 7.1).
+fn chunk_size(line: &[u8]) -> Result<u64, Ambiguous> {
+    let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    number(size.trim_ascii_end(), 16).ok_or(Ambiguous)
+}
+
+/// Digits and nothing else, not even leading zeros without end: of those a part may not have been kept.
+fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    let text = str::from_utf8(digits).ok()?;
+    let is_number = text.len() <= MAX_DIGITS && text.chars().all(|digit| digit.is_digit(radix));
+    is_number.then(|| u64::from_str_radix(text, radix).ok()).flatten()
+}
+
+/// How a request may be coded on its way: with chunks, which are ours to undo, and nothing else, which
+/// the upstream would not learn of (RFC 9112 6.1).
+pub(crate) fn is_coding_understood(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes through when the bytes arrive in pieces of `size`.
+    fn through(bytes: &str, size: usize) -> String {
+        let mut framing = Framing::default();
+        let mut passed = bytes.as_bytes().to_vec();
+        for piece in passed.chunks_mut(size) {
+            framing.inspect(piece);
+        }
+        String::from_utf8(passed).unwrap()
+    }
+
+    fn for_all_pieces(bytes: &str, check: impl Fn(&str)) {
+        for size in [1, 2, 3, 7, 4096] {
+            check(&through(bytes, size));
+        }
+    }
+
+    #[test]
+    fn plain_requests_pass_unchanged_one_behind_the_other() {
+        let long = "x".repeat(1000);
+        let requests = [
+            "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "\r\nPOST /2 HTTP/1.1\r\nContent-Length: 30\r\n\r\nTransfer-Encoding: x\nno head\r\n".to_owned(),
+            "POST /3 HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5;a=b\r\n\n\n\n\n\n\r\nA\r\n0123456789\r\n0\r\nX: y\r\n\r\n".to_owned(),
+            "POST /4 HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "POST /5 HTTP/1.1\r\nContent-Length: 1\r\ncontent-length:1\r\n\r\n\n".to_owned(),
+            format!("GET /6 HTTP/1.1\r\nX-Long: {long}\r\nX-Content-Length: 1\r\n\r\n"),
+        ];
+        let all = requests.concat();
+        for_all_pieces(&all, |passed| assert_eq!(passed, all));
+    }
+
+    #[test]
+    fn what_could_end_at_two_places_is_spoilt() {
+        for head in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nX: y\r\nCONTENT-LENGTH: 1",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Content-Length: 1\r\nContent-Length: 2",
+            "Content-Length: 1, 1",
+            "Content-Length: +1",
+            "Content-Length:",
+            &format!("Content-Length: {:0>200}", 1),
+            "X: y\nContent-Length: 1",
+        ] {
+            let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n");
+            for_all_pieces(&request, |passed| assert!(passed.contains('\0'), "{passed:?}"));
+        }
+    }
+
+    #[test]
+    fn a_chunk_whose_size_is_no_number_is_spoilt() {
+        for size in [
+            "",
+            "x",
+            "-1",
+            "0x1",
+            "1 1",
+            "fffffffffffffffff",
+            "ffffffffffffffff",
+            "5\n",
+        ] {
+            let request = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\n");
+            for_all_pieces(&request, |passed| assert!(passed.contains('\0'), "{passed:?}"));
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_a_body_is_a_request_again() {
+        let request = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\nHost: a\r\n\r\n";
+        for_all_pieces(request, |passed| {
+            assert!(
+                passed.ends_with("abcGET / HTTP/1.1\0Host: a\r\n\r\n"),
+                "{passed:?}"
+            );
+        });
+    }
+}
