@@ -42,6 +42,8 @@ pub struct PebbleSettings {
     pub validity: Duration,
     /// Names that are rejected by policy.
     pub blocked: Vec<&'static str>,
+    /// Who is asked about names instead of a server that makes them up.
+    pub dns: Option<SocketAddr>,
 }
 
 impl PebbleSettings {
@@ -54,7 +56,41 @@ impl PebbleSettings {
             reused_authorizations: 0,
             validity: Duration::from_secs(90 * 24 * 60 * 60),
             blocked: Vec::new(),
+            dns: None,
         }
+    }
+}
+
+/// Records in the DNS that Pebble looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Records {
+    management: SocketAddr,
+}
+
+impl Records {
+    pub fn set_text(&self, name: &str, value: &str) {
+        self.call("set-txt", &serde_json::json!({ "host": name, "value": value }));
+    }
+
+    pub fn set_alias(&self, name: &str, target: &str) {
+        self.call(
+            "set-cname",
+            &serde_json::json!({ "host": name, "target": target }),
+        );
+    }
+
+    /// The URL that a program of the operator's would call.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.management)
+    }
+
+    fn call(&self, what: &str, body: &serde_json::Value) {
+        let status = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--data", &body.to_string()])
+            .arg(format!("{}/{what}", self.url()))
+            .status()
+            .expect("cannot run curl: install curl");
+        assert!(status.success(), "{what} {body}: {status}");
     }
 }
 
@@ -96,7 +132,7 @@ impl Pebble {
         command
             .arg("-config")
             .arg(&configuration)
-            .args(["-dnsserver", &self.places.dns.to_string()])
+            .args(["-dnsserver", &self.dns().to_string()])
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", self.settings.refused_nonces.to_string())
             .env(
@@ -127,6 +163,18 @@ impl Pebble {
     /// The URL of its directory (RFC 8555 7.1.1).
     pub fn directory(&self) -> String {
         format!("https://{}/dir", self.places.directory)
+    }
+
+    /// Whom it asks about names.
+    pub fn dns(&self) -> SocketAddr {
+        self.settings.dns.unwrap_or(self.places.dns)
+    }
+
+    /// What the server that makes names up says besides.
+    pub fn records(&self) -> Records {
+        Records {
+            management: self.places.dns_management,
+        }
     }
 
     /// How many orders it made up to now.
@@ -196,11 +244,17 @@ impl Drop for Pebble {
 impl Places {
     fn new() -> Self {
         let ip = own_address();
+        let bind = || TcpListener::bind((ip, 0)).expect("the loopback has a free port");
+        // All are held until the last one is known, so no two are the same.
+        let listeners = [bind(), bind(), bind(), bind()];
+        let [directory, management, dns, dns_management] = listeners
+            .each_ref()
+            .map(|listener| listener.local_addr().expect("a bound socket has an address"));
         Self {
-            directory: free(ip),
-            management: free(ip),
-            dns: free(ip),
-            dns_management: free(ip),
+            directory,
+            management,
+            dns,
+            dns_management,
         }
     }
 }
@@ -402,7 +456,7 @@ fn shell(variable: &str, log: &Path, script: &str) -> Command {
 }
 
 /// An address of 127.0.0.0/8 that no other test uses at the same time.
-fn own_address() -> IpAddr {
+pub(crate) fn own_address() -> IpAddr {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let [_, _, high, low] = process::id().to_be_bytes();
     let count = COUNT.fetch_add(1, Ordering::Relaxed) % 100;
@@ -410,16 +464,11 @@ fn own_address() -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, second, high, low.clamp(1, 254)))
 }
 
-fn free(ip: IpAddr) -> SocketAddr {
-    let listener = TcpListener::bind((ip, 0)).expect("the loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address")
-}
-
 #[expect(
     clippy::disallowed_methods,
     reason = "who starts to listen gives no event to wait for"
 )]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is_so() {
         assert!(Instant::now() < deadline, "no sign of {what}");
@@ -427,6 +476,6 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, text: &str) {
     write_atomically(path, text.as_bytes(), 0o600).expect("cannot write a file of the test");
 }

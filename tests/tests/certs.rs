@@ -662,7 +662,7 @@ fn what_acme_needs_from_the_operator_is_said_and_done_without_waiting() {
     assert!(error.contains(&expected), "{error}");
     let error = failure(&environment, "*.b.test").error;
     assert!(
-        error.contains("wildcards need DNS-01, which is not available yet"),
+        error.contains("wildcards need DNS-01: say under [acme.dns]"),
         "{error}"
     );
     assert_eq!(sans(&environment, "fine.test"), "DNS:fine.test");

@@ -5,6 +5,7 @@
 
 mod acme;
 mod backoff;
+mod dns;
 mod internal;
 mod pair;
 mod pass;

@@ -47,39 +47,52 @@ pub(crate) fn find_wanted(configuration: &Configuration, config_file: &Path) -> 
 
 fn find_one(subject: Subject, config: &Config, config_file: &Path) -> Option<Wanted> {
     let provider = subject.provider.unwrap_or(config.certificates.provider);
+    let acme = config.acme.as_ref();
+    let challenge = subject.challenge.or_else(|| acme?.challenge);
     let issuer = match provider {
         Provider::Off => return None,
         Provider::Internal => Ok(Issuer::Internal),
-        Provider::Acme => find_acme(&subject.hosts, config.acme.as_ref(), config_file),
+        Provider::Acme => find_acme(&subject.hosts, challenge, acme, config_file),
     };
-    let acme = config.acme.as_ref();
     Some(Wanted {
         name: subject.hosts.first()?.clone(),
         names: subject.hosts,
         provider,
-        challenge: subject.challenge.or_else(|| acme?.challenge),
+        challenge,
         issuer,
     })
 }
 
-fn find_acme(hosts: &[HostPattern], acme: Option<&Acme>, config_file: &Path) -> Result<Issuer, String> {
-    if let Some(wildcard) = hosts.iter().find(|host| matches!(host, HostPattern::Wildcard(_))) {
-        return Err(format!(
-            "{wildcard} is a wildcard, and wildcards need DNS-01, which is not available yet: \
-             use provider = \"internal\", or provider = \"off\" and put a pair into the store"
-        ));
+fn find_acme(
+    hosts: &[HostPattern],
+    challenge: Option<Challenge>,
+    acme: Option<&Acme>,
+    config_file: &Path,
+) -> Result<Issuer, String> {
+    let config_file = config_file.display();
+    let is_wildcard = |host: &&HostPattern| matches!(host, HostPattern::Wildcard(_));
+    if acme.is_none_or(|acme| acme.dns.is_none()) {
+        if let Some(wildcard) = hosts.iter().find(is_wildcard) {
+            return Err(format!(
+                "{wildcard} is a wildcard, and wildcards need DNS-01: say under [acme.dns] in {config_file} how \
+                 records get into the DNS, or use provider = \"internal\""
+            ));
+        }
+        if challenge == Some(Challenge::Dns01) {
+            return Err(format!(
+                "challenge = \"dns-01\" needs [acme.dns] in {config_file}, which says how records get into the DNS"
+            ));
+        }
     }
     match acme {
         Some(acme) if !acme.directory.starts_with("https://") => Err(format!(
-            "the directory {:?} under [acme] in {} must start with https://",
-            acme.directory,
-            config_file.display()
+            "the directory {:?} under [acme] in {config_file} must start with https://",
+            acme.directory
         )),
         Some(acme) if acme.accept_terms => Ok(Issuer::Acme(acme.directory.clone())),
         _ => Err(format!(
             "ACME needs your consent to the authority's terms of service: write \"accept-terms = true\" \
-             under [acme] in {}, or use provider = \"internal\"",
-            config_file.display()
+             under [acme] in {config_file}, or use provider = \"internal\""
         )),
     }
 }
@@ -170,7 +183,12 @@ mod tests {
             (
                 accepted,
                 "\"a.test\", \"*.a.test\"",
-                "wildcards need DNS-01, which is not available yet",
+                "wildcards need DNS-01: say under [acme.dns] in /etc/fairlead/fairlead.toml",
+            ),
+            (
+                "[acme]\naccept-terms = true\nchallenge = \"dns-01\"\n",
+                "\"a.test\"",
+                "challenge = \"dns-01\" needs [acme.dns] in /etc/fairlead/fairlead.toml",
             ),
         ] {
             let issuers = issuers(&format!("{settings}{}", route(hosts, "")));

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::document::ignore;
-use crate::{Challenge, HostPattern, Limit, Network, Provider};
+use crate::{Challenge, Dns, HostPattern, Limit, Network, Provider};
 
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -129,6 +129,8 @@ pub struct Acme {
     /// How names are shown to be ours where the route does not say; `None` leaves it to what the
     /// authority offers.
     pub challenge: Option<Challenge>,
+    /// How TXT records get into the DNS. DNS-01, and with it wildcards, needs it.
+    pub dns: Option<Dns>,
     /// Roots to trust when calling the directory, instead of the system's.
     pub ca_file: Option<PathBuf>,
 }

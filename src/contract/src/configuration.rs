@@ -293,7 +293,7 @@ mod tests {
             (
                 "[acme]\nemial = \"a@b.test\"\n",
                 "fairlead.toml:2:1: unknown field `emial`, expected one of `directory`, `email`, `accept-terms`, \
-                 `challenge`, `ca-file` (did you mean `email`?)",
+                 `challenge`, `dns`, `ca-file` (did you mean `email`?)",
             ),
             (
                 "[[routes]]\n",

@@ -3,45 +3,54 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fairlead_contract::{Challenge, Host, Paths, Token, remove_if_present, write_atomically};
+use fairlead_contract::{Challenge, Host, InvalidHost, Paths, Token, remove_if_present, write_atomically};
 use instant_acme::ChallengeHandle;
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 
 use crate::acme::AcmeError;
+use crate::dns::{Record, Zones};
 use crate::words::chain;
 
-/// The answers to an order's challenges, each a file that the proxy answers from.
+/// The answers to an order's challenges: files that the proxy answers from, and records in the DNS.
 ///
-/// They stand until this value is dropped: an authority asks from several places, several times.
+/// The files stand until this value is dropped and the records until [`Self::withdraw`]: an authority
+/// asks from several places, several times.
 pub(crate) struct Answers<'a> {
     paths: &'a Paths,
     /// The one kind that may be used, if only one may.
     kind: Option<Challenge>,
+    zones: Option<&'a Zones<'a>>,
     files: BTreeSet<PathBuf>,
+    records: Vec<Record>,
     /// The challenges the authority was told of, by URL.
     ready: BTreeSet<String>,
 }
 
 impl<'a> Answers<'a> {
-    pub(crate) fn new(paths: &'a Paths, kind: Option<Challenge>) -> Self {
+    pub(crate) fn new(paths: &'a Paths, kind: Option<Challenge>, zones: Option<&'a Zones<'a>>) -> Self {
         Self {
             paths,
             kind,
+            zones,
             files: BTreeSet::new(),
+            records: Vec::new(),
             ready: BTreeSet::new(),
         }
     }
 
-    /// The kinds of challenge that may be answered, the best first.
-    pub(crate) fn kinds(&self) -> &[Challenge] {
+    /// The kinds of challenge that may be answered, the best first. Of wildcards, the DNS alone can tell.
+    pub(crate) fn kinds(&self, is_wildcard: bool) -> &[Challenge] {
+        const ALL: [Challenge; 3] = [Challenge::Http01, Challenge::TlsAlpn01, Challenge::Dns01];
         match &self.kind {
+            _ if is_wildcard => &ALL[2..],
             Some(kind) => std::slice::from_ref(kind),
-            None => &[Challenge::Http01, Challenge::TlsAlpn01],
+            None if self.zones.is_some() => &ALL,
+            None => &ALL[..2],
         }
     }
 
     /// Publishes the answer to a challenge.
-    pub(crate) fn publish(
+    pub(crate) async fn publish(
         &mut self,
         kind: Challenge,
         challenge: &ChallengeHandle<'_>,
@@ -54,10 +63,44 @@ impl<'a> Answers<'a> {
                 self.write(path, authorization.as_str(), 0o644)
             }
             Challenge::TlsAlpn01 => {
-                let host = Host::parse(&challenge.identifier().to_string())?;
+                let host = name_of(challenge)?;
                 let pem = certify(&host, authorization.digest().as_ref())?;
                 // The key is worth nothing once the challenge is over, and nothing to others before.
                 self.write(self.paths.alpn_challenge_file(&host), &pem, 0o640)
+            }
+            Challenge::Dns01 => {
+                let host = name_of(challenge)?;
+                self.add_record(&host, authorization.dns_value()).await
+            }
+        }
+    }
+
+    async fn add_record(&mut self, host: &Host, value: String) -> Result<(), AcmeError> {
+        let zones = self.zones.ok_or(AcmeError::NoZones)?;
+        let record = zones.place(host, value).await?;
+        if !self.records.contains(&record) {
+            // Before it is there: whatever comes between, it is taken back.
+            self.records.push(record.clone());
+            zones.present(&record).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the authority can see what was published.
+    pub(crate) async fn wait_until_seen(&self) -> Result<(), AcmeError> {
+        match self.zones {
+            Some(zones) if !self.records.is_empty() => Ok(zones.wait_for(&self.records).await?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the records back.
+    pub(crate) async fn withdraw(mut self) {
+        for record in std::mem::take(&mut self.records) {
+            if let Some(zones) = self.zones
+                && let Err(error) = zones.remove(&record).await
+            {
+                tracing::warn!("a record stays in the DNS: {}", chain(&error));
             }
         }
     }
@@ -87,6 +130,11 @@ impl Drop for Answers<'_> {
             }
         }
     }
+}
+
+/// The name in question; of a wildcard, what stands behind `*.`.
+fn name_of(challenge: &ChallengeHandle<'_>) -> Result<Host, InvalidHost> {
+    Host::parse(&challenge.identifier().identifier.authorized(false).to_string())
 }
 
 /// A key, and a certificate for the one name that holds the digest of the key authorization

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::backoff::AskedToWait;
+use crate::dns::DnsError;
 use crate::pair::InvalidPair;
 use crate::secret::SecretError;
 use crate::words::escaped;
@@ -57,6 +58,10 @@ pub(crate) enum AcmeError {
         "the system's trusted roots cannot be used; install ca-certificates, or set ca-file under [acme]"
     )]
     SystemRoots(#[source] rustls::Error),
+    #[error("the authority asks for DNS-01, which needs [acme.dns] in fairlead.toml")]
+    NoZones,
+    #[error("the record for DNS-01 is not in the DNS")]
+    Dns(#[from] DnsError),
     #[error("a key cannot be made or used")]
     Key(#[from] rcgen::Error),
     #[error(transparent)]

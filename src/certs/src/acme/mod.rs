@@ -10,13 +10,14 @@ mod pending;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fairlead_contract::{Acme, HostPattern, Paths, remove_if_present};
+use fairlead_contract::{Acme, Dns, HostPattern, Paths, remove_if_present};
 use instant_acme::Account;
 use tokio::time::timeout;
 
 use crate::acme::answers::Answers;
 use crate::acme::order::obtain_chain;
 use crate::acme::pending::Pending;
+use crate::dns::Zones;
 use crate::pair::Pair;
 use crate::wanted::Wanted;
 use crate::words::chain;
@@ -25,13 +26,14 @@ pub(crate) use crate::acme::answers::remove_leftover_answers;
 pub(crate) use crate::acme::error::AcmeError;
 
 /// How long one certificate may take, from the order to the chain.
-const ORDER_LIMIT: Duration = Duration::from_secs(5 * 60);
+const ORDER_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// The authority of one directory, and our account there.
 pub(crate) struct Authority {
     account: Account,
     account_file: PathBuf,
     directory: String,
+    dns: Option<Dns>,
     paths: Paths,
 }
 
@@ -44,6 +46,7 @@ impl Authority {
             account: account.map_err(|error| error.name_lost_account(&account_file))?,
             account_file,
             directory: acme.directory.clone(),
+            dns: acme.dns.clone(),
             paths: paths.clone(),
         })
     }
@@ -56,12 +59,14 @@ impl Authority {
     pub(crate) async fn obtain(&self, wanted: &Wanted) -> Result<Pair, AcmeError> {
         let path = pending_file(&self.paths, &wanted.name);
         let mut pending = Pending::open(path, &self.directory, &wanted.names)?;
-        let mut answers = Answers::new(&self.paths, wanted.challenge);
+        let zones = self.dns.as_ref().map(Zones::open).transpose()?;
+        let mut answers = Answers::new(&self.paths, wanted.challenge, zones.as_ref());
         let obtained = timeout(
             ORDER_LIMIT,
             obtain_chain(&self.account, &mut pending, &mut answers),
         )
         .await;
+        answers.withdraw().await;
         let delivered = match obtained.map_err(|_| AcmeError::OrderLimit(ORDER_LIMIT))? {
             Ok(delivered) => delivered,
             Err(error) => {

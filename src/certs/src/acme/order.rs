@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use fairlead_contract::{Challenge, HostPattern};
 use instant_acme::{
-    Account, AuthorizationState, AuthorizationStatus, ChallengeStatus, ChallengeType, Identifier, NewOrder,
-    Order, OrderStatus, RetryPolicy,
+    Account, AuthorizationHandle, AuthorizationState, AuthorizationStatus, ChallengeHandle, ChallengeStatus,
+    ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 
 use crate::acme::AcmeError;
@@ -15,7 +15,7 @@ use crate::acme::pending::Pending;
 const POLLING: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(50))
     .backoff(1.5)
-    .timeout(Duration::from_secs(10 * 60));
+    .timeout(Duration::from_secs(20 * 60));
 
 /// How often a step is tried whose nonces are refused (RFC 8555 6.5); the library tries each request
 /// three times by itself.
@@ -75,25 +75,42 @@ async fn authorize(order: &mut Order, answers: &mut Answers<'_>) -> Result<(), A
     }
 }
 
-/// Answers the challenges of every authorization that is not valid already (RFC 8555 7.1.3).
+/// Answers the challenges of every authorization that is not valid already (RFC 8555 7.1.3): all
+/// answers are there before the authority is told of the first.
 async fn answer_challenges(order: &mut Order, answers: &mut Answers<'_>) -> Result<(), AcmeError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
-        if authorization.status != AuthorizationStatus::Pending {
-            continue;
+        if let Some((kind, challenge)) = find_challenge(&mut authorization, answers)? {
+            answers.publish(kind, &challenge).await?;
         }
-        let kind = choose(&authorization, answers)?;
-        let Some(mut challenge) = authorization.challenge(as_type(kind)) else {
-            continue;
-        };
-        answers.publish(kind, &challenge)?;
-        if challenge.status == ChallengeStatus::Pending && !answers.is_ready(&challenge) {
+    }
+    answers.wait_until_seen().await?;
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if let Some((_, mut challenge)) = find_challenge(&mut authorization, answers)? {
             challenge.set_ready().await?;
             answers.remember_ready(&challenge);
         }
     }
     Ok(())
+}
+
+/// The challenge that is still to be answered for an authorization.
+fn find_challenge<'a>(
+    authorization: &'a mut AuthorizationHandle<'a>,
+    answers: &Answers<'_>,
+) -> Result<Option<(Challenge, ChallengeHandle<'a>)>, AcmeError> {
+    if authorization.status != AuthorizationStatus::Pending {
+        return Ok(None);
+    }
+    let kind = choose(authorization, answers)?;
+    let challenge = authorization.challenge(as_type(kind));
+    let is_open = |challenge: &ChallengeHandle<'_>| {
+        challenge.status == ChallengeStatus::Pending && !answers.is_ready(challenge)
+    };
+    Ok(challenge.filter(is_open).map(|challenge| (kind, challenge)))
 }
 
 /// The kind of challenge to answer: of those that may be, the first that is offered.
@@ -102,7 +119,7 @@ fn choose(authorization: &AuthorizationState, answers: &Answers<'_>) -> Result<C
         let offered = &authorization.challenges;
         offered.iter().any(|challenge| challenge.r#type == as_type(*kind))
     };
-    let kinds = answers.kinds();
+    let kinds = answers.kinds(authorization.identifier().wildcard);
     kinds
         .iter()
         .copied()
@@ -117,6 +134,7 @@ fn as_type(kind: Challenge) -> ChallengeType {
     match kind {
         Challenge::Http01 => ChallengeType::Http01,
         Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        Challenge::Dns01 => ChallengeType::Dns01,
     }
 }
 

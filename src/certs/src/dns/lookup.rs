@@ -1,0 +1,132 @@
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::{Resolver, ResolverBuilder, TokioResolver};
+
+use crate::dns::DnsError;
+
+/// Longer chains of CNAME records are a mistake.
+const MAX_ALIASES: usize = 10;
+
+/// Asks the DNS. Nothing is remembered: the answers are about to change.
+pub(crate) struct Lookup(TokioResolver);
+
+impl Lookup {
+    /// Asks these resolvers, or the system's.
+    pub(crate) fn new(resolvers: &[SocketAddr]) -> Result<Self, DnsError> {
+        let builder = match resolvers {
+            [] => Resolver::builder_tokio().map_err(unusable)?,
+            some => configure(some),
+        };
+        build(builder, |_| {})
+    }
+
+    /// Asks one server for what it knows itself.
+    pub(crate) fn at_server(server: SocketAddr) -> Result<Self, DnsError> {
+        build(configure(&[server]), |options| {
+            options.recursion_desired = false;
+            options.timeout = Duration::from_secs(3);
+            options.attempts = 1;
+        })
+    }
+
+    /// The name behind all CNAME records, which need not exist yet.
+    pub(crate) async fn follow(&self, name: Name) -> Result<Name, DnsError> {
+        let mut target = name.clone();
+        for _ in 0..MAX_ALIASES {
+            let records = self.ask(&target, RecordType::CNAME).await?;
+            let next = records.iter().find_map(|record| match &record.data {
+                RData::CNAME(next) if record.name == target => Some(next.0.clone()),
+                _ => None,
+            });
+            match next {
+                Some(next) => target = next,
+                None => return Ok(target),
+            }
+        }
+        Err(DnsError::TooManyAliases(name.to_string()))
+    }
+
+    /// The zone that holds the name: the nearest name above with an SOA record (RFC 1034 4.2.1).
+    pub(crate) async fn find_zone(&self, name: &Name) -> Result<Name, DnsError> {
+        let mut zone = name.clone();
+        while !zone.is_root() {
+            let records = self.ask(&zone, RecordType::SOA).await?;
+            let is_apex = |record: &Record| record.record_type() == RecordType::SOA && record.name == zone;
+            if records.iter().any(is_apex) {
+                return Ok(zone);
+            }
+            zone = zone.base_name();
+        }
+        Err(DnsError::NoZone(name.to_string()))
+    }
+
+    /// The addresses of the servers that the zone names.
+    pub(crate) async fn find_servers(&self, zone: &Name) -> Result<Vec<IpAddr>, DnsError> {
+        let mut addresses = Vec::new();
+        for record in self.ask(zone, RecordType::NS).await? {
+            if let RData::NS(server) = record.data {
+                for kind in [RecordType::A, RecordType::AAAA] {
+                    let records = self.ask(&server.0, kind).await?;
+                    addresses.extend(records.iter().filter_map(|record| record.data.ip_addr()));
+                }
+            }
+        }
+        match addresses.is_empty() {
+            true => Err(DnsError::NoServers(zone.to_string())),
+            false => Ok(addresses),
+        }
+    }
+
+    /// Whether a TXT record of the name says exactly this.
+    pub(crate) async fn has_text(&self, name: &Name, text: &str) -> Result<bool, DnsError> {
+        let records = self.ask(name, RecordType::TXT).await?;
+        Ok(records.iter().any(|record| match &record.data {
+            RData::TXT(data) => data.txt_data.concat() == text.as_bytes(),
+            _ => false,
+        }))
+    }
+
+    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Vec<Record>, DnsError> {
+        match self.0.lookup(name.clone(), kind).await {
+            Ok(lookup) => Ok(lookup.answers().to_vec()),
+            Err(error) if error.is_no_records_found() => Ok(Vec::new()),
+            Err(source) => Err(DnsError::Lookup {
+                name: name.to_string(),
+                source: Box::new(source),
+            }),
+        }
+    }
+}
+
+fn configure(servers: &[SocketAddr]) -> ResolverBuilder<TokioRuntimeProvider> {
+    let servers = servers.iter().map(|server| {
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            connection.port = server.port();
+            connection
+        });
+        NameServerConfig::new(server.ip(), true, connections.into())
+    });
+    let config = ResolverConfig::from_name_servers(servers.collect());
+    Resolver::builder_with_config(config, TokioRuntimeProvider::default())
+}
+
+fn build(
+    mut builder: ResolverBuilder<TokioRuntimeProvider>,
+    change: impl FnOnce(&mut ResolverOpts),
+) -> Result<Lookup, DnsError> {
+    let options = builder.options_mut();
+    options.cache_size = 0;
+    options.positive_max_ttl = Some(Duration::ZERO);
+    options.negative_max_ttl = Some(Duration::ZERO);
+    change(options);
+    builder.build().map(Lookup).map_err(unusable)
+}
+
+fn unusable(error: NetError) -> DnsError {
+    DnsError::Resolvers(Box::new(error))
+}

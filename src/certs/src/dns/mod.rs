@@ -1,0 +1,217 @@
+//! TXT records for DNS-01 (RFC 8555 8.4): where they belong, who puts them there, and whether they are seen.
+
+mod acme_dns;
+mod exec;
+mod http;
+mod lookup;
+mod rfc2136;
+
+use std::env;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fairlead_contract::{Dns, DnsProvider, Host, SecretFile};
+use futures_util::future::join_all;
+use hickory_resolver::net::NetError;
+use hickory_resolver::proto::ProtoError;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::Name;
+use thiserror::Error;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::dns::lookup::Lookup;
+use crate::secret::{SecretError, read_secret};
+
+/// How often the servers of a zone are asked whether they have a record.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// A TXT record that answers a challenge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Where the record lives: behind every CNAME of `_acme-challenge.HOST`.
+    name: Name,
+    value: String,
+}
+
+/// The DNS as the operator lets us change it.
+pub(crate) struct Zones<'a> {
+    settings: &'a Dns,
+    lookup: Lookup,
+}
+
+impl<'a> Zones<'a> {
+    pub(crate) fn open(settings: &'a Dns) -> Result<Self, DnsError> {
+        let lookup = Lookup::new(&settings.resolvers)?;
+        Ok(Self { settings, lookup })
+    }
+
+    /// Finds the place of the record for a host.
+    pub(crate) async fn place(&self, host: &Host, value: String) -> Result<Record, DnsError> {
+        let name = Name::from_ascii(format!("_acme-challenge.{host}."))?;
+        let name = self.lookup.follow(name).await?;
+        Ok(Record { name, value })
+    }
+
+    pub(crate) async fn present(&self, record: &Record) -> Result<(), DnsError> {
+        match &self.settings.provider {
+            DnsProvider::Rfc2136(server) => {
+                let zone = self.lookup.find_zone(&record.name).await?;
+                rfc2136::add(server, zone, record).await
+            }
+            DnsProvider::Exec(program) => exec::run(program, "present", record).await,
+            DnsProvider::HttpReq(peer) => http::request(peer, "present", record).await,
+            DnsProvider::AcmeDns(server) => acme_dns::update(server, record).await,
+        }
+    }
+
+    pub(crate) async fn remove(&self, record: &Record) -> Result<(), DnsError> {
+        match &self.settings.provider {
+            DnsProvider::Rfc2136(server) => {
+                let zone = self.lookup.find_zone(&record.name).await?;
+                rfc2136::remove(server, zone, record).await
+            }
+            DnsProvider::Exec(program) => exec::run(program, "cleanup", record).await,
+            DnsProvider::HttpReq(peer) => http::request(peer, "cleanup", record).await,
+            // It keeps the last two values and knows no removal.
+            DnsProvider::AcmeDns(_) => Ok(()),
+        }
+    }
+
+    /// Waits until every server of the zones has the records, or as long as configured instead.
+    pub(crate) async fn wait_for(&self, records: &[Record]) -> Result<(), DnsError> {
+        if let Some(delay) = self.settings.propagation_delay {
+            let _ = timeout(delay.get(), std::future::pending::<()>()).await;
+            return Ok(());
+        }
+        let limit = self.settings.propagation_timeout.get();
+        for record in records {
+            let servers = self.find_servers(record).await?;
+            let asked = servers.iter().map(|server| find_behind(server, record, limit));
+            let behind: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+            if !behind.is_empty() {
+                return Err(DnsError::NotSeen {
+                    name: record.name.to_string(),
+                    servers: behind.iter().map(ToString::to_string).collect(),
+                    limit,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn find_servers(&self, record: &Record) -> Result<Vec<(IpAddr, Lookup)>, DnsError> {
+        let zone = self.lookup.find_zone(&record.name).await?;
+        let addresses = self.lookup.find_servers(&zone).await?;
+        let open = |ip| Ok((ip, Lookup::at_server(SocketAddr::new(ip, 53))?));
+        addresses.into_iter().map(open).collect()
+    }
+}
+
+/// The server's address if it still does not have the record at the limit. One that cannot be asked has
+/// not got it.
+async fn find_behind((ip, server): &(IpAddr, Lookup), record: &Record, limit: Duration) -> Option<IpAddr> {
+    let waiting = async {
+        let mut ticks = interval(ASK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if server
+                .has_text(&record.name, &record.value)
+                .await
+                .unwrap_or(false)
+            {
+                return;
+            }
+        }
+    };
+    timeout(limit, waiting).await.is_err().then_some(*ip)
+}
+
+/// Reads a secret of the operator's.
+fn read_secret_file(file: &SecretFile) -> Result<String, DnsError> {
+    let path = find_secret_file(file)?;
+    let text = read_secret(&path)?.ok_or(DnsError::NoSecret(path))?;
+    Ok(text.trim().to_owned())
+}
+
+fn find_secret_file(SecretFile(path): &SecretFile) -> Result<PathBuf, DnsError> {
+    if path.is_absolute() {
+        return Ok(path.clone());
+    }
+    match env::var_os("CREDENTIALS_DIRECTORY") {
+        Some(directory) => Ok(PathBuf::from(directory).join(path)),
+        None => Err(DnsError::NoCredentials(path.clone())),
+    }
+}
+
+/// Why a record is not where an authority would look for it.
+#[derive(Debug, Error)]
+pub(crate) enum DnsError {
+    #[error("the DNS cannot be asked about {name}")]
+    Lookup { name: String, source: Box<NetError> },
+    #[error("the resolvers cannot be used")]
+    Resolvers(#[source] Box<NetError>),
+    #[error("the CNAME records of {0} lead nowhere: there are too many")]
+    TooManyAliases(String),
+    #[error("no zone holds {0}: no name above it has an SOA record")]
+    NoZone(String),
+    #[error("the zone {0} names no server with an address")]
+    NoServers(String),
+    #[error(
+        "the record at {name} was not seen at {} within {} seconds (propagation-timeout under [acme.dns])",
+        servers.join(", "),
+        limit.as_secs()
+    )]
+    NotSeen {
+        name: String,
+        servers: Vec<String>,
+        limit: Duration,
+    },
+    #[error("a DNS message cannot be made or read")]
+    Message(#[source] Box<ProtoError>),
+    #[error("the key under [acme.dns.rfc2136] cannot be used: {0}")]
+    Key(String),
+    #[error("the DNS server {server} cannot be told")]
+    Unreachable { server: String, source: std::io::Error },
+    #[error("the DNS server {server} did not answer within {} seconds", limit.as_secs())]
+    Silent { server: String, limit: Duration },
+    #[error("the DNS server {server} refused to change the zone {zone}: {code}{}", explain(*code))]
+    Refused {
+        server: String,
+        zone: String,
+        code: ResponseCode,
+    },
+    #[error("the program {program} failed: {cause}")]
+    Program { program: String, cause: String },
+    #[error("{url} cannot be called: {cause}")]
+    Call { url: String, cause: String },
+    #[error("the account for {0} is not among the accounts of acme-dns; delegate to one that is there")]
+    NoAccount(String),
+    #[error("the accounts under [acme.dns.acme-dns] cannot be understood: {0}")]
+    Accounts(String),
+    #[error(
+        "the credential {0:?} is not there: give fairlead-certs.service a LoadCredential= of that name, \
+         or write an absolute path"
+    )]
+    NoCredentials(PathBuf),
+    #[error("{} is not there; a secret of [acme.dns] belongs there", .0.display())]
+    NoSecret(PathBuf),
+    #[error("a secret of [acme.dns] cannot be used")]
+    Secret(#[from] SecretError),
+}
+
+impl From<ProtoError> for DnsError {
+    fn from(error: ProtoError) -> Self {
+        Self::Message(Box::new(error))
+    }
+}
+
+fn explain(code: ResponseCode) -> &'static str {
+    match code {
+        ResponseCode::Refused => " (does its policy let this key change TXT records there?)",
+        ResponseCode::NotAuth => " (does it know the key, and is it the zone's primary server?)",
+        ResponseCode::NotZone => " (is it the zone's primary server?)",
+        _ => "",
+    }
+}

@@ -1,0 +1,96 @@
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::Running;
+use crate::pebble::{own_address, wait_until, write};
+
+/// The key that may change zones, as `tsig-keygen` prints it.
+const KEY: &str = "xzqKUkxPFvHVKUl9R5iwnQCDsfZ2dvMWEvIRZ2mMQzE=";
+
+/// A real BIND at port 53 of an address of its own.
+pub struct Named {
+    address: Loopback,
+    _root: TempDir,
+    _server: Running,
+}
+
+/// An address that the loopback has for as long as this value lives: BIND listens on no other.
+struct Loopback(IpAddr);
+
+impl Loopback {
+    fn new() -> Self {
+        let address = Self(own_address());
+        assert!(
+            address.change("add"),
+            "cannot give the loopback an address: is this root?"
+        );
+        address
+    }
+
+    fn change(&self, verb: &str) -> bool {
+        let arguments = ["address", verb, &format!("{}/32", self.0), "dev", "lo"];
+        let status = Command::new("ip").args(arguments).status();
+        status.expect("cannot run ip: install iproute2").success()
+    }
+}
+
+impl Drop for Loopback {
+    fn drop(&mut self) {
+        self.change("delete");
+    }
+}
+
+impl Named {
+    /// Serves these zones, each with lines of its own; those in `open` take updates with [`Self::key`].
+    pub fn start(zones: &[(&str, &str)], open: &[&str]) -> Self {
+        let root = tempfile::tempdir().expect("cannot make a directory below $TMPDIR");
+        let address = Loopback::new();
+        let ip = address.0;
+        let mut configuration = format!(
+            "options {{ directory {:?}; listen-on port 53 {{ {ip}; }}; listen-on-v6 {{ none; }}; allow-recursion {{ any; }}; \
+             dnssec-validation no; notify no; pid-file none; session-keyfile none; }};\n\
+             controls {{ }};\nkey \"fairlead\" {{ algorithm hmac-sha256; secret \"{KEY}\"; }};\n",
+            root.path()
+        );
+        // It follows aliases from zone to zone as a resolver would; with a root of its own it asks nobody else.
+        for (zone, lines) in zones.iter().chain(&[(".", "")]) {
+            let policy = if open.contains(zone) {
+                "key fairlead;"
+            } else {
+                "none;"
+            };
+            let file = root.path().join(format!("zone-{zone}"));
+            configuration += &format!(
+                "zone \"{zone}\" {{ type primary; file {file:?}; allow-update {{ {policy} }}; }};\n"
+            );
+            write(
+                &file,
+                &format!("$TTL 1\n@ SOA ns root 1 60 60 60 1\n@ NS ns\nns A {ip}\n{lines}\n"),
+            );
+        }
+        let file = root.path().join("named.conf");
+        write(&file, &configuration);
+        let mut command = Command::new("named");
+        command.args(["-g", "-c"]).arg(&file);
+        let server = Running::start(command, &root.path().join("notify"));
+        wait_until("BIND to listen at port 53; is bind9 installed?", || {
+            TcpStream::connect((ip, 53)).is_ok()
+        });
+        Self {
+            address,
+            _root: root,
+            _server: server,
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.address.0, 53)
+    }
+
+    /// The secret of the key `fairlead`, base64.
+    pub fn key() -> &'static str {
+        KEY
+    }
+}

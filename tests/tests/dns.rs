@@ -1,0 +1,305 @@
+//! DNS-01 against a real Pebble: each way a record gets into the DNS, and where it is put.
+
+use std::fs::{self, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use fairlead_contract::{HostPattern, Ledger, write_atomically};
+use fairlead_tests::{
+    Environment, Finished, Named, Pebble, PebbleSettings, Peer, PeerRequest, Program, route,
+};
+
+/// Nobody answers there: neither HTTP-01 nor TLS-ALPN-01 could succeed.
+fn nowhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1))
+}
+
+fn configure(environment: &Environment, pebble: &Pebble, dns: &str) {
+    let text = format!(
+        "{}challenge = \"dns-01\"\n[acme.dns]\nresolvers = [\"{}\"]\n{dns}",
+        pebble.settings(),
+        pebble.dns()
+    );
+    environment.write_config(&text);
+}
+
+fn declare(environment: &Environment, hosts: &[&str]) {
+    environment.write_routes(&format!("{}.toml", hosts[0]), &route(hosts, &[nowhere()]));
+}
+
+fn pass(environment: &Environment) -> Finished {
+    let finished = environment.run(Program::Certs, &[]);
+    assert!(finished.status.success(), "{}", finished.stderr);
+    finished
+}
+
+fn failing_pass(environment: &Environment, name: &str) -> String {
+    let finished = environment.run(Program::Certs, &[]);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    ledger(environment, name)
+        .failure
+        .expect("a failure is remembered")
+        .error
+}
+
+fn ledger(environment: &Environment, name: &str) -> Ledger {
+    let name = HostPattern::parse(name).expect("a certificate is named after a host");
+    let path = environment.paths().certificate(&name).ledger_file();
+    let bytes = fs::read(&path).expect("there is a ledger");
+    Ledger::parse(&path, &bytes).expect("the ledger can be understood")
+}
+
+fn secret(environment: &Environment, name: &str, text: &str) -> PathBuf {
+    let path = environment.root().join(name);
+    write_atomically(&path, text.as_bytes(), 0o600).expect("a secret can be written");
+    path
+}
+
+/// All TXT records of a name, as dig prints them.
+fn texts(server: &Named, name: &str) -> String {
+    let output = Command::new("dig")
+        .arg(format!("@{}", server.address().ip()))
+        .args(["+short", name, "TXT"])
+        .output()
+        .expect("cannot run dig: install bind9-dnsutils");
+    String::from_utf8(output.stdout).expect("dig prints text")
+}
+
+fn bind(environment: &Environment, zones: &[(&str, &str)], open: &[&str]) -> (Named, Pebble) {
+    let named = Named::start(zones, open);
+    let mut settings = PebbleSettings::new(nowhere());
+    settings.dns = Some(named.address());
+    let pebble = Pebble::start(settings);
+    let key = secret(environment, "key", Named::key());
+    let dns = format!(
+        "propagation-timeout = \"2s\"\n[acme.dns.rfc2136]\nserver = \"{}\"\nkey-name = \"fairlead\"\nkey = {key:?}\n",
+        named.address().ip()
+    );
+    configure(environment, &pebble, &dns);
+    (named, pebble)
+}
+
+#[test]
+fn bind_takes_the_records_of_a_wildcard_and_its_parent_and_gives_them_back() {
+    let environment = Environment::new();
+    let keep = "_acme-challenge TXT \"somebody else's\"";
+    let (named, pebble) = bind(&environment, &[("a.test", keep)], &["a.test"]);
+    declare(&environment, &["*.a.test", "a.test", "b.sub.a.test"]);
+    pass(&environment);
+    let names = ledger(&environment, "*.a.test").names.len();
+    assert_eq!((names, pebble.orders()), (3, 1));
+    assert_eq!(texts(&named, "_acme-challenge.a.test"), "\"somebody else's\"\n");
+    assert_eq!(texts(&named, "_acme-challenge.b.sub.a.test"), "");
+}
+
+#[test]
+fn a_delegated_challenge_is_answered_where_the_aliases_lead() {
+    let environment = Environment::new();
+    let alias = "_acme-challenge CNAME hop.alias.test.";
+    let hop = "hop CNAME b.deep.alias.test.";
+    let (_named, _pebble) = bind(
+        &environment,
+        &[("b.test", alias), ("alias.test", hop)],
+        &["alias.test"],
+    );
+    declare(&environment, &["b.test"]);
+    pass(&environment);
+}
+
+#[test]
+fn a_zone_that_refuses_the_key_says_so() {
+    let environment = Environment::new();
+    let (_named, pebble) = bind(&environment, &[("c.test", "")], &[]);
+    declare(&environment, &["c.test"]);
+    let error = failing_pass(&environment, "c.test");
+    assert!(
+        error.contains("refused to change the zone c.test.: Query Refused (does its policy let this key"),
+        "{error}"
+    );
+    // Nothing was wrong with the order.
+    assert!(
+        environment
+            .paths()
+            .account_dir()
+            .join("pending/c.test.toml")
+            .exists()
+    );
+    assert_eq!(pebble.orders(), 1);
+}
+
+#[test]
+fn a_server_of_the_zone_that_does_not_get_the_record_is_named_and_the_authority_not_bothered() {
+    let environment = Environment::new();
+    let silent = "@ NS silent\nsilent A 127.0.0.1";
+    let (_named, _pebble) = bind(&environment, &[("d.test", silent)], &["d.test"]);
+    declare(&environment, &["d.test"]);
+    let error = failing_pass(&environment, "d.test");
+    assert!(
+        error.contains(
+            "the record at _acme-challenge.d.test. was not seen at 127.0.0.1 within 2 seconds (propagation-timeout"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_program_of_the_operators_is_called_and_its_complaint_passed_on() {
+    let environment = Environment::new();
+    let pebble = Pebble::start(PebbleSettings::new(nowhere()));
+    let (hook, log) = (environment.root().join("hook"), environment.root().join("log"));
+    let script = format!(
+        "#!/bin/sh\nset -eu\necho \"$*\" >>{}\ncase $3 in (_acme-challenge.bad.*) echo no such zone >&2; exit 3;; esac\n\
+         [ \"$2\" = cleanup ] || curl -sf --data \"{{\\\"host\\\": \\\"$3\\\", \\\"value\\\": \\\"$4\\\"}}\" {}/set-txt\n",
+        log.display(),
+        pebble.records().url()
+    );
+    write_atomically(&hook, script.as_bytes(), 0o755).unwrap();
+    let dns = format!("propagation-delay = \"1ms\"\n[acme.dns.exec]\ncommand = [{hook:?}, \"first\"]\n");
+    configure(&environment, &pebble, &dns);
+    declare(&environment, &["*.a.test"]);
+    pass(&environment);
+    let log = fs::read_to_string(log).unwrap();
+    let lines: Vec<_> = log.lines().map(|line| line.rsplit_once(' ').unwrap()).collect();
+    assert_eq!(lines[0].0, "first present _acme-challenge.a.test.");
+    assert_eq!(lines[1], ("first cleanup _acme-challenge.a.test.", lines[0].1));
+
+    declare(&environment, &["bad.test"]);
+    let error = failing_pass(&environment, "bad.test");
+    assert!(
+        error.contains("first failed: exit status: 3: no such zone"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_httpreq_peer_is_asked_with_its_password() {
+    let environment = Environment::new();
+    let pebble = Pebble::start(PebbleSettings::new(nowhere()));
+    let (seen, records) = (Arc::new(Mutex::new(Vec::new())), pebble.records());
+    let peer = Peer::start({
+        let seen = seen.clone();
+        move |request| {
+            seen.lock().unwrap().push(request.clone());
+            if request.path == "/hook/present" {
+                records.set_text(text(request, "fqdn"), text(request, "value"));
+            }
+            200
+        }
+    });
+    let password = secret(&environment, "password", "secret\n");
+    let dns = format!(
+        "propagation-delay = \"1ms\"\n[acme.dns.httpreq]\nendpoint = \"{}/hook\"\nusername = \"me\"\npassword = {password:?}\n",
+        peer.url()
+    );
+    configure(&environment, &pebble, &dns);
+    declare(&environment, &["a.test"]);
+    pass(&environment);
+    let seen = seen.lock().unwrap();
+    let paths: Vec<_> = seen.iter().map(|request| request.path.as_str()).collect();
+    assert_eq!(paths, ["/hook/present", "/hook/cleanup"]);
+    assert_eq!(text(&seen[0], "fqdn"), "_acme-challenge.a.test.");
+    assert_eq!(seen[0].body, seen[1].body);
+    // "me:secret"
+    assert!(
+        seen[0]
+            .headers
+            .contains(&"authorization: Basic bWU6c2VjcmV0".to_owned())
+    );
+}
+
+#[test]
+fn an_acme_dns_account_answers_for_the_name_that_is_delegated_to_it() {
+    let environment = Environment::new();
+    let pebble = Pebble::start(PebbleSettings::new(nowhere()));
+    let records = pebble.records();
+    records.set_alias("_acme-challenge.a.test.", "d420.auth.test.");
+    records.set_alias("_acme-challenge.b.test.", "unknown.auth.test.");
+    let peer = Peer::start(move |request| {
+        let allowed = ["x-api-user: user", "x-api-key: secret"];
+        let is_user = allowed
+            .iter()
+            .all(|header| request.headers.contains(&(*header).to_owned()));
+        if !is_user || request.path != "/update" || text(request, "subdomain") != "d420" {
+            return 401;
+        }
+        records.set_text("d420.auth.test.", text(request, "txt"));
+        200
+    });
+    let account = |password: &str| {
+        format!(
+            r#"{{"a.test": {{"username": "user", "password": "{password}", "fulldomain": "d420.auth.test",
+                "subdomain": "d420", "allowfrom": []}}}}"#
+        )
+    };
+    let accounts = secret(&environment, "accounts", &account("wrong"));
+    let dns = format!(
+        "propagation-delay = \"1ms\"\n[acme.dns.acme-dns]\nserver = \"{}\"\naccounts = {accounts:?}\n",
+        peer.url()
+    );
+    configure(&environment, &pebble, &dns);
+    declare(&environment, &["a.test"]);
+    let error = failing_pass(&environment, "a.test");
+    assert!(
+        error.contains("/update cannot be called: it answered 401"),
+        "{error}"
+    );
+
+    // Other names are another matter, and do not wait.
+    secret(&environment, "accounts", &account("secret"));
+    declare(&environment, &["a.test", "*.a.test"]);
+    pass(&environment);
+    declare(&environment, &["b.test"]);
+    let error = failing_pass(&environment, "b.test");
+    assert!(
+        error.contains("the account for unknown.auth.test. is not among"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_secret_that_is_missing_or_open_to_others_is_named() {
+    let environment = Environment::new();
+    let (_named, pebble) = bind(&environment, &[("a.test", "")], &["a.test"]);
+    let key = environment.root().join("key");
+    let text = fs::read_to_string(environment.paths().config_file()).unwrap();
+    declare(&environment, &["a.test"]);
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let error = failing_pass(&environment, "a.test");
+    assert!(error.contains("can be read by others (mode 0644)"), "{error}");
+
+    let by_name = text.replace(&format!("{key:?}"), "\"tsig\"");
+    environment.write_config(&by_name);
+    for (names, expected) in [
+        (
+            &["b.a.test"][..],
+            "the credential \"tsig\" is not there: give fairlead-certs.service a LoadCredential=",
+        ),
+        (
+            &["c.a.test"],
+            "tsig is not there; a secret of [acme.dns] belongs there",
+        ),
+    ] {
+        declare(&environment, names);
+        let mut command = environment.command(Program::Certs);
+        if names == ["c.a.test"] {
+            command.env("CREDENTIALS_DIRECTORY", environment.root());
+        }
+        let finished = environment.start(command).finish();
+        assert!(finished.stderr.contains(expected), "{}", finished.stderr);
+    }
+    let tsig = environment.root().join("tsig");
+    write_atomically(&tsig, Named::key().as_bytes(), 0o400).unwrap();
+    declare(&environment, &["d.a.test"]);
+    let mut command = environment.command(Program::Certs);
+    command.env("CREDENTIALS_DIRECTORY", environment.root());
+    environment.start(command).finish();
+    assert!(ledger(&environment, "d.a.test").issued.is_some());
+    drop(pebble);
+}
+
+fn text<'a>(request: &'a PeerRequest, key: &str) -> &'a str {
+    request.body[key].as_str().unwrap_or_default()
+}
