@@ -315,6 +315,19 @@ fn a_failure_takes_down_itself_alone_and_waits_for_its_next_try() {
 }
 
 #[test]
+fn a_hundred_restarts_cost_no_order() {
+    let installation = Installation::new();
+    installation.declare(&["a.test"]);
+    for _ in 0..100 {
+        installation.pass();
+    }
+    assert_eq!(
+        (installation.pebble.orders(), installation.pebble.accounts()),
+        (1, 1)
+    );
+}
+
+#[test]
 fn what_the_authority_rejects_is_said_in_its_own_words() {
     let installation = Installation::with(|settings| settings.blocked = vec!["blocked.test"]);
     installation.declare(&["blocked.test"]);
@@ -361,6 +374,41 @@ fn an_authority_that_is_down_costs_nothing_but_the_new_certificate() {
         "{error}"
     );
     assert!(error.contains("Connection refused"), "{error}");
+}
+
+#[test]
+fn a_directory_that_is_a_web_page_is_said_and_tried_again_later() {
+    let environment = Environment::new();
+    let authority = Authority::new();
+    let pair = authority.issue(&["127.0.0.1"]);
+    let file = |name: &str, text: &str| {
+        let path = environment.root().join(name);
+        write_atomically(&path, text.as_bytes(), 0o600).unwrap();
+        path
+    };
+    let (chain, key) = (file("chain.pem", &pair.chain), file("key.pem", &pair.key));
+    let root = file("root.pem", &authority.root());
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-www", "-accept", "127.0.0.1:0", "-cert"]);
+    let server = environment.start({
+        command.arg(chain).arg("-key").arg(key);
+        command
+    });
+    // It writes the port it got: "ACCEPT 127.0.0.1:40000".
+    let line = server.wait_for_output("ACCEPT ");
+    let address = line.trim().trim_start_matches("ACCEPT ").to_owned();
+    environment.write_config(&format!(
+        "[acme]\ndirectory = \"https://{address}/\"\naccept-terms = true\nca-file = {root:?}\n"
+    ));
+    declare(&environment, &["a.test"], "");
+    failing_pass(&environment);
+    let failure = failure(&environment, "a.test");
+    assert!(
+        failure.error.contains("is not what RFC 8555 asks for"),
+        "{}",
+        failure.error
+    );
+    assert!(failure.next_try > failure.last);
 }
 
 #[test]
