@@ -521,6 +521,39 @@ fn what_happens_inside_a_container_is_not_marked() {
 }
 
 #[test]
+fn a_container_that_compose_makes_anew_under_another_name_has_its_route_again() {
+    let machine = Machine::new();
+    let follower = machine.follow();
+    let mut marks = 0;
+    let options = [
+        "--label=fairlead.hosts=app.test",
+        "--label=com.docker.compose.project=shop",
+        "--label=com.docker.compose.service=web",
+    ];
+    machine.docker.run("shop-web-1", &options);
+    let before = machine.expected("app.test", &["shop-web-1"]);
+    machine.pass_until(&follower, &mut marks, &[before]);
+
+    let temporary = "0123456789ab_shop-web-1";
+    machine.docker.run(temporary, &options);
+    let both = machine.expected("app.test", &["shop-web-1", temporary]);
+    machine.pass_until(&follower, &mut marks, &[both]);
+    machine.docker.remove("shop-web-1");
+    machine.docker.docker(&["rename", temporary, "shop-web-1"]);
+    let after = machine.expected("app.test", &["shop-web-1"]);
+    machine.pass_until(&follower, &mut marks, &[after]);
+    let named = || {
+        let routes = configuration(&machine.environment).routes;
+        let names: Vec<String> = routes[0].route.containers().map(str::to_owned).collect();
+        names == ["shop-web-1"]
+    };
+    while !named() {
+        marks = follower.wait_for_output_lines(marks + 1);
+        machine.pass();
+    }
+}
+
+#[test]
 fn the_follower_waits_for_a_daemon_that_is_not_there_yet() {
     let mut machine = Machine::new();
     machine.docker.stop_daemon();
@@ -564,14 +597,15 @@ fn watcher_under(environment: &Environment, program: &str, arguments: &[&str]) -
 }
 
 /// Answers each connection with the same words, or with none and an open connection.
-fn answering(environment: &Environment, answer: Option<&'static str>) {
+fn answering(environment: &Environment, answer: Option<&str>) {
+    let answer = answer.map(str::to_owned);
     let socket = environment.root().join("docker.sock");
     let listener = UnixListener::bind(&socket).expect("the directory is empty");
-    environment.write_config(&format!("[docker]\nsocket = {socket:?}\n"));
+    environment.write_config(&format!("[docker]\nsocket = {socket:?}\nimage-labels = true\n"));
     thread::spawn(move || {
         let mut silent = Vec::new();
         for mut stream in listener.incoming().flatten() {
-            match answer {
+            match &answer {
                 None => silent.push(stream),
                 Some(answer) => {
                     let _ = stream.read(&mut [0; 4096]);
@@ -616,6 +650,34 @@ fn an_answer_that_is_no_list_of_containers_changes_nothing() {
         );
         assert_eq!(discovery(&environment), HEALTHY.as_bytes(), "{answer:?}");
     }
+}
+
+#[test]
+fn a_thousand_containers_are_a_thousand_routes() {
+    let container = |number: usize| {
+        format!(
+            r#"{{"Id":"{number:064}","Names":["/web-{number}"],"Created":{number},"State":"running",
+                "Status":"Up 2 hours","Ports":[{{"PrivatePort":80,"Type":"tcp"}}],
+                "Labels":{{"fairlead.hosts":"site-{number}.test"}},"HostConfig":{{"NetworkMode":"web"}},
+                "NetworkSettings":{{"Networks":{{"web":{{"IPAddress":"10.0.{}.{}"}}}}}}}}"#,
+            number / 250,
+            number % 250 + 1
+        )
+    };
+    let containers: Vec<String> = (0..1000).map(container).collect();
+    let body = format!("[{}]", containers.join(","));
+    let environment = Environment::new();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    answering(&environment, Some(&(head + &body)));
+    let finished = environment.run(Program::Watcher, &[]);
+    assert!(finished.status.success(), "{}", finished.stderr);
+    let routes = routes(&environment);
+    assert_eq!(routes.len(), 1000);
+    assert!(routes.contains(&"site-999.test → http://10.0.3.250:80".to_owned()));
+    assert_eq!(configuration(&environment).rejections, []);
 }
 
 #[test]
