@@ -2,7 +2,7 @@ use fairlead_contract::Host;
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority;
-use http::{Uri, Version};
+use http::{Method, Uri, Version};
 use thiserror::Error;
 
 /// Why a request's host cannot be known; always answered with 400 (RFC 9112 3.2).
@@ -16,6 +16,8 @@ pub(crate) enum InvalidAuthority {
     Malformed,
     #[error("the request target and the Host disagree")]
     Disagreeing,
+    #[error("the request target has a form that the method does not have")]
+    Form,
 }
 
 /// The host a request is for: the request target's authority if it has one, else the Host field.
@@ -23,6 +25,9 @@ pub(crate) enum InvalidAuthority {
 /// Two readers must never see two hosts: several Host fields are refused, and so is a target that
 /// disagrees with the field (RFC 9112 3.2, RFC 9113 8.3.1).
 pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
+    if !has_form_of_method(parts) {
+        return Err(InvalidAuthority::Form);
+    }
     let mut fields = parts.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -42,6 +47,16 @@ pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
         (Some(_), None) if parts.version < Version::HTTP_2 => Err(InvalidAuthority::Missing),
         (Some((host, _)), _) | (None, Some((host, _))) => Ok(host),
         (None, None) => Err(InvalidAuthority::Missing),
+    }
+}
+
+/// An authority alone is for CONNECT, `*` for OPTIONS (RFC 9112 3.2.3 and 3.2.4).
+fn has_form_of_method(parts: &Parts) -> bool {
+    let is_authority_alone = parts.uri.authority().is_some() && parts.uri.scheme().is_none();
+    match parts.method {
+        Method::CONNECT => true,
+        Method::OPTIONS => !is_authority_alone,
+        _ => !is_authority_alone && parts.uri.path() != "*",
     }
 }
 
@@ -73,7 +88,16 @@ mod tests {
     use super::*;
 
     fn host_of(uri: &str, version: Version, fields: &[&str]) -> Result<String, InvalidAuthority> {
-        let mut request = Request::builder().uri(uri).version(version);
+        host_for(Method::GET, uri, version, fields)
+    }
+
+    fn host_for(
+        method: Method,
+        uri: &str,
+        version: Version,
+        fields: &[&str],
+    ) -> Result<String, InvalidAuthority> {
+        let mut request = Request::builder().method(method).uri(uri).version(version);
         for field in fields {
             request = request.header(HOST, *field);
         }
@@ -112,6 +136,23 @@ mod tests {
                 Err(refusal),
                 "{uri} {fields:?}"
             );
+        }
+    }
+
+    #[test]
+    fn each_form_of_a_target_has_its_methods() {
+        for (method, uri, is_valid) in [
+            (Method::OPTIONS, "*", true),
+            (Method::GET, "*", false),
+            (Method::CONNECT, "a.test:443", true),
+            (Method::GET, "a.test:443", false),
+            (Method::OPTIONS, "a.test:443", false),
+        ] {
+            let host = host_for(method.clone(), uri, Version::HTTP_11, &["a.test:443"]);
+            let expected = is_valid
+                .then(|| "a.test".to_owned())
+                .ok_or(InvalidAuthority::Form);
+            assert_eq!(host, expected, "{method} {uri}");
         }
     }
 

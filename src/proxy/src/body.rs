@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::compress::Compressed;
+use crate::headers::strip_trailers;
 use crate::pool::Lease;
 
 /// What goes to the client: a page of our own, or what an upstream sends.
@@ -52,7 +53,8 @@ impl UpstreamBody {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        strip_frame(&mut frame);
         match &frame {
             None => self.release(),
             Some(Ok(_)) => self.release_at_end(),
@@ -170,7 +172,8 @@ impl Body for RequestBody {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
+        let mut frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
+        strip_frame(&mut frame);
         if frame.is_none() || incoming.is_end_stream() {
             self.unsent = None;
         }
@@ -188,6 +191,14 @@ impl Body for RequestBody {
         self.incoming
             .as_ref()
             .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+fn strip_frame(frame: &mut Option<Result<Frame<Bytes>, hyper::Error>>) {
+    if let Some(Ok(frame)) = frame
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        strip_trailers(trailers);
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::balance::Peers;
 use crate::body::RequestBody;
 use crate::dial::ConnectError;
+use crate::message_length::{AmbiguousLength, settle_length};
 use crate::pool::{Lease, Peer};
 use crate::sender::adapt;
 
@@ -27,6 +28,8 @@ pub(crate) enum ForwardError {
     Timeout,
     #[error("no answer")]
     Exchange(#[from] hyper::Error),
+    #[error("an answer that could be read in two ways")]
+    Length(#[from] AmbiguousLength),
     #[error("the body is larger than the route allows")]
     TooLarge,
     #[error("a tunnel was asked for, and the upstream speaks HTTP/2")]
@@ -111,9 +114,12 @@ impl Dispatch<'_> {
         // With a body, who broke off may have been the client.
         let may_blame = !lease.is_reused && request.body().is_end_stream();
         let limit = self.response_timeout;
-        let answered = in_time(lease.sender.try_send(request), sent, limit).await?;
-        match &answered {
-            Ok(_) => lease.peer().health.succeeded(),
+        let mut answered = in_time(lease.sender.try_send(request), sent, limit).await?;
+        match &mut answered {
+            Ok(response) => {
+                lease.peer().health.succeeded();
+                settle_length(response)?;
+            }
             Err(_) if may_blame => lease.peer().health.failed(),
             Err(_) => {}
         }

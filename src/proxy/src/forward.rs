@@ -155,6 +155,10 @@ impl Exchange<'_> {
         if parts.version == Version::HTTP_2 {
             join_cookies(&mut parts.headers)?;
         }
+        if parts.version == Version::HTTP_10 {
+            // Such a client cannot be waiting for 100 (Continue) (RFC 9110 10.1.1).
+            parts.headers.remove(EXPECT);
+        }
         strip_hop_by_hop(&mut parts.headers);
         if self.site.guard.is_some() {
             Vouched::pass_on(parts);

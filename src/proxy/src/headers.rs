@@ -2,8 +2,9 @@ use std::net::IpAddr;
 
 use fairlead_contract::{HeaderEdit, Route};
 use http::header::{
-    CONNECTION, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::{Method, Version};
@@ -46,6 +47,15 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Leaves of trailers what may stand there: nothing that says where the message ends or goes, and
+/// nothing that holds for one connection (RFC 9110 6.5.1, RFC 9113 8.2.2).
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    for name in [CONTENT_LENGTH, HOST, TE, TRAILER] {
+        trailers.remove(name);
     }
 }
 
@@ -206,6 +216,22 @@ mod tests {
             map,
             headers(&[("host", "a.test"), ("x-kept", "3"), ("te", "trailers")])
         );
+    }
+
+    #[test]
+    fn trailers_say_nothing_of_where_a_message_ends_or_goes() {
+        let mut trailers = headers(&[
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "b.test"),
+            ("te", "trailers"),
+            ("trailer", "x-sum"),
+            ("x-sum", "1"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers, headers(&[("x-sum", "1")]));
     }
 
     #[test]

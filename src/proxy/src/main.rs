@@ -23,6 +23,7 @@ mod headers;
 mod health;
 mod helper;
 mod listeners;
+mod message_length;
 mod metrics;
 mod paths;
 mod pool;

@@ -13,6 +13,7 @@ mod failures;
 mod forwarding;
 mod framing;
 mod headers;
+mod messages;
 mod paths;
 mod plain_http;
 mod redirects;

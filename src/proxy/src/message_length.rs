@@ -1,0 +1,126 @@
+use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use http::{HeaderValue, Response, StatusCode};
+use thiserror::Error;
+
+/// The client could see the response end where we do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum AmbiguousLength {
+    #[error("the response has a Content-Length and a Transfer-Encoding")]
+    Doubled,
+    #[error("the response has lengths that disagree")]
+    Disagreeing,
+    #[error("the response has a transfer coding other than chunked")]
+    Coding,
+}
+
+/// Leaves a response at most one length, and that one in plain digits (RFC 9112 6.3).
+///
+/// hyper reads the body by the coding and keeps the length beside it, undoes chunks only, and takes
+/// `5, 5` for 5. Each would reach the client as another message than the one that was read.
+pub(crate) fn settle_length<B>(response: &mut Response<B>) -> Result<(), AmbiguousLength> {
+    let is_no_content = response.status() == StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    check_coding(headers)?;
+    let length = find_length(headers)?;
+    if is_no_content {
+        headers.remove(CONTENT_LENGTH);
+    } else if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, length);
+    }
+    Ok(())
+}
+
+fn check_coding(headers: &HeaderMap) -> Result<(), AmbiguousLength> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return Ok(());
+    };
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err(AmbiguousLength::Doubled);
+    }
+    let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    (is_chunked && codings.next().is_none())
+        .then_some(())
+        .ok_or(AmbiguousLength::Coding)
+}
+
+/// The one length to write instead of several equal ones; `None` if nothing is to be changed.
+fn find_length(headers: &HeaderMap) -> Result<Option<HeaderValue>, AmbiguousLength> {
+    let mut fields = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = fields.next() else {
+        return Ok(None);
+    };
+    if fields.next().is_none() && is_number(first.as_bytes()) {
+        return Ok(None);
+    }
+    let fields = headers.get_all(CONTENT_LENGTH).iter();
+    let mut lengths = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    let first = lengths.next().unwrap_or_default().trim_ascii();
+    if !is_number(first) || lengths.any(|other| other.trim_ascii() != first) {
+        return Err(AmbiguousLength::Disagreeing);
+    }
+    HeaderValue::from_bytes(first)
+        .map(Some)
+        .map_err(|_| AmbiguousLength::Disagreeing)
+}
+
+fn is_number(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(status: u16, fields: &[(&str, &str)]) -> Result<Vec<String>, AmbiguousLength> {
+        let mut response = Response::builder().status(status);
+        for (name, value) in fields {
+            response = response.header(*name, *value);
+        }
+        let mut response = response.body(()).unwrap();
+        settle_length(&mut response)?;
+        let lengths = response.headers().get_all(CONTENT_LENGTH).iter();
+        Ok(lengths
+            .map(|length| length.to_str().unwrap().to_owned())
+            .collect())
+    }
+
+    #[test]
+    fn equal_lengths_become_one() {
+        for fields in [
+            &[("content-length", "5")][..],
+            &[("content-length", "5"), ("content-length", "5")],
+            &[("content-length", "5, 5")],
+            &[("content-length", "5 ,5"), ("content-length", "5")],
+        ] {
+            assert_eq!(settled(200, fields), Ok(vec!["5".to_owned()]), "{fields:?}");
+        }
+        assert_eq!(settled(304, &[("content-length", "5")]), Ok(vec!["5".to_owned()]));
+        assert_eq!(settled(204, &[("content-length", "5")]), Ok(vec![]));
+        assert_eq!(settled(200, &[("transfer-encoding", "Chunked")]), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_has_two_ends_is_refused() {
+        use AmbiguousLength::*;
+        for (fields, error) in [
+            (
+                &[("transfer-encoding", "chunked"), ("content-length", "5")][..],
+                Doubled,
+            ),
+            (&[("content-length", "5"), ("content-length", "6")], Disagreeing),
+            (&[("content-length", "5, 6")], Disagreeing),
+            (&[("content-length", "5,")], Disagreeing),
+            (&[("content-length", "+5")], Disagreeing),
+            (&[("content-length", "")], Disagreeing),
+            (&[("transfer-encoding", "gzip")], Coding),
+            (&[("transfer-encoding", "gzip, chunked")], Coding),
+            (
+                &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+                Coding,
+            ),
+        ] {
+            assert_eq!(settled(200, fields), Err(error), "{fields:?}");
+        }
+    }
+}

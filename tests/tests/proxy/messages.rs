@@ -1,0 +1,142 @@
+//! Messages that two programs could read differently do not pass as they came.
+
+use fairlead_tests::{Proxy, Site, Upstream, Wire, accept, body, get, request_on, within};
+use http::Response;
+use hyper::body::Incoming;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
+
+const VERSIONS: [&str; 2] = ["http/1.1", "h2"];
+
+/// Such a response ought to be handled as an error (RFC 9112 6.3).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_ends_at_two_places_is_a_bad_gateway() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    for rest in [
+        "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "Content-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
+        "Content-Length: 2, 3\r\n\r\nabc",
+        "Content-Length: +2\r\n\r\nab",
+        "Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "Transfer-Encoding: gzip\r\n\r\nhello",
+        "X-Folded: 1\r\n Content-Length: 2\r\n\r\nab",
+    ] {
+        for version in VERSIONS {
+            let response = answered(&listener, &site, &proxy, version, &format!("200 OK\r\n{rest}")).await;
+            assert_eq!(response.status(), 502, "{version} {rest:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_says_its_length_twice_says_it_once_to_the_client() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    for rest in [
+        "Content-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        "Content-Length: 2, 2\r\n\r\nok",
+    ] {
+        for version in VERSIONS {
+            let response = answered(&listener, &site, &proxy, version, &format!("200 OK\r\n{rest}")).await;
+            assert_eq!(lengths(&response), ["2"], "{version} {rest:?}");
+            assert_eq!(body::read(response.into_body()).await.0, "ok");
+        }
+    }
+}
+
+/// No Content-Length with 204 (RFC 9110 8.6).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_without_content_does_not_reach_the_client() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    for version in VERSIONS {
+        let answer = "204 No Content\r\nContent-Length: 5\r\n\r\n";
+        let response = answered(&listener, &site, &proxy, version, answer).await;
+        assert!(lengths(&response).is_empty(), "{version}");
+        assert_eq!(body::read(response.into_body()).await.0, "", "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_that_would_change_the_message_do_not_reach_the_client() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let answer = "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\
+        Connection: x-hop\r\nX-Hop: 1\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\nX-Sum: 1\r\n\r\n";
+    let response = answered(&listener, &site, &proxy, "h2", answer).await;
+    let (content, trailers) = body::read(response.into_body()).await;
+    let trailers = trailers.unwrap();
+    assert_eq!((content.as_str(), trailers.len()), ("ok", 1), "{trailers:?}");
+    assert_eq!(trailers["x-sum"], "1");
+}
+
+/// It could not understand 100 (RFC 9110 10.1.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_http_1_0_client_expects_is_ignored() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+    let head = "POST / HTTP/1.0\r\nHost: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    client.write(format!("{head}body")).await;
+    let mut upstream = accept(&listener).await;
+    let head = upstream.read_until("body").await.to_ascii_lowercase();
+    assert!(!head.contains("expect"), "{head}");
+    upstream.write("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let answer = client.read_rest().await;
+    assert!(answer.starts_with("HTTP/1.0 204 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_form_of_a_request_target_has_its_methods() {
+    let upstream = Upstream::echoing().await;
+    let site = Site::of("a.test", upstream.address());
+    let proxy = site.start();
+    let ask = async |line: &str| {
+        let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+        let rest = "Host: a.test\r\nConnection: close\r\n\r\n";
+        client.write(format!("{line} HTTP/1.1\r\n{rest}")).await;
+        client.read_rest().await
+    };
+    for line in ["GET *", "POST *", "GET a.test", "OPTIONS a.test:443"] {
+        let answer = ask(line).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{line}: {answer}");
+    }
+    assert_eq!(upstream.connections(), 0);
+    let answer = ask("OPTIONS *").await;
+    assert!(answer.contains("OPTIONS * "), "{answer}");
+}
+
+async fn site() -> (TcpListener, Site) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = Site::of("a.test", listener.local_addr().unwrap());
+    (listener, site)
+}
+
+async fn connect(site: &Site, proxy: &Proxy, version: &str) -> TlsStream<TcpStream> {
+    let client = site.client();
+    client.connect(proxy.https(), "a.test", &[version]).await.unwrap()
+}
+
+/// What becomes of an upstream's answer, which is given from its status on, and is all that it says.
+async fn answered(
+    listener: &TcpListener,
+    site: &Site,
+    proxy: &Proxy,
+    version: &str,
+    answer: &str,
+) -> Response<Incoming> {
+    let exchange = request_on(connect(site, proxy, version).await, get("https://a.test/"));
+    let answering = async {
+        let mut upstream = accept(listener).await;
+        upstream.read_head().await;
+        upstream.write(format!("HTTP/1.1 {answer}")).await;
+    };
+    within(async { tokio::join!(exchange, answering).0 }).await
+}
+
+fn lengths(response: &Response<Incoming>) -> Vec<&str> {
+    let lengths = response.headers().get_all("content-length").iter();
+    lengths.map(|length| length.to_str().unwrap()).collect()
+}
