@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use http::HeaderMap;
-use http::header::TRANSFER_ENCODING;
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -262,13 +260,6 @@ fn number(digits: &[u8], radix: u32) -> Option<u64> {
     let text = str::from_utf8(digits).ok()?;
     let is_number = text.len() <= MAX_DIGITS && text.chars().all(|digit| digit.is_digit(radix));
     is_number.then(|| u64::from_str_radix(text, radix).ok()).flatten()
-}
-
-/// How a request may be coded on its way: with chunks, which are ours to undo, and nothing else, which
-/// the upstream would not learn of (RFC 9112 6.1).
-pub(crate) fn is_coding_understood(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 #[cfg(test)]

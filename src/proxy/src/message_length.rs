@@ -31,17 +31,21 @@ pub(crate) fn settle_length<B>(response: &mut Response<B>) -> Result<(), Ambiguo
 }
 
 fn check_coding(headers: &HeaderMap) -> Result<(), AmbiguousLength> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else {
-        return Ok(());
-    };
-    if headers.contains_key(CONTENT_LENGTH) {
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
         return Err(AmbiguousLength::Doubled);
     }
-    let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    (is_chunked && codings.next().is_none())
-        .then_some(())
-        .ok_or(AmbiguousLength::Coding)
+    if !is_coding_understood(headers) {
+        return Err(AmbiguousLength::Coding);
+    }
+    Ok(())
+}
+
+/// How a message may be coded on its way: in chunks, which are ours to undo, and in nothing else, which
+/// the other side would not learn of (RFC 9112 6.1).
+pub(crate) fn is_coding_understood(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(is_chunked) && codings.next().is_none()
 }
 
 /// The one length to write instead of several equal ones; `None` if nothing is to be changed.
