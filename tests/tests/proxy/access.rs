@@ -95,7 +95,7 @@ async fn another_program_decides_and_names_the_user() {
     let site = Site::new();
     let upstream = Upstream::echoing().await;
     let keys = format!(
-        "forward-auth = {{ url = \"http://{}/verify?x\", copy-headers = [\"Remote-User\"] }}\n",
+        "forward-auth = {{ url = \"http://{}/verify?x\", copy-headers = [\"Remote-User\", \"Remote-Groups\"] }}\n",
         authority.address()
     );
     site.serve_with(&["a.test"], &[upstream.address()], &keys);
@@ -105,6 +105,8 @@ async fn another_program_decides_and_names_the_user() {
         let request = Request::post("https://a.test/x?y=1")
             .header("cookie", "session=ann")
             .header("remote-user", "forged")
+            // The program says nothing of groups.
+            .header("remote-groups", "forged")
             .body(body::full("sent"))
             .unwrap();
         let response = within(h2.send_request(request)).await.unwrap();
