@@ -1,7 +1,11 @@
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use fairlead_contract::{HostPattern, write_atomically};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, IsCa,
+    KeyPair, date_time_ymd,
+};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion, WantsVerifier};
 use rustls_pki_types::CertificateDer;
@@ -61,6 +65,20 @@ impl Authority {
             chain: certificate.pem(),
             key: key.serialize_pem(),
         }
+    }
+
+    /// The chain for a signing request (RFC 2986, DER), valid for this long before and after now, PEM.
+    pub fn sign(&self, request: &[u8], before: Duration, after: Duration) -> String {
+        let mut request = CertificateSigningRequestParams::from_der(&request.into())
+            .expect("it is a signing request and signed with its key");
+        let now = SystemTime::now();
+        request.params.not_before = (now - before).into();
+        request.params.not_after = (now + after).into();
+        request.params.use_authority_key_identifier_extension = true;
+        let certificate = request
+            .signed_by(&self.issuer)
+            .expect("a certificate can be signed");
+        certificate.pem() + &self.root()
     }
 
     /// The root, PEM.

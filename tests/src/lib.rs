@@ -4,6 +4,7 @@
 //! the calling thread, so an asynchronous test that shares its runtime with an upstream is
 //! `#[tokio::test(flavor = "multi_thread")]`.
 
+mod acme_peer;
 pub mod body;
 mod certificates;
 mod client;
@@ -15,9 +16,11 @@ mod peer;
 mod programs;
 mod proxy;
 mod site;
+mod store;
 mod upstream;
 mod wire;
 
+pub use acme_peer::{AcmePeer, AcmeRequest, AcmeScript, Answer};
 pub use body::Body;
 pub use certificates::{Authority, Pair};
 pub use client::{Client, get, origin_form, request_on};

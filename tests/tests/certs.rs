@@ -224,11 +224,14 @@ fn a_route_gets_one_certificate_for_all_its_hosts_and_the_next_pass_orders_nothi
 
     assert_eq!(installation.challenges(), 0, "answers stay published");
     assert!(!environment.paths().certs_dirty_file().exists());
-    let before = (stored(environment, "a.test"), ledger);
+    let before = stored(environment, "a.test");
     installation.pass();
+    assert_eq!(stored(environment, "a.test"), before);
+    let kept = installation.ledger("a.test");
+    assert_eq!(kept.failure, None);
     assert_eq!(
-        (stored(environment, "a.test"), installation.ledger("a.test")),
-        before
+        kept.issued.map(|kept| (kept.at, kept.due)),
+        Some((issued.at, issued.due))
     );
     assert_eq!(
         (installation.pebble.orders(), installation.pebble.accounts()),

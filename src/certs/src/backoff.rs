@@ -38,7 +38,9 @@ pub(crate) fn add_failure(
     jitter: f64,
 ) -> Failure {
     let attempts = previous.map_or(0, |failure| failure.attempts).saturating_add(1);
-    let wait = wait_after(attempts).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
+    let wait = double(SHORTEST, attempts)
+        .min(LONGEST)
+        .mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
     let wait = SignedDuration::from_secs(wait.as_secs());
     let wait = match attempt.asked {
         None => wait,
@@ -71,9 +73,10 @@ pub(crate) fn add_hindrance(previous: Option<&Failure>, error: String, now: Time
     }
 }
 
-fn wait_after(attempts: u32) -> SignedDuration {
+/// `first` after the first attempt, then twice as long each time.
+pub(crate) fn double(first: SignedDuration, attempts: u32) -> SignedDuration {
     let doublings = attempts.saturating_sub(1).min(16);
-    SHORTEST.saturating_mul(1 << doublings).min(LONGEST)
+    first.saturating_mul(1 << doublings)
 }
 
 #[cfg(test)]

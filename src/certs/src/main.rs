@@ -10,6 +10,7 @@ mod internal;
 mod pair;
 mod pass;
 mod plan;
+mod renewal;
 mod secret;
 mod store;
 mod wanted;

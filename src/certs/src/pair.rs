@@ -46,6 +46,8 @@ pub(crate) struct Leaf {
     pub(crate) not_after: Timestamp,
     /// Which key of the issuer signed it (RFC 5280 4.2.1.1).
     pub(crate) authority_key: Option<Vec<u8>>,
+    /// As it is encoded, with the leading zero of a positive number (RFC 5280 4.1.2.2).
+    pub(crate) serial: Vec<u8>,
 }
 
 impl Leaf {
@@ -104,6 +106,7 @@ fn read_leaf(certificate: &X509Certificate<'_>) -> Result<Leaf, InvalidPair> {
         not_before: time(validity.not_before.timestamp())?,
         not_after: time(validity.not_after.timestamp())?,
         authority_key,
+        serial: certificate.tbs_certificate.raw_serial().to_vec(),
     })
 }
 

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::Context;
 use fairlead_contract::{
@@ -8,18 +9,24 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::Timestamp;
 use thiserror::Error;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
 
 use crate::acme::{AcmeError, Authority, forget_order, remove_leftover_answers};
 use crate::backoff::{AskedToWait, Attempt, add_failure, add_hindrance};
 use crate::internal::{InternalAuthority, InternalError};
 use crate::pair::{Leaf, Pair};
 use crate::plan::{Decision, Known, Reason, Stored, counting_failure, decide};
+use crate::renewal::{self, Answer, find_due, is_to_ask, take_answer};
 use crate::store::{self, StoreError};
 use crate::wanted::{Issuer, Wanted, find_wanted};
 use crate::words::chain;
 
 /// How many orders are under way at once.
 const ORDERS_AT_ONCE: usize = 4;
+
+/// How long a pass asks about renewals. Whoever was not asked about then is in a later pass.
+const ASKING_LIMIT: Duration = Duration::from_secs(2 * 60);
 
 /// What a ledger says while an attempt runs, and for ever if nothing ends it.
 const UNDER_WAY: &str = "an attempt began and has not ended";
@@ -71,6 +78,14 @@ struct Round<'a> {
     now: Timestamp,
     /// Opened only if some route wants it.
     internal: Option<Result<InternalAuthority, InternalError>>,
+    /// Opened when the first certificate asks for it.
+    acme: OnceCell<Option<Result<Authority, AcmeError>>>,
+}
+
+/// A certificate that serves.
+struct Kept {
+    wanted: Wanted,
+    known: Known,
 }
 
 /// A certificate to be obtained in this round.
@@ -81,6 +96,19 @@ struct Task {
     reason: Reason,
 }
 
+impl Task {
+    /// The certificate that the new one takes the place of, if the same authority issued it.
+    fn replaced(&self) -> Option<&Leaf> {
+        let (leaf, issued) = self.known.recorded()?;
+        let shares_a_name = self
+            .wanted
+            .names
+            .iter()
+            .any(|name| leaf.names.contains(&name.to_string()));
+        (shares_a_name && issued.issuer == self.issuer.to_string()).then_some(leaf)
+    }
+}
+
 impl<'a> Round<'a> {
     fn open(paths: &'a Paths, configuration: &'a Configuration) -> Self {
         Self {
@@ -88,6 +116,7 @@ impl<'a> Round<'a> {
             configuration,
             now: now(),
             internal: None,
+            acme: OnceCell::new(),
         }
     }
 
@@ -99,10 +128,11 @@ impl<'a> Round<'a> {
         }
         let mut failed = Vec::new();
         let mut tasks = Vec::new();
+        let mut kept = Vec::new();
         for wanted in wanted {
             let known = store::take_stock(self.paths, &wanted.name);
             match self.decide(&wanted, &known) {
-                Decision::Keep { due } => self.keep(&wanted, &known, due),
+                Decision::Keep => kept.push(self.keep(wanted, known)),
                 Decision::Wait { until, reason } => {
                     tracing::debug!(certificate = %wanted.name, "{}; the next try is at {until}", reason.as_str());
                 }
@@ -119,6 +149,9 @@ impl<'a> Round<'a> {
             }
         }
         failed.extend(self.obtain_all(tasks).await);
+        // Last, so that nothing new waits for an authority that does not answer.
+        let renewals = self.ask_all(kept).await;
+        failed.extend(self.obtain_all(renewals).await);
         failed
     }
 
@@ -131,27 +164,79 @@ impl<'a> Round<'a> {
     }
 
     /// Brings the ledger in line with a certificate that serves, whoever put it there.
-    fn keep(&self, wanted: &Wanted, known: &Known, due: Timestamp) {
-        let Stored::Whole(leaf) = &known.stored else {
-            return;
-        };
+    fn keep(&self, wanted: Wanted, mut known: Known) -> Kept {
         // An order may still be kept whose certificate was stored before a crash.
         forget_order(self.paths, &wanted.name);
-        let recorded = known.ledger.as_ref().and_then(|ledger| ledger.issued.clone());
-        let issued = recorded
-            .filter(|issued| issued.not_after == leaf.not_after)
-            .or_else(|| {
-                let issuer = wanted.issuer.as_ref().ok()?;
-                Some(Issued {
-                    issuer: issuer.to_string(),
-                    at: leaf.not_before,
-                    not_after: leaf.not_after,
-                    due,
-                })
-            });
-        let ledger = ledger_of(wanted, issued, None);
-        if let Err(error) = store::write_ledger(&self.directory(wanted), &ledger) {
-            tracing::warn!(certificate = %wanted.name, "{}", chain(&error));
+        let issued = match (known.recorded(), &known.stored, &wanted.issuer) {
+            (Some((leaf, issued)), ..) => Some(Issued {
+                due: find_due(leaf, Some(issued)),
+                ..issued.clone()
+            }),
+            (None, Stored::Whole(leaf), Ok(issuer)) => Some(Issued {
+                issuer: issuer.to_string(),
+                at: leaf.not_before,
+                not_after: leaf.not_after,
+                due: leaf.due(),
+                renewal_info: None,
+            }),
+            _ => None,
+        };
+        let ledger = ledger_of(&wanted, issued, None);
+        self.write(&wanted, &ledger);
+        known.ledger = Some(ledger);
+        Kept { wanted, known }
+    }
+
+    /// Asks about the certificates whose time for that has come, and returns those to be renewed now.
+    async fn ask_all(&self, kept: Vec<Kept>) -> Vec<Task> {
+        let questions = kept
+            .into_iter()
+            .filter(|kept| self.is_to_ask(kept))
+            .map(|kept| self.ask(kept));
+        let mut answers = stream::iter(questions).buffer_unordered(ORDERS_AT_ONCE);
+        let deadline = Instant::now() + ASKING_LIMIT;
+        let mut renewals = Vec::new();
+        while let Ok(Some(renewal)) = timeout_at(deadline, answers.next()).await {
+            renewals.extend(renewal);
+        }
+        renewals
+    }
+
+    fn is_to_ask(&self, kept: &Kept) -> bool {
+        let recorded = kept.known.recorded();
+        matches!(kept.wanted.issuer, Ok(Issuer::Acme(_)))
+            && recorded.is_some_and(|(_, issued)| is_to_ask(issued, self.now))
+    }
+
+    /// Asks the authority when it wants the certificate renewed (RFC 9773), and remembers what it said.
+    async fn ask(&self, kept: Kept) -> Option<Task> {
+        let Kept { wanted, mut known } = kept;
+        let (leaf, issued) = known.recorded()?;
+        let answer = match self.authority().await {
+            Ok(authority) => authority.ask_about(leaf).await.map_err(AttemptError::Acme),
+            Err(error) => Err(error),
+        };
+        let answer = answer.unwrap_or_else(|error| {
+            let cause = chain(&error);
+            // Said once; the own schedule holds, so nothing is lost.
+            match renewal::failures(issued) {
+                0 => tracing::warn!(certificate = %wanted.name, "not told when to renew it: {cause}"),
+                _ => tracing::debug!(certificate = %wanted.name, "not told when to renew it: {cause}"),
+            }
+            Answer::Failed
+        });
+        let issued = take_answer(leaf, issued, answer, now(), fastrand::f64());
+        let ledger = ledger_of(&wanted, Some(issued), None);
+        self.write(&wanted, &ledger);
+        known.ledger = Some(ledger);
+        match self.decide(&wanted, &known) {
+            Decision::Obtain { issuer, reason } => Some(Task {
+                wanted,
+                known,
+                issuer,
+                reason,
+            }),
+            _ => None,
         }
     }
 
@@ -163,19 +248,13 @@ impl<'a> Round<'a> {
         }
         let previous = known.ledger.as_ref().and_then(|ledger| ledger.failure.as_ref());
         let failure = add_hindrance(previous, hindrance, self.now);
-        if let Err(error) = self.record(wanted, known, failure) {
-            tracing::warn!(certificate = %wanted.name, "{}", chain(&error));
-        }
+        self.record(wanted, known, failure);
     }
 
     /// New certificates come before renewals: without one a site does not answer at all.
     async fn obtain_all(&self, mut tasks: Vec<Task>) -> Vec<HostPattern> {
         tasks.sort_by_key(|task| task.reason);
-        let authority = match tasks.iter().any(|task| matches!(task.issuer, Issuer::Acme(_))) {
-            true => self.open_acme().await,
-            false => None,
-        };
-        let attempts = tasks.iter().map(|task| self.attempt(task, authority.as_ref()));
+        let attempts = tasks.iter().map(|task| self.attempt(task));
         stream::iter(attempts)
             .buffer_unordered(ORDERS_AT_ONCE)
             .filter_map(async |name| name)
@@ -183,21 +262,28 @@ impl<'a> Round<'a> {
             .await
     }
 
-    async fn open_acme(&self) -> Option<Result<Authority, AcmeError>> {
-        let acme = self.configuration.config.acme.as_ref()?;
-        Some(Authority::open(self.paths, acme).await)
+    async fn authority(&self) -> Result<&Authority, AttemptError> {
+        let open = async || {
+            let acme = self.configuration.config.acme.as_ref()?;
+            Some(Authority::open(self.paths, acme).await)
+        };
+        match self.acme.get_or_init(open).await {
+            Some(Ok(authority)) => Ok(authority),
+            Some(Err(error)) => Err(AttemptError::NoAccount {
+                cause: chain(error),
+                is_local: error.is_local(),
+                asked: error.asked_to_wait(),
+            }),
+            None => Err(AttemptError::NotOpened),
+        }
     }
 
     /// Obtains and stores one certificate; returns its name if that failed.
-    async fn attempt(
-        &self,
-        task: &Task,
-        authority: Option<&Result<Authority, AcmeError>>,
-    ) -> Option<HostPattern> {
+    async fn attempt(&self, task: &Task) -> Option<HostPattern> {
         let name = &task.wanted.name;
         let obtained = match &task.issuer {
             Issuer::Internal => self.issue(task),
-            Issuer::Acme(_) => self.order(task, authority).await,
+            Issuer::Acme(_) => self.order(task).await,
         };
         match obtained {
             Ok(leaf) => {
@@ -229,30 +315,14 @@ impl<'a> Round<'a> {
         Ok(pair.leaf)
     }
 
-    async fn order(
-        &self,
-        task: &Task,
-        authority: Option<&Result<Authority, AcmeError>>,
-    ) -> Result<Leaf, AttemptError> {
-        let authority = match authority {
-            Some(Ok(authority)) => authority,
-            Some(Err(error)) => {
-                return Err(AttemptError::NoAccount {
-                    cause: chain(error),
-                    is_local: error.is_local(),
-                    asked: error.asked_to_wait(),
-                });
-            }
-            None => return Err(AttemptError::NotOpened),
-        };
+    async fn order(&self, task: &Task) -> Result<Leaf, AttemptError> {
+        let authority = self.authority().await?;
         // Counted before it begins: whatever kills this pass, the next one waits, and a disk that cannot
         // hold the count spends no order.
-        self.record(
-            &task.wanted,
-            &task.known,
-            self.add_failure(task, UNDER_WAY.to_owned(), None),
-        )?;
-        let pair = authority.obtain(&task.wanted).await?;
+        let begun = self.add_failure(task, UNDER_WAY.to_owned(), None);
+        let ledger = add_to_ledger(&task.wanted, &task.known, begun);
+        store::write_ledger(&self.directory(&task.wanted), &ledger)?;
+        let pair = authority.obtain(&task.wanted, task.replaced()).await?;
         self.store(task, &pair)?;
         forget_order(self.paths, &task.wanted.name);
         Ok(pair.leaf)
@@ -270,6 +340,7 @@ impl<'a> Round<'a> {
             at: now(),
             not_after: pair.leaf.not_after,
             due: pair.leaf.due(),
+            renewal_info: None,
         };
         store::write_ledger(&directory, &ledger_of(&task.wanted, Some(issued), None))
     }
@@ -282,9 +353,7 @@ impl<'a> Round<'a> {
         }
         let failure = self.add_failure(task, cause.clone(), error.asked_to_wait());
         tracing::error!(certificate = %name, "no certificate: {cause}; the next try is at {}", failure.next_try);
-        if let Err(error) = self.record(&task.wanted, &task.known, failure) {
-            tracing::warn!(certificate = %name, "{}", chain(&error));
-        }
+        self.record(&task.wanted, &task.known, failure);
     }
 
     fn add_failure(&self, task: &Task, error: String, asked: Option<AskedToWait>) -> Failure {
@@ -297,9 +366,14 @@ impl<'a> Round<'a> {
         add_failure(previous, attempt, now(), fastrand::f64())
     }
 
-    fn record(&self, wanted: &Wanted, known: &Known, failure: Failure) -> Result<(), StoreError> {
-        let issued = known.ledger.as_ref().and_then(|ledger| ledger.issued.clone());
-        store::write_ledger(&self.directory(wanted), &ledger_of(wanted, issued, Some(failure)))
+    fn record(&self, wanted: &Wanted, known: &Known, failure: Failure) {
+        self.write(wanted, &add_to_ledger(wanted, known, failure));
+    }
+
+    fn write(&self, wanted: &Wanted, ledger: &Ledger) {
+        if let Err(error) = store::write_ledger(&self.directory(wanted), ledger) {
+            tracing::warn!(certificate = %wanted.name, "{}", chain(&error));
+        }
     }
 
     fn directory(&self, wanted: &Wanted) -> CertificateDir {
@@ -311,6 +385,11 @@ impl<'a> Round<'a> {
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+fn add_to_ledger(wanted: &Wanted, known: &Known, failure: Failure) -> Ledger {
+    let issued = known.ledger.as_ref().and_then(|ledger| ledger.issued.clone());
+    ledger_of(wanted, issued, Some(failure))
 }
 
 fn ledger_of(wanted: &Wanted, issued: Option<Issued>, failure: Option<Failure>) -> Ledger {

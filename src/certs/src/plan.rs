@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
 
-use fairlead_contract::{Failure, HostPattern, Ledger};
+use fairlead_contract::{Failure, HostPattern, Issued, Ledger};
 use jiff::Timestamp;
 
 use crate::pair::Leaf;
+use crate::renewal::find_due;
 use crate::wanted::{Issuer, Wanted};
 
 /// What is known of one certificate before the pass.
@@ -11,6 +12,18 @@ use crate::wanted::{Issuer, Wanted};
 pub(crate) struct Known {
     pub(crate) stored: Stored,
     pub(crate) ledger: Option<Ledger>,
+}
+
+impl Known {
+    /// The certificate in the store with what the ledger says of it. One that the ledger does not
+    /// speak of was put there by hand.
+    pub(crate) fn recorded(&self) -> Option<(&Leaf, &Issued)> {
+        let Stored::Whole(leaf) = &self.stored else {
+            return None;
+        };
+        let issued = self.ledger.as_ref()?.issued.as_ref()?;
+        (issued.not_after == leaf.not_after).then_some((leaf, issued))
+    }
 }
 
 /// What the store holds under a name.
@@ -27,8 +40,8 @@ pub(crate) enum Stored {
 /// What to do about one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// It serves until it is due.
-    Keep { due: Timestamp },
+    /// It serves, and is not due yet.
+    Keep,
     /// Ask `issuer` now.
     Obtain { issuer: Issuer, reason: Reason },
     /// The last attempts failed; ask again from then on.
@@ -48,7 +61,7 @@ pub(crate) enum Reason {
     Names,
     /// Somebody else is to sign now.
     Issuer,
-    /// Two thirds of its lifetime are over.
+    /// Its time has come.
     Due,
 }
 
@@ -78,9 +91,9 @@ pub(crate) fn decide(
         Stored::Unreadable(cause) => return Decision::Hindered(cause.clone()),
         Stored::Absent => Reason::Missing,
         Stored::Broken(_) => Reason::Broken,
-        Stored::Whole(leaf) => match find_reason(wanted, leaf, known.ledger.as_ref(), authority_key, now) {
+        Stored::Whole(leaf) => match find_reason(wanted, leaf, known, authority_key, now) {
             Some(reason) => reason,
-            None => return Decision::Keep { due: leaf.due() },
+            None => return Decision::Keep,
         },
     };
     let issuer = match &wanted.issuer {
@@ -111,30 +124,28 @@ pub(crate) fn counting_failure<'a>(
 fn find_reason(
     wanted: &Wanted,
     leaf: &Leaf,
-    ledger: Option<&Ledger>,
+    known: &Known,
     authority_key: Option<&[u8]>,
     now: Timestamp,
 ) -> Option<Reason> {
+    let issued = known.recorded().map(|(_, issued)| issued);
     if !leaf.names_exactly(&wanted.names) {
         return Some(Reason::Names);
     }
-    if is_of_another_issuer(wanted, leaf, ledger, authority_key) {
+    if is_of_another_issuer(wanted, leaf, issued, authority_key) {
         return Some(Reason::Issuer);
     }
-    (leaf.due() <= now).then_some(Reason::Due)
+    (find_due(leaf, issued) <= now).then_some(Reason::Due)
 }
 
 /// A certificate that no ledger speaks of was put there by hand and stays until it is due.
 fn is_of_another_issuer(
     wanted: &Wanted,
     leaf: &Leaf,
-    ledger: Option<&Ledger>,
+    issued: Option<&Issued>,
     authority_key: Option<&[u8]>,
 ) -> bool {
-    let recorded = ledger
-        .and_then(|ledger| ledger.issued.as_ref())
-        .filter(|issued| issued.not_after == leaf.not_after);
-    match (&wanted.issuer, recorded) {
+    match (&wanted.issuer, issued) {
         (Ok(Issuer::Internal), Some(issued)) if issued.issuer == "internal" => {
             leaf.authority_key.as_deref() != authority_key
         }
@@ -160,7 +171,7 @@ fn as_set(names: &[HostPattern]) -> BTreeSet<&HostPattern> {
 
 #[cfg(test)]
 mod tests {
-    use fairlead_contract::{Issued, Provider};
+    use fairlead_contract::{Provider, RenewalInfo, Window};
     use jiff::SignedDuration;
 
     use super::*;
@@ -199,6 +210,7 @@ mod tests {
             not_before: at(0),
             not_after: at(90),
             authority_key: Some(vec![1]),
+            serial: vec![7],
         }
     }
 
@@ -208,6 +220,7 @@ mod tests {
             at: at(0),
             not_after: at(90),
             due: at(60),
+            renewal_info: None,
         }
     }
 
@@ -252,17 +265,12 @@ mod tests {
         for (stored, ledger, day, expected) in [
             (Stored::Absent, None, 0, obtain(Reason::Missing)),
             (Stored::Broken("x".into()), ours(), 1, obtain(Reason::Broken)),
-            (whole(), ours(), 1, Decision::Keep { due: at(60) }),
-            (whole(), ours(), 59, Decision::Keep { due: at(60) }),
+            (whole(), ours(), 1, Decision::Keep),
+            (whole(), ours(), 59, Decision::Keep),
             (whole(), ours(), 60, obtain(Reason::Due)),
             (whole(), ours(), 1000, obtain(Reason::Due)),
-            (whole(), ours(), -5, Decision::Keep { due: at(60) }),
-            (
-                Stored::Whole(leaf(&swapped)),
-                ours(),
-                1,
-                Decision::Keep { due: at(60) },
-            ),
+            (whole(), ours(), -5, Decision::Keep),
+            (Stored::Whole(leaf(&swapped)), ours(), 1, Decision::Keep),
             (Stored::Whole(leaf(&["a.test"])), ours(), 1, obtain(Reason::Names)),
             (
                 Stored::Whole(leaf(&["a.test", "b.test", "c.test"])),
@@ -282,7 +290,7 @@ mod tests {
                 1,
                 obtain(Reason::Issuer),
             ),
-            (whole(), None, 1, Decision::Keep { due: at(60) }),
+            (whole(), None, 1, Decision::Keep),
             (whole(), None, 60, obtain(Reason::Due)),
         ] {
             let shown = format!("{stored:?} {ledger:?} {day}");
@@ -291,6 +299,36 @@ mod tests {
                 expected,
                 "{shown}"
             );
+        }
+    }
+
+    #[test]
+    fn the_authoritys_window_decides_for_the_certificate_it_was_named_for() {
+        let advised = |not_after| Issued {
+            not_after,
+            due: at(20),
+            renewal_info: Some(RenewalInfo {
+                next_question: at(1),
+                failures: 0,
+                window: Some(Window {
+                    start: at(19),
+                    end: at(21),
+                    explanation: None,
+                }),
+            }),
+            ..issued(DIRECTORY)
+        };
+        for (not_after, day, expected) in [
+            (at(90), 19, Decision::Keep),
+            (at(90), 20, obtain(Reason::Due)),
+            // Somebody put another certificate there since.
+            (at(80), 20, Decision::Keep),
+            (at(80), 60, obtain(Reason::Due)),
+        ] {
+            let ledger = ledger(&["a.test"], Some(advised(not_after)), None);
+            let stored = Stored::Whole(leaf(&["a.test"]));
+            let decision = decide_on(&wanted(&["a.test"], acme()), stored, ledger, day);
+            assert_eq!(decision, expected, "{not_after} {day}");
         }
     }
 
@@ -367,10 +405,7 @@ mod tests {
         let hindered = Decision::Hindered("write this".to_owned());
         assert_eq!(decide_on(&wanted, Stored::Absent, None, 0), hindered);
         let whole = || Stored::Whole(leaf(&["a.test"]));
-        assert_eq!(
-            decide_on(&wanted, whole(), ours(), 1),
-            Decision::Keep { due: at(60) }
-        );
+        assert_eq!(decide_on(&wanted, whole(), ours(), 1), Decision::Keep);
         assert_eq!(decide_on(&wanted, whole(), ours(), 60), hindered);
     }
 
@@ -385,10 +420,7 @@ mod tests {
             issuer: Issuer::Internal,
             reason: Reason::Issuer,
         };
-        assert_eq!(
-            decide(&wanted, &known, Some(&[1]), at(1)),
-            Decision::Keep { due: at(60) }
-        );
+        assert_eq!(decide(&wanted, &known, Some(&[1]), at(1)), Decision::Keep);
         assert_eq!(decide(&wanted, &known, Some(&[2]), at(1)), renewal);
     }
 }

@@ -153,7 +153,7 @@ impl Certificate {
     /// One sentence, without the full stop.
     pub(crate) fn describe(&self, now: Timestamp) -> String {
         match self.state {
-            State::Ok => format!("valid until {}", self.end(now)),
+            State::Ok => format!("valid until {}{}", self.end(now), self.describe_advice()),
             State::Due => format!("valid until {}; the next pass renews it", self.end(now)),
             State::Waiting => "waiting for the next pass of fairlead-certs".to_owned(),
             State::Failing => self.describe_failure(now),
@@ -162,6 +162,20 @@ impl Certificate {
             State::Unwanted => "no route wants it".to_owned(),
             State::Unknown => format!("unknown: {}", self.fault.as_deref().unwrap_or_default()),
         }
+    }
+
+    /// What the authority said of its renewal (RFC 9773), which may have a reason that people should know.
+    fn describe_advice(&self) -> String {
+        let issued = self.issued.as_ref();
+        let info =
+            issued.and_then(|issued| Some((issued.due, issued.renewal_info.as_ref()?.window.as_ref()?)));
+        let Some((due, window)) = info else {
+            return String::new();
+        };
+        let explanation = window.explanation.as_deref().map_or_else(String::new, |url| {
+            format!(", which it explains at {}", escaped(url))
+        });
+        format!("; its authority wants it renewed from {}{explanation}", date(due))
     }
 
     fn describe_failure(&self, now: Timestamp) -> String {
@@ -231,6 +245,8 @@ fn row(certificate: &Certificate, now: Timestamp) -> [Vec<String>; 6] {
 
 #[cfg(test)]
 mod tests {
+    use fairlead_contract::{RenewalInfo, Window};
+
     use super::*;
     use crate::compare::tests::moment;
     use crate::machine::tests::{issued, ledger, machine};
@@ -288,6 +304,31 @@ mod tests {
         };
         let (_, said) = told("", Some(ledger(&names, None, Some(hindrance))));
         assert_eq!(said, "failing: no\\u{a}way");
+    }
+
+    #[test]
+    fn what_the_authority_wants_is_told_with_its_explanation() {
+        let advised = |explanation: Option<&str>| {
+            let info = RenewalInfo {
+                next_question: moment(1100),
+                failures: 0,
+                window: Some(Window {
+                    start: moment(86_000),
+                    end: moment(87_000),
+                    explanation: explanation.map(str::to_owned),
+                }),
+            };
+            let issued = Issued {
+                renewal_info: Some(info),
+                ..issued(86_400, 86_400 * 3)
+            };
+            told("", Some(ledger(&["a.test", "b.test"], Some(issued), None))).1
+        };
+        let valid = "valid until 1970-01-04 00:00 UTC, in 2 days; its authority wants it renewed from \
+                     1970-01-02 00:00 UTC";
+        assert_eq!(advised(None), valid);
+        let expected = format!("{valid}, which it explains at https://ca.test/\\u{{1b}}");
+        assert_eq!(advised(Some("https://ca.test/\u{1b}")), expected);
     }
 
     #[test]

@@ -143,6 +143,7 @@ pub(crate) mod tests {
             at: moment(0),
             not_after: moment(not_after),
             due: moment(due),
+            renewal_info: None,
         }
     }
 }

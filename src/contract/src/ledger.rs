@@ -37,6 +37,34 @@ pub struct Issued {
     pub not_after: Timestamp,
     /// From when on it is to be renewed.
     pub due: Timestamp,
+    /// `None` before the authority was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_info: Option<RenewalInfo>,
+}
+
+/// What came of asking the authority when it wants a certificate renewed (RFC 9773).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RenewalInfo {
+    /// It is not asked again before.
+    pub next_question: Timestamp,
+    /// How often it was asked in vain since its last answer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// Its last usable answer: then the certificate is due at an instant in the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+}
+
+/// When an authority wants a certificate renewed (RFC 9773 4.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Window {
+    pub start: Timestamp,
+    pub end: Timestamp,
+    /// The URL of a page that says why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
 }
 
 /// Why there is no newer certificate.
@@ -69,6 +97,11 @@ impl Ledger {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +117,15 @@ mod tests {
                 at,
                 not_after: at,
                 due: at,
+                renewal_info: Some(RenewalInfo {
+                    next_question: at,
+                    failures: 1,
+                    window: Some(Window {
+                        start: at,
+                        end: at,
+                        explanation: Some("https://ca.test/why".to_owned()),
+                    }),
+                }),
             }),
             failure: Some(Failure {
                 issuer: Some("https://ca.test/directory".to_owned()),

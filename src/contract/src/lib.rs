@@ -47,7 +47,7 @@ pub use error_page::{ErrorPage, InvalidStatuses, Statuses};
 pub use files::{Digest, FileError, Files, MAX_FILE_BYTES, PairFiles, read_file};
 pub use host::{Host, HostPattern, InvalidHost};
 pub use hsts::{Hsts, InvalidHsts};
-pub use ledger::{Failure, Issued, Ledger};
+pub use ledger::{Failure, Issued, Ledger, RenewalInfo, Window};
 pub use logging::start_logging;
 pub use network::{InvalidNetwork, Network};
 pub use path::{InvalidPath, PathPrefix, Scope};

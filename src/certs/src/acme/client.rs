@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fairlead_contract::read_file;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -26,6 +26,9 @@ use crate::acme::error::{AcmeError, Refusal, RequestError};
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// Far above every chain, directory or problem document.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Nobody waits for longer, whatever Retry-After says.
+const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Calls an ACME server with limits in time and size, and keeps of an error response what the
 /// library would drop: its status and its Retry-After.
@@ -66,7 +69,9 @@ impl HttpClient for BoundedClient {
         let response = self.0.request(request);
         Box::pin(async move {
             let received = match timeout(REQUEST_LIMIT, receive(response, &url)).await {
-                Ok(received) => received.and_then(|response| refuse_errors(response, &url)),
+                Ok(received) => received
+                    .map(|response| bound_retry_after(response, Timestamp::now()))
+                    .and_then(|response| refuse_errors(response, &url)),
                 Err(_) => Err(RequestError::Limit {
                     url,
                     limit: REQUEST_LIMIT,
@@ -113,11 +118,26 @@ fn refuse_errors(response: Response<Bytes>, url: &str) -> Result<Response<Bytes>
     })))
 }
 
+/// The library adds the seconds to its clock, which panics where no clock can go.
+fn bound_retry_after(mut response: Response<Bytes>, now: Timestamp) -> Response<Bytes> {
+    if let Some(date) = read_retry_after(response.headers(), now) {
+        let wait = date.duration_since(now);
+        let seconds = wait.clamp(SignedDuration::ZERO, LONGEST_RETRY_AFTER).as_secs();
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
 /// A number of seconds or a date (RFC 9110 10.2.3).
 fn read_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse::<u32>() {
-        Ok(seconds) => now.checked_add(SignedDuration::from_secs(seconds.into())).ok(),
+    match text.parse::<u64>() {
+        Ok(seconds) => {
+            let wait = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+            Some(now.saturating_add(wait).unwrap_or(Timestamp::MAX))
+        }
         Err(_) => rfc2822::DateTimeParser::new().parse_timestamp(text).ok(),
     }
 }
@@ -178,6 +198,24 @@ mod tests {
     }
 
     #[test]
+    fn no_retry_after_is_longer_than_a_week() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        for (value, expected) in [
+            ("120", "120"),
+            ("18446744073709551615", "604800"),
+            ("Fri, 15 Jan 2027 09:30:00 GMT", "5400"),
+            ("Fri, 15 Jan 1999 09:30:00 GMT", "0"),
+            ("Fri, 15 Jan 9999 09:30:00 GMT", "604800"),
+            ("soon", "soon"),
+        ] {
+            let mut response = Response::new(Bytes::new());
+            response.headers_mut().insert(RETRY_AFTER, value.parse().unwrap());
+            let bounded = bound_retry_after(response, now);
+            assert_eq!(bounded.headers()[RETRY_AFTER], expected);
+        }
+    }
+
+    #[test]
     fn retry_after_is_seconds_or_a_date() {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         for (value, expected) in [
@@ -186,6 +224,7 @@ mod tests {
             ("Fri, 15 Jan 2027 09:30:00 GMT", Some("2027-01-15T09:30:00Z")),
             ("-5", None),
             ("soon", None),
+            ("18446744073709551615", Some("9999-12-30T22:00:00.999999999Z")),
             ("99999999999999999999", None),
             ("", None),
         ] {

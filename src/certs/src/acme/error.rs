@@ -38,6 +38,10 @@ pub(crate) enum AcmeError {
     OrderLimit(Duration),
     #[error("the authority is not done yet; the same order is taken up next time")]
     NotYet(Option<Timestamp>),
+    #[error(
+        "the authority wants it renewed between {start} and {end}, which is no time it could be renewed in"
+    )]
+    Window { start: Timestamp, end: Timestamp },
     #[error("the authority's order became invalid without a reason")]
     InvalidOrder,
     #[error("the authority delivered something else than a certificate for our key; it was rejected")]

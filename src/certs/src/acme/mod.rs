@@ -6,6 +6,7 @@ mod client;
 mod error;
 mod order;
 mod pending;
+mod renewal_info;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,8 +18,10 @@ use tokio::time::timeout;
 use crate::acme::answers::Answers;
 use crate::acme::order::obtain_chain;
 use crate::acme::pending::Pending;
+use crate::acme::renewal_info::{ask, identify};
 use crate::dns::Zones;
-use crate::pair::Pair;
+use crate::pair::{Leaf, Pair};
+use crate::renewal::Answer;
 use crate::wanted::Wanted;
 use crate::words::chain;
 
@@ -51,19 +54,30 @@ impl Authority {
         })
     }
 
-    /// Obtains a certificate for exactly the names wanted.
+    /// Asks when a certificate is to be renewed (RFC 9773 4).
+    pub(crate) async fn ask_about(&self, leaf: &Leaf) -> Result<Answer, AcmeError> {
+        ask(&self.account, leaf).await
+    }
+
+    /// Obtains a certificate for exactly the names wanted, in the place of `present`, which this
+    /// authority issued (RFC 9773 5).
     ///
     /// The key and the order's URL are on disk before the authority is asked to sign. They stay there
     /// until [`forget_order`] or a final refusal, so that whatever cuts this short, the next call takes
     /// up the same order.
-    pub(crate) async fn obtain(&self, wanted: &Wanted) -> Result<Pair, AcmeError> {
+    pub(crate) async fn obtain(&self, wanted: &Wanted, present: Option<&Leaf>) -> Result<Pair, AcmeError> {
         let path = pending_file(&self.paths, &wanted.name);
         let mut pending = Pending::open(path, &self.directory, &wanted.names)?;
         let zones = self.dns.as_ref().map(Zones::open).transpose()?;
         let mut answers = Answers::new(&self.paths, wanted.challenge, zones.as_ref());
         let obtained = timeout(
             ORDER_LIMIT,
-            obtain_chain(&self.account, &mut pending, &mut answers),
+            obtain_chain(
+                &self.account,
+                &mut pending,
+                present.and_then(identify),
+                &mut answers,
+            ),
         )
         .await;
         answers.withdraw().await;

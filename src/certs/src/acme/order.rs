@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use fairlead_contract::{Challenge, HostPattern};
 use instant_acme::{
-    Account, AuthorizationHandle, AuthorizationState, AuthorizationStatus, ChallengeHandle, ChallengeStatus,
-    ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AuthorizationHandle, AuthorizationState, AuthorizationStatus, CertificateIdentifier,
+    ChallengeHandle, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 
 use crate::acme::AcmeError;
@@ -25,9 +25,10 @@ const NONCE_ATTEMPTS: u32 = 10;
 pub(crate) async fn obtain_chain(
     account: &Account,
     pending: &mut Pending,
+    replaces: Option<CertificateIdentifier<'_>>,
     answers: &mut Answers<'_>,
 ) -> Result<String, AcmeError> {
-    let mut order = open(account, pending).await?;
+    let mut order = open(account, pending, replaces).await?;
     if order.state().status == OrderStatus::Pending {
         authorize(&mut order, answers).await?;
     }
@@ -39,7 +40,11 @@ pub(crate) async fn obtain_chain(
 }
 
 /// Takes up the order that was under way, or makes a new one if there was none or it led to nothing.
-async fn open(account: &Account, pending: &mut Pending) -> Result<Order, AcmeError> {
+async fn open(
+    account: &Account,
+    pending: &mut Pending,
+    replaces: Option<CertificateIdentifier<'_>>,
+) -> Result<Order, AcmeError> {
     if let Some(url) = pending.order().map(str::to_owned) {
         match persist(async || Ok(account.order(url.clone()).await?)).await {
             Ok(mut order) => {
@@ -54,9 +59,43 @@ async fn open(account: &Account, pending: &mut Pending) -> Result<Order, AcmeErr
         }
     }
     let identifiers: Vec<_> = pending.names().iter().map(identify).collect();
-    let order = persist(async || Ok(account.new_order(&NewOrder::new(&identifiers)).await?)).await?;
+    let order = make(account, NewOrder::new(&identifiers), replaces).await?;
     pending.set_order(Some(order.url().to_owned()))?;
     Ok(order)
+}
+
+/// Makes an order that says which certificate it replaces, and one that does not if that is why it
+/// was refused (RFC 9773 5).
+async fn make(
+    account: &Account,
+    order: NewOrder<'_>,
+    replaces: Option<CertificateIdentifier<'_>>,
+) -> Result<Order, AcmeError> {
+    let names = order.identifiers();
+    let Some(replaces) = replaces else {
+        return persist(async || Ok(account.new_order(&order).await?)).await;
+    };
+    let replacing = NewOrder::new(names).replaces(replaces);
+    match persist(async || Ok(account.new_order(&replacing).await?)).await {
+        Err(error) if may_be_for_replacing(&error) => {
+            tracing::debug!("ordered without saying what it replaces: {error}");
+            persist(async || Ok(account.new_order(&order).await?)).await
+        }
+        made => made,
+    }
+}
+
+/// Besides the error made for it, those of an authority that does not know the certificate any more or
+/// has issued it to another account.
+fn may_be_for_replacing(error: &AcmeError) -> bool {
+    const TYPES: [&str; 3] = ["alreadyReplaced", "malformed", "unauthorized"];
+    match error {
+        // No renewal info is offered, or the order came back without saying what it replaces.
+        AcmeError::Protocol(_) => true,
+        error => error
+            .problem()
+            .is_some_and(|problem| TYPES.iter().any(|name| is_of_type(problem, name))),
+    }
 }
 
 fn identify(name: &HostPattern) -> Identifier {

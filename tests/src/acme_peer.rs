@@ -1,0 +1,286 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use data_encoding::BASE64URL_NOPAD;
+use fairlead_contract::write_atomically;
+use http::header::{LOCATION, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt, Collected};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use crate::{Authority, Body, Environment, Transport, Upstream, body};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An ACME server of the test's own (RFC 8555), for what Debian's Pebble does not speak.
+///
+/// It believes every signature, and every order is ready at once.
+pub struct AcmePeer {
+    upstream: Upstream,
+    state: Arc<Mutex<State>>,
+    settings: String,
+}
+
+/// What the server says and does.
+#[derive(Clone, Debug)]
+pub struct AcmeScript {
+    /// The answer to questions about renewal (RFC 9773); `None`: none is offered.
+    pub renewal_info: Option<Answer>,
+    /// The answer to orders that say what they replace, instead of an order.
+    pub replacing: Option<Answer>,
+    /// Since when, and for how much longer, certificates are valid.
+    pub validity: (Duration, Duration),
+}
+
+impl Default for AcmeScript {
+    /// Certificates for 90 days, and no extension is offered.
+    fn default() -> Self {
+        Self {
+            renewal_info: None,
+            replacing: None,
+            validity: (Duration::ZERO, 90 * DAY),
+        }
+    }
+}
+
+/// An answer as a test wants it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub retry_after: Option<&'static str>,
+    pub body: Value,
+}
+
+impl Answer {
+    /// A problem document of this type of RFC 8555 6.7.
+    pub fn problem(status: u16, kind: &str) -> Self {
+        Self {
+            status,
+            retry_after: None,
+            body: json!({ "type": format!("urn:ietf:params:acme:error:{kind}"), "detail": "as the test wants it" }),
+        }
+    }
+}
+
+/// A request as the server saw it.
+#[derive(Clone, Debug)]
+pub struct AcmeRequest {
+    pub path: String,
+    /// `null` unless it was signed.
+    pub payload: Value,
+}
+
+struct State {
+    script: AcmeScript,
+    authority: Authority,
+    requests: Vec<AcmeRequest>,
+    orders: BTreeMap<String, Order>,
+}
+
+#[derive(Clone, Default)]
+struct Order {
+    /// As it was ordered.
+    wanted: Value,
+    chain: Option<String>,
+}
+
+impl AcmePeer {
+    pub async fn start(environment: &Environment, script: AcmeScript) -> Self {
+        let authority = Authority::new();
+        let pair = authority.issue(&["127.0.0.1"]);
+        let root = environment.root().join("acme-peer.pem");
+        write_atomically(&root, authority.root().as_bytes(), 0o644).expect("a root can be written");
+        let state = Arc::new(Mutex::new(State {
+            script,
+            authority,
+            requests: Vec::new(),
+            orders: BTreeMap::new(),
+        }));
+        let upstream = Upstream::speaking(Transport::Tls(pair), {
+            let state = state.clone();
+            move |request| respond(request, state.clone())
+        })
+        .await;
+        let settings = format!(
+            "[acme]\ndirectory = \"https://{}/directory\"\naccept-terms = true\nca-file = {root:?}\n",
+            upstream.address()
+        );
+        Self {
+            upstream,
+            state,
+            settings,
+        }
+    }
+
+    /// The text of a `fairlead.toml` that uses it; more keys of `[acme]` may follow.
+    pub fn settings(&self) -> &str {
+        &self.settings
+    }
+
+    /// The URL of its directory (RFC 8555 7.1.1).
+    pub fn directory(&self) -> String {
+        format!("https://{}/directory", self.upstream.address())
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut AcmeScript)) {
+        change(&mut lock(&self.state).script);
+    }
+
+    /// The requests up to now whose path starts like this.
+    pub fn requests(&self, path: &str) -> Vec<AcmeRequest> {
+        let state = lock(&self.state);
+        let requests = state.requests.iter();
+        requests
+            .filter(|request| request.path.starts_with(path))
+            .cloned()
+            .collect()
+    }
+}
+
+async fn respond(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let host = head.headers.get("host").and_then(|host| host.to_str().ok());
+    let base = format!("https://{}", host.unwrap_or_default());
+    let bytes = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+    let request = AcmeRequest {
+        path: head.uri.path().to_owned(),
+        payload: read_payload(&bytes),
+    };
+    let mut state = lock(&state);
+    // Nonces are asked for and not counted.
+    if head.method != Method::HEAD {
+        state.requests.push(request.clone());
+    }
+    let mut response = state.answer(&request, &base);
+    let nonce = HeaderValue::from(state.requests.len());
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("replay-nonce"), nonce);
+    response
+}
+
+impl State {
+    fn answer(&mut self, request: &AcmeRequest, base: &str) -> Response<Body> {
+        let mut segments = request.path.trim_start_matches('/').split('/');
+        let kind = segments.next().unwrap_or_default();
+        match (kind, segments.next()) {
+            ("directory", None) => send(200, &self.directory(base)),
+            ("nonce", None) => send(200, &Value::Null),
+            ("account", None) => locate(
+                send(201, &json!({ "status": "valid" })),
+                &format!("{base}/account/1"),
+            ),
+            ("order", None) => self.make_order(&request.payload, base),
+            ("order", Some(id)) => self.describe_order(id, base),
+            ("finalize", Some(id)) => self.finalize(id, &request.payload, base),
+            ("certificate", Some(id)) => self.certificate(id),
+            ("renewal-info", Some(_)) => answer(self.script.renewal_info.as_ref()),
+            _ => answer(None),
+        }
+    }
+
+    fn directory(&self, base: &str) -> Value {
+        let mut directory = json!({
+            "newNonce": format!("{base}/nonce"),
+            "newAccount": format!("{base}/account"),
+            "newOrder": format!("{base}/order"),
+            "meta": {},
+        });
+        if self.script.renewal_info.is_some() {
+            directory["renewalInfo"] = json!(format!("{base}/renewal-info"));
+        }
+        directory
+    }
+
+    fn make_order(&mut self, wanted: &Value, base: &str) -> Response<Body> {
+        if wanted.get("replaces").is_some() && self.script.replacing.is_some() {
+            return answer(self.script.replacing.as_ref());
+        }
+        let id = self.orders.len().to_string();
+        let order = Order {
+            wanted: wanted.clone(),
+            chain: None,
+        };
+        self.orders.insert(id.clone(), order);
+        let mut response = self.describe_order(&id, base);
+        *response.status_mut() = http::StatusCode::CREATED;
+        locate(response, &format!("{base}/order/{id}"))
+    }
+
+    fn describe_order(&self, id: &str, base: &str) -> Response<Body> {
+        let Some(order) = self.orders.get(id) else {
+            return answer(None);
+        };
+        let mut described = order.wanted.clone();
+        described["authorizations"] = json!([]);
+        described["finalize"] = json!(format!("{base}/finalize/{id}"));
+        described["status"] = json!("ready");
+        if order.chain.is_some() {
+            described["status"] = json!("valid");
+            described["certificate"] = json!(format!("{base}/certificate/{id}"));
+        }
+        send(200, &described)
+    }
+
+    fn finalize(&mut self, id: &str, payload: &Value, base: &str) -> Response<Body> {
+        let request = payload["csr"].as_str().unwrap_or_default();
+        let request = BASE64URL_NOPAD
+            .decode(request.as_bytes())
+            .expect("a request is base64url");
+        let (before, after) = self.script.validity;
+        let chain = self.authority.sign(&request, before, after);
+        if let Some(order) = self.orders.get_mut(id) {
+            order.chain = Some(chain);
+        }
+        self.describe_order(id, base)
+    }
+
+    fn certificate(&self, id: &str) -> Response<Body> {
+        let order = self.orders.get(id);
+        match order.and_then(|order| order.chain.clone()) {
+            Some(chain) => Response::new(body::full(chain)),
+            None => answer(None),
+        }
+    }
+}
+
+/// What a signed request holds (RFC 8555 6.2).
+fn read_payload(bytes: &[u8]) -> Value {
+    let signed: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let payload = signed["payload"].as_str().unwrap_or_default();
+    let payload = BASE64URL_NOPAD.decode(payload.as_bytes()).unwrap_or_default();
+    serde_json::from_slice(&payload).unwrap_or_default()
+}
+
+/// `None` is an address that nothing is at.
+fn answer(answer: Option<&Answer>) -> Response<Body> {
+    let Some(answer) = answer else {
+        return send(404, &Value::Null);
+    };
+    let mut response = send(answer.status, &answer.body);
+    if let Some(retry_after) = answer.retry_after {
+        let value = HeaderValue::from_static(retry_after);
+        response.headers_mut().insert(RETRY_AFTER, value);
+    }
+    response
+}
+
+fn send(status: u16, value: &Value) -> Response<Body> {
+    let mut response = Response::new(body::full(value.to_string()));
+    *response.status_mut() = http::StatusCode::from_u16(status).expect("the test names a status");
+    response
+}
+
+fn locate(mut response: Response<Body>, url: &str) -> Response<Body> {
+    let value = HeaderValue::from_str(url).expect("a URL can be a header");
+    response
+        .headers_mut()
+        .extend(HeaderMap::from_iter([(LOCATION, value)]));
+    response
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
