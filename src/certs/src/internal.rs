@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-use fairlead_contract::{HostPattern, Paths, WriteError, read_file, write_atomically};
+use fairlead_contract::{HostPattern, KeyType, Paths, WriteError, read_file, write_atomically};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -8,6 +8,7 @@ use rcgen::{
 };
 use thiserror::Error;
 
+use crate::key::generate;
 use crate::pair::{InvalidPair, Pair};
 use crate::secret::{SecretError, read_secret, write_secret};
 
@@ -48,8 +49,8 @@ impl InternalAuthority {
     }
 
     /// Makes a key and signs a certificate for it.
-    pub(crate) fn issue(&self, names: &[HostPattern]) -> Result<Pair, InternalError> {
-        let key = KeyPair::generate()?;
+    pub(crate) fn issue(&self, names: &[HostPattern], key_type: KeyType) -> Result<Pair, InternalError> {
+        let key = generate(key_type)?;
         let names: Vec<String> = names.iter().map(HostPattern::to_string).collect();
         let mut parameters = CertificateParams::new(names)?;
         // Names stand among the SANs only; a common name could be too long (RFC 9525 2, RFC 5280 A.1).
@@ -170,7 +171,7 @@ mod tests {
             .iter()
             .map(|name| HostPattern::parse(name).unwrap())
             .collect();
-        let leaf = authority.issue(&names).unwrap().leaf;
+        let leaf = authority.issue(&names, KeyType::P256).unwrap().leaf;
         assert!(leaf.names_exactly(&names));
         assert_eq!(leaf.authority_key, Some(authority.key_identifier()));
         assert_eq!(leaf.not_after, now() + LEAF_LIFETIME);

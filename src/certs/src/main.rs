@@ -7,6 +7,7 @@ mod acme;
 mod backoff;
 mod dns;
 mod internal;
+mod key;
 mod pair;
 mod pass;
 mod plan;

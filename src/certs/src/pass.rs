@@ -310,7 +310,7 @@ impl<'a> Round<'a> {
             Some(Err(error)) => return Err(AttemptError::NoInternal(chain(error))),
             None => return Err(AttemptError::NotOpened),
         };
-        let pair = authority.issue(&task.wanted.names)?;
+        let pair = authority.issue(&task.wanted.names, task.wanted.key_type)?;
         self.store(task, &pair)?;
         Ok(pair.leaf)
     }

@@ -171,7 +171,7 @@ fn as_set(names: &[HostPattern]) -> BTreeSet<&HostPattern> {
 
 #[cfg(test)]
 mod tests {
-    use fairlead_contract::{Provider, RenewalInfo, Window};
+    use fairlead_contract::{KeyType, Provider, RenewalInfo, Window};
     use jiff::SignedDuration;
 
     use super::*;
@@ -199,6 +199,7 @@ mod tests {
             names: patterns(names),
             provider: Provider::Acme,
             challenge: None,
+            key_type: KeyType::P256,
             issuer: Ok(issuer),
         }
     }

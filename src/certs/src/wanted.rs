@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::Path;
 
-use fairlead_contract::{Acme, Challenge, Config, Configuration, HostPattern, Provider, Subject};
+use fairlead_contract::{Acme, Challenge, Config, Configuration, HostPattern, KeyType, Provider, Subject};
 
 /// A certificate that routes need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(crate) struct Wanted {
     pub(crate) provider: Provider,
     /// How an ACME server is shown that the names are ours; `None` leaves it to what it offers.
     pub(crate) challenge: Option<Challenge>,
+    /// The kind of key that the next one is made for.
+    pub(crate) key_type: KeyType,
     /// Whom to ask, or why nobody can be asked.
     pub(crate) issuer: Result<Issuer, String>,
 }
@@ -59,6 +61,7 @@ fn find_one(subject: Subject, config: &Config, config_file: &Path) -> Option<Wan
         names: subject.hosts,
         provider,
         challenge,
+        key_type: subject.key_type.unwrap_or(config.certificates.key_type),
         issuer,
     })
 }
@@ -162,6 +165,20 @@ mod tests {
         assert_eq!(
             challenges("[acme]\nchallenge = \"tls-alpn-01\"\n"),
             [Some(Challenge::TlsAlpn01), Some(Challenge::Http01)]
+        );
+    }
+
+    #[test]
+    fn a_route_decides_its_kind_of_key_before_the_settings_do() {
+        let routes = route("\"a.test\"", "") + &route("\"b.test\"", "key-type = \"rsa2048\"");
+        let kinds = |settings: &str| -> Vec<_> {
+            let wanted = find(&format!("{settings}{routes}"));
+            wanted.into_iter().map(|wanted| wanted.key_type).collect()
+        };
+        assert_eq!(kinds(""), [KeyType::P256, KeyType::Rsa2048]);
+        assert_eq!(
+            kinds("[certificates]\nkey-type = \"p384\"\n"),
+            [KeyType::P384, KeyType::Rsa2048]
         );
     }
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::document::ignore;
-use crate::{Challenge, Dns, HostPattern, Limit, Network, Provider};
+use crate::{Challenge, Dns, HostPattern, KeyType, Limit, Network, Provider};
 
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -112,6 +112,8 @@ impl Default for Docker {
 pub struct Certificates {
     /// Who makes the certificates of routes that do not say.
     pub provider: Provider,
+    /// The kind of their keys.
+    pub key_type: KeyType,
 }
 
 /// `[acme]`: the certificate authority and the account there.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::discovery::ParsedDiscovery;
 use crate::document::{Document, Nothing};
 use crate::{
-    Challenge, Config, FileError, Files, HostPattern, Located, Problem, Provider, Rejection, Route, Scope,
+    Challenge, Config, FileError, Files, HostPattern, KeyType, Located, Problem, Provider, Rejection, Route,
+    Scope,
 };
 
 /// All files together: settings, the routes that hold, and what is wrong.
@@ -155,6 +156,8 @@ pub struct Subject {
     pub provider: Option<Provider>,
     /// As the first route that names one says; `None` leaves it to `[acme] challenge`.
     pub challenge: Option<Challenge>,
+    /// As the first route that names one says; `None` leaves it to `[certificates] key-type`.
+    pub key_type: Option<KeyType>,
 }
 
 impl Subject {
@@ -166,6 +169,7 @@ impl Subject {
         }
         self.provider = self.provider.or(route.provider);
         self.challenge = self.challenge.or(route.challenge);
+        self.key_type = self.key_type.or(route.key_type);
     }
 }
 
@@ -353,6 +357,7 @@ mod tests {
             hosts: vec![HostPattern::parse("a.test").unwrap()],
             provider: Some(Provider::Off),
             challenge: None,
+            key_type: None,
         };
         assert_eq!(configuration.subjects(), [subject]);
     }

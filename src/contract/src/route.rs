@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Challenge, CookieName, Credential, ErrorPage, ForwardAuth, HostPattern, Hsts, Limit, Network, PathPrefix,
-    Position, Problem, Redirect, Scope, Size, Upstream,
+    Challenge, CookieName, Credential, ErrorPage, ForwardAuth, HostPattern, Hsts, KeyType, Limit, Network,
+    PathPrefix, Position, Problem, Redirect, Scope, Size, Upstream,
 };
 
 /// Host names and the upstreams that answer for them. Means the same in every file that holds one.
@@ -61,6 +61,9 @@ pub struct Route {
     /// How the ACME server is shown that the hosts are ours; `None` leaves it to `[acme] challenge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<Challenge>,
+    /// The kind of the certificate's key; `None` leaves it to `[certificates] key-type`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_type: Option<KeyType>,
     /// Only clients with these addresses are answered; empty means everybody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Network>,

@@ -67,7 +67,7 @@ impl Authority {
     /// up the same order.
     pub(crate) async fn obtain(&self, wanted: &Wanted, present: Option<&Leaf>) -> Result<Pair, AcmeError> {
         let path = pending_file(&self.paths, &wanted.name);
-        let mut pending = Pending::open(path, &self.directory, &wanted.names)?;
+        let mut pending = Pending::open(path, &self.directory, &wanted.names, wanted.key_type)?;
         let zones = self.dns.as_ref().map(Zones::open).transpose()?;
         let mut answers = Answers::new(&self.paths, wanted.challenge, zones.as_ref());
         let obtained = timeout(

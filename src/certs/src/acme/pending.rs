@@ -1,10 +1,11 @@
 use std::path::PathBuf;
 
-use fairlead_contract::{HostPattern, remove_if_present};
+use fairlead_contract::{HostPattern, KeyType, remove_if_present};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde::{Deserialize, Serialize};
 
 use crate::acme::AcmeError;
+use crate::key::generate;
 use crate::secret::{read_secret, write_secret};
 
 const HEADING: &str = "\
@@ -22,6 +23,8 @@ pub(crate) struct Pending {
 struct Record {
     directory: String,
     names: Vec<HostPattern>,
+    #[serde(default)]
+    key_type: KeyType,
     /// `None` before the authority has made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     order: Option<String>,
@@ -29,20 +32,29 @@ struct Record {
 }
 
 impl Pending {
-    /// Opens what was kept for these names at this directory, or makes a new key and keeps that.
+    /// Opens what was kept for these names and kind of key at this directory, or makes a new key and
+    /// keeps that.
     ///
     /// It is on disk when this returns, so no order is spent on a disk that could not hold its key.
-    pub(crate) fn open(path: PathBuf, directory: &str, names: &[HostPattern]) -> Result<Self, AcmeError> {
+    pub(crate) fn open(
+        path: PathBuf,
+        directory: &str,
+        names: &[HostPattern],
+        key_type: KeyType,
+    ) -> Result<Self, AcmeError> {
         let kept = read_secret(&path)?.and_then(|text| toml::from_str::<Record>(&text).ok());
-        let is_ours = |record: &Record| record.directory == directory && record.names == names;
+        let is_ours = |record: &Record| {
+            record.directory == directory && record.names == names && record.key_type == key_type
+        };
         if let Some(record) = kept.filter(is_ours) {
             return Ok(Self { path, record });
         }
         let record = Record {
             directory: directory.to_owned(),
             names: names.to_vec(),
+            key_type,
             order: None,
-            key: KeyPair::generate()?.serialize_pem(),
+            key: generate(key_type)?.serialize_pem(),
         };
         let pending = Self { path, record };
         pending.write()?;
@@ -92,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_is_taken_up_for_the_same_names_and_directory_only() {
+    fn an_order_is_taken_up_for_the_same_names_directory_and_kind_of_key_only() {
         let root = tempfile::tempdir().unwrap();
         let names = |names: &[&str]| -> Vec<_> {
             names
@@ -100,9 +112,11 @@ mod tests {
                 .map(|name| HostPattern::parse(name).unwrap())
                 .collect()
         };
-        let open = |directory: &str, wanted: &[&str]| {
-            Pending::open(root.path().join("a.test.toml"), directory, &names(wanted)).unwrap()
+        let open_for = |directory: &str, wanted: &[&str], key_type| {
+            let path = root.path().join("a.test.toml");
+            Pending::open(path, directory, &names(wanted), key_type).unwrap()
         };
+        let open = |directory: &str, wanted: &[&str]| open_for(directory, wanted, KeyType::P256);
         let mut first = open("https://ca.test", &["a.test"]);
         first
             .set_order(Some("https://ca.test/order/1".to_owned()))
@@ -114,5 +128,7 @@ mod tests {
         assert_ne!(other_names.key(), first.key());
         let other_directory = open("https://other.test", &["a.test", "b.test"]);
         assert_ne!(other_directory.key(), other_names.key());
+        let other_kind = open_for("https://other.test", &["a.test", "b.test"], KeyType::P384);
+        assert_ne!(other_kind.key(), other_directory.key());
     }
 }
