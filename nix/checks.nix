@@ -36,6 +36,7 @@ let
   # add for BIND: the tests of the watcher and of the DNS run under ./check.
   neighbours = [
     pkgs.curl
+    pkgs.fail2ban
     pkgs.openssl
     pkgs.pebble
   ];

@@ -38,6 +38,20 @@ pub struct Proxy {
     pub proxy_protocol: Vec<Network>,
     /// How long exchanges may go on after the proxy was told to stop.
     pub drain_timeout: Limit,
+    /// What is written of each exchange.
+    pub access_log: AccessLog,
+}
+
+/// `[proxy] access-log`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccessLog {
+    #[default]
+    Off,
+    /// A JSON object.
+    Json,
+    /// The combined log format of Apache and nginx.
+    Combined,
 }
 
 impl Default for Proxy {
@@ -49,6 +63,7 @@ impl Default for Proxy {
             trusted_proxies: Vec::new(),
             proxy_protocol: Vec::new(),
             drain_timeout: Limit::from_secs(10),
+            access_log: AccessLog::Off,
         }
     }
 }

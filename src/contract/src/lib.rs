@@ -36,7 +36,7 @@ mod words;
 mod write;
 
 pub use challenge::{Challenge, InvalidToken, Token};
-pub use config::{Acme, Allow, Certificates, Config, Docker, Proxy};
+pub use config::{AccessLog, Acme, Allow, Certificates, Config, Docker, Proxy};
 pub use configuration::{Configuration, Subject};
 pub use cookie::{CookieName, InvalidCookieName};
 pub use credential::{Credential, InvalidCredential, PasswordHash};
@@ -57,7 +57,7 @@ pub use paths::{CertificateDir, Paths};
 pub use problem::{Position, Problem};
 pub use redirect::{InvalidStatus, InvalidTarget, Redirect, RedirectStatus, Target};
 pub use route::{HeaderEdit, InvalidHeader, Located, PlainHttp, Provider, Route, Waiting};
-pub use shown::escaped;
+pub use shown::{escaped, is_hidden};
 pub use size::{InvalidSize, Size};
 pub use status::{CheckReport, Loaded, Refusal, Status};
 pub use upstream::{Identity, InvalidUpstream, Protocol, Upstream, UpstreamUrl, UpstreamWords, Weight};

@@ -3,7 +3,7 @@
 pub fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() || is_bidirectional(character) {
+        if is_hidden(character) {
             shown.extend(character.escape_unicode());
         } else {
             shown.push(character);
@@ -12,9 +12,11 @@ pub fn escaped(text: &str) -> String {
     shown
 }
 
-/// Characters that change the direction of the text around them.
-fn is_bidirectional(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Characters that are not seen but act: control characters, and those that change the direction of the
+/// text around them.
+pub fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use crate::access_log::Accounted;
 use crate::compress::Compressed;
 use crate::headers::strip_trailers;
 use crate::pool::Lease;
@@ -21,6 +22,7 @@ pub(crate) enum ReplyBody {
     Local(Full<Bytes>),
     Upstream(UpstreamBody),
     Compressed(Box<Compressed>),
+    Accounted(Box<Accounted>),
 }
 
 /// Why a response ends before its end.
@@ -100,6 +102,7 @@ impl Body for ReplyBody {
                 Poll::Ready(frame.map(|frame| Ok(frame?)))
             }
             Self::Compressed(compressed) => compressed.poll_frame(context),
+            Self::Accounted(accounted) => accounted.poll_frame(context),
         }
     }
 
@@ -108,6 +111,7 @@ impl Body for ReplyBody {
             Self::Local(page) => page.is_end_stream(),
             Self::Upstream(upstream) => upstream.incoming.is_end_stream(),
             Self::Compressed(compressed) => compressed.is_end_stream(),
+            Self::Accounted(accounted) => accounted.body.is_end_stream(),
         }
     }
 
@@ -116,6 +120,7 @@ impl Body for ReplyBody {
             Self::Local(page) => page.size_hint(),
             Self::Upstream(upstream) => upstream.incoming.size_hint(),
             Self::Compressed(_) => SizeHint::default(),
+            Self::Accounted(accounted) => accounted.body.size_hint(),
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::access_log::Record;
 use crate::body::{Allowance, ReplyBody, RequestBody, UpstreamBody};
 use crate::caller::Caller;
 use crate::compress::{Coding, compress};
@@ -39,6 +40,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) host: &'a Host,
     pub(crate) client: &'a Client,
     pub(crate) caller: Caller,
+    pub(crate) record: Option<&'a Record>,
 }
 
 impl Exchange<'_> {
@@ -139,6 +141,9 @@ impl Exchange<'_> {
             Some(exceeded) if exceeded.load(Ordering::Relaxed) => ForwardError::TooLarge,
             _ => error,
         })?;
+        if let Some(record) = self.record {
+            record.upstream(lease.peer());
+        }
         let peer = sticky.map(|_| lease.peer().clone());
         let mut response = self.answer(response, lease, wish);
         if let (Some(sticky), Some(peer)) = (sticky, &peer)

@@ -3,6 +3,7 @@
 //! The sockets are taken before any thread exists; a [`snapshot::Snapshot`] of the files is made; then
 //! connections are served until a signal says to reload or to stop.
 
+mod access_log;
 mod admin;
 mod authority;
 mod balance;
@@ -53,6 +54,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
+use crate::access_log::AccessLog;
 use crate::listeners::Listeners;
 use crate::server::{Protocol, serve};
 use crate::service::Shared;
@@ -98,11 +100,13 @@ fn main() -> Result<ExitCode> {
         Some(listeners) => listeners,
         None => bind(&args)?,
     };
-    tokio::runtime::Builder::new_multi_thread()
+    let access_log = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?
         .block_on(run(args, listeners))?;
+    // After the runtime: what was cut off with it is written too.
+    access_log.finish();
     Ok(ExitCode::SUCCESS)
 }
 
@@ -134,7 +138,7 @@ fn bind(args: &Args) -> Result<Listeners> {
     Listeners::bind(&args.http, &args.https, args.admin.as_deref())
 }
 
-async fn run(args: Args, listeners: Listeners) -> Result<()> {
+async fn run(args: Args, listeners: Listeners) -> Result<AccessLog> {
     let mut reloads = signal(SignalKind::hangup())?;
     let mut stops = Stops::new()?;
     let built = Snapshot::build(&Files::read(&args.paths), None, Timestamp::now());
@@ -153,7 +157,7 @@ async fn run(args: Args, listeners: Listeners) -> Result<()> {
         }
     }
     drain(&shared, &mut stops).await;
-    Ok(())
+    Ok(shared.access_log.clone())
 }
 
 fn start_serving(listeners: Listeners, shared: &Arc<Shared>, history: &Arc<History>) -> Result<()> {

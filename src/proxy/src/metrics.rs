@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     handshakes: Family<Handshake, Counter>,
     reloads: Family<Reload, Counter>,
     connections: Gauge,
+    lost_lines: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -91,6 +92,14 @@ impl Metrics {
         self.reloads.get_or_create(&Reload { outcome }).inc();
     }
 
+    pub(crate) fn lose_lines(&self, count: u64) {
+        self.lost_lines.inc_by(count);
+    }
+
+    pub(crate) fn lost_lines(&self) -> u64 {
+        self.lost_lines.get()
+    }
+
     /// The OpenMetrics text: what was counted, and what `snapshot` holds.
     pub(crate) fn render(&self, snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("fairlead");
@@ -108,6 +117,7 @@ impl Metrics {
             handshakes,
             reloads,
             connections,
+            lost_lines,
         } = self.clone();
         registry.register("requests", "Requests answered, by status code", requests);
         registry.register(
@@ -118,6 +128,11 @@ impl Metrics {
         registry.register("tls_handshakes", "TLS handshakes, by outcome", handshakes);
         registry.register("reloads", "Reloads since the start, by outcome", reloads);
         registry.register("connections", "Connections that are open", connections);
+        registry.register(
+            "access_log_lost_lines",
+            "Lines of the access log that could not be written",
+            lost_lines,
+        );
     }
 }
 

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access_log::{AccessLog, Record};
 use crate::authority::{find_host, path_and_query};
 use crate::body::ReplyBody;
 use crate::caller::Caller;
@@ -28,6 +29,7 @@ const CHALLENGES: &str = "/.well-known/acme-challenge/";
 pub(crate) struct Shared {
     snapshot: ArcSwap<Snapshot>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) access_log: AccessLog,
     pub(crate) paths: Paths,
     ports: Ports,
     /// Connections and tunnels: what a drain waits for.
@@ -61,9 +63,11 @@ impl From<Response<ReplyBody>> for Decision {
 
 impl Shared {
     pub(crate) fn new(snapshot: Snapshot, paths: &Paths, ports: Ports) -> Self {
+        let metrics = Arc::<Metrics>::default();
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
-            metrics: Arc::default(),
+            access_log: AccessLog::new(metrics.clone()),
+            metrics,
             paths: paths.clone(),
             ports,
             tasks: TaskTracker::new(),
@@ -79,9 +83,12 @@ impl Shared {
         self.snapshot.store(Arc::new(snapshot));
     }
 
-    /// Answers a request; counts it.
+    /// Answers a request; counts it and, if that is wanted, keeps a record of it.
     pub(crate) async fn answer(&self, client: &Client, request: Request<Incoming>) -> Response<ReplyBody> {
-        let response = match self.decide(client, request) {
+        let record = self
+            .access_log
+            .begin(&self.snapshot().config.proxy, client, &request);
+        let response = match self.decide(client, request, record.as_ref()) {
             Decision::Reply(response) => response,
             Decision::Forward {
                 site,
@@ -95,19 +102,26 @@ impl Shared {
                     host: &host,
                     client,
                     caller,
+                    record: record.as_ref(),
                 };
                 exchange.run(request).await
             }
         };
         self.metrics.request(response.status());
-        response
+        match record {
+            Some(record) => record.accompany(response),
+            None => response,
+        }
     }
 
-    fn decide(&self, client: &Client, request: Request<Incoming>) -> Decision {
+    fn decide(&self, client: &Client, request: Request<Incoming>, record: Option<&Record>) -> Decision {
         let (parts, body) = request.into_parts();
         let Ok(host) = find_host(&parts) else {
             return reply::page(StatusCode::BAD_REQUEST).into();
         };
+        if let Some(record) = record {
+            record.host(&host);
+        }
         let request = Request::from_parts(parts, body);
         if is_refused_connect(&request) || !is_coding_understood(request.headers()) {
             return reply::page(StatusCode::NOT_IMPLEMENTED).into();
@@ -127,6 +141,9 @@ impl Shared {
             Ok(None) => return reply::page(StatusCode::NOT_FOUND).into(),
             Err(AmbiguousPath) => return reply::page(StatusCode::BAD_REQUEST).into(),
         };
+        if let Some(record) = record {
+            record.route(&site);
+        }
         let trusted = &self.snapshot().config.proxy.trusted_proxies;
         let caller = Caller::find(client, request.headers(), trusted);
         if !caller.is_secure && site.route.plain_http == PlainHttp::Redirected {

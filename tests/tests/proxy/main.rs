@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod access;
+mod access_log;
 mod admin;
 mod bad_input;
 mod bodies;

@@ -85,7 +85,7 @@ impl Children {
             .arg("--admin")
             .arg(self.paths.admin_socket())
             .env("NOTIFY_SOCKET", &notify)
-            .stdout(Stdio::null())
+            .stdout(self.log.try_clone()?)
             .stderr(self.log.try_clone()?);
         let proxy = self.proxy.insert(start(command, Program::Proxy)?);
         let started = select! {
