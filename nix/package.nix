@@ -1,6 +1,7 @@
 # The four programs and what systemd needs to know about them.
 {
   lib,
+  buildPackages,
   callPackage,
   stdenvNoCC,
 }:
@@ -11,6 +12,11 @@ let
     fairlead-watcher = build "watcher";
     fairlead-certs = build "certs";
     fairlead-cli = build "cli";
+  };
+  # Runs where the package is built.
+  manual = buildPackages.callPackage ./program.nix {
+    member = "manual";
+    sources = [ (lib.fileset.fileFilter (file: file.name == "arguments.rs") ../src) ];
   };
   services = lib.attrNames (removeAttrs programs [ "fairlead-cli" ]);
 in
@@ -29,6 +35,7 @@ stdenvNoCC.mkDerivation {
     mkdir -p $out/bin $out/lib/systemd
     cp -r system $out/lib/systemd/
     cp -r sysusers.d tmpfiles.d $out/lib/
+    ${lib.getExe manual} $out/share
     cp ${lib.getExe programs.fairlead-cli} $out/bin/fairlead
     ${lib.concatMapStrings (name: ''
       ln -s ${lib.getExe programs.${name}} $out/bin/

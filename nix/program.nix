@@ -5,6 +5,8 @@
   lib,
   rustPlatform,
   member,
+  # Further files that it is built from.
+  sources ? [ ],
 }:
 let
   inherit (lib) fileset;
@@ -17,19 +19,23 @@ rustPlatform.buildRustPackage {
 
   src = fileset.toSource {
     root = ../.;
-    fileset = fileset.unions [
-      ../Cargo.lock
-      ../src/contract
-      (../src + "/${member}")
-      (fileset.fileFilter (file: file.name == "Cargo.toml") ../.)
-    ];
+    fileset = fileset.unions (
+      [
+        ../Cargo.lock
+        ../src/contract
+        (../src + "/${member}")
+        (fileset.fileFilter (file: file.name == "Cargo.toml") ../.)
+      ]
+      ++ sources
+    );
   };
   cargoLock.lockFile = ../Cargo.lock;
 
   # Cargo reads every member of the workspace and wants something to build in each.
   postPatch = ''
     for member in src/* tests; do
-      [ -d "$member/src" ] || install -D /dev/null "$member/src/lib.rs"
+      [ -e "$member/src/main.rs" ] || [ -e "$member/src/lib.rs" ] ||
+        install -D /dev/null "$member/src/lib.rs"
     done
   '';
 

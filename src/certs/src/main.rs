@@ -4,6 +4,7 @@
 //! Time between passes belongs to systemd.
 
 mod acme;
+mod arguments;
 mod backoff;
 mod dns;
 mod internal;
@@ -25,19 +26,8 @@ use clap::Parser;
 use fairlead_contract::{Paths, start_logging};
 use rustls::crypto::aws_lc_rs;
 
+use crate::arguments::Arguments;
 use crate::pass::Outcome;
-
-/// Obtains and renews the certificates that routes need, and ends.
-///
-/// Ends with 0 if nothing failed in this pass, and with 1 if a certificate could not be obtained;
-/// the others are not affected. Why it failed and when it is tried again stands in the certificate's
-/// state.toml.
-#[derive(Debug, Parser)]
-#[command(name = "fairlead-certs", version)]
-struct Arguments {
-    #[command(flatten)]
-    paths: Paths,
-}
 
 fn main() -> anyhow::Result<ExitCode> {
     // Before any TLS configuration is made: with two providers in the graph rustls does not choose.

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use fairlead_contract::Paths;
 
 /// Says what fairlead does and why, and makes changes live.
@@ -95,18 +95,15 @@ pub(crate) struct DevOptions {
     pub(crate) docker: Option<PathBuf>,
 }
 
-/// The definition of the command line, from which the manual pages are made too.
-pub fn command() -> clap::Command {
-    Arguments::command()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
     fn the_definition_has_no_contradiction() {
-        command().debug_assert();
+        Arguments::command().debug_assert();
     }
 
     #[test]

@@ -1,5 +1,66 @@
+//! The `fairlead` command: says what fairlead does and why, and asks the proxy for a reload.
+//!
+//! Each command reads the files and the proxy's status ([`machine`]), derives what it tells by pure
+//! functions, and renders that last ([`answer`], [`table`]). It writes nothing but a mark for the certs
+//! program; only `fairlead dev` starts programs and keeps files of its own.
+
+mod admin;
+mod answer;
+mod arguments;
+mod certificates;
+mod check;
+mod compare;
+mod dev;
+mod machine;
+mod programs;
+mod reload;
+mod routes;
+mod service;
+mod status;
+mod store;
+mod table;
+mod when;
+mod why;
+
 use std::process::ExitCode;
 
+use anyhow::Context;
+use clap::Parser;
+use fairlead_contract::start_logging;
+
+use crate::answer::Exit;
+use crate::arguments::{Arguments, Command};
+
 fn main() -> ExitCode {
-    fairlead::main()
+    let arguments = Arguments::parse();
+    start_logging();
+    match run(arguments) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            // If nobody listens any more there is nothing left to do.
+            let _ = answer::print_fault(&format!("fairlead: {error:#}"));
+            Exit::Unknown.into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?
+        .block_on(obey(arguments))
+}
+
+async fn obey(Arguments { command, paths }: Arguments) -> anyhow::Result<Exit> {
+    let answer = match command {
+        Command::Check(format) => check::run(&paths, format).await?,
+        Command::Status(format) => status::run(paths, format).await?,
+        Command::Routes(format) => routes::run(paths, format).await?,
+        Command::Certs(format) => certificates::run(paths, format).await?,
+        Command::Why { name, format } => why::run(paths, &name, format).await?,
+        Command::Reload { pid, format } => reload::run(&paths, pid, format).await?,
+        Command::Dev(options) => return dev::run(options).await,
+    };
+    answer.print().context("cannot print the answer")
 }

@@ -5,6 +5,7 @@
 
 mod access_log;
 mod admin;
+mod arguments;
 mod authority;
 mod balance;
 mod basic;
@@ -38,8 +39,6 @@ mod sticky;
 mod supervisor;
 mod upgrade;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,38 +54,15 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
 use crate::access_log::AccessLog;
+use crate::arguments::Arguments;
 use crate::listeners::Listeners;
 use crate::server::{Protocol, serve};
 use crate::service::Shared;
 use crate::snapshot::{Built, Snapshot};
 use crate::supervisor::{History, notify, one_line, summary};
 
-/// Serves the routes of the files over HTTPS.
-///
-/// The listeners come from systemd, by the names http, https and admin; without systemd, from --http,
-/// --https and --admin. SIGHUP reloads the files; SIGTERM ends after the running exchanges, a second
-/// one at once.
-#[derive(Parser)]
-#[command(name = "fairlead-proxy", version)]
-struct Args {
-    /// Listen here for plain HTTP, when systemd hands over no sockets
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    http: Vec<SocketAddr>,
-    /// Listen here for HTTPS, when systemd hands over no sockets
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    https: Vec<SocketAddr>,
-    /// Listen here for status and metrics, when systemd hands over no sockets
-    #[arg(long, value_name = "PATH")]
-    admin: Option<PathBuf>,
-    /// Print as JSON what a reload would do with the files, and end; 1 means that it would be refused
-    #[arg(long)]
-    check: bool,
-    #[command(flatten)]
-    paths: Paths,
-}
-
 fn main() -> Result<ExitCode> {
-    let args = Args::parse();
+    let args = Arguments::parse();
     start_logging();
     // With several providers in the graph rustls would choose none.
     rustls::crypto::aws_lc_rs::default_provider()
@@ -129,7 +105,7 @@ fn check(paths: &Paths) -> Result<ExitCode> {
     })
 }
 
-fn bind(args: &Args) -> Result<Listeners> {
+fn bind(args: &Arguments) -> Result<Listeners> {
     ensure!(
         !args.http.is_empty() && !args.https.is_empty(),
         "there is nothing to listen on: start fairlead-proxy by its sockets (systemctl start fairlead-http.socket \
@@ -138,7 +114,7 @@ fn bind(args: &Args) -> Result<Listeners> {
     Listeners::bind(&args.http, &args.https, args.admin.as_deref())
 }
 
-async fn run(args: Args, listeners: Listeners) -> Result<AccessLog> {
+async fn run(args: Arguments, listeners: Listeners) -> Result<AccessLog> {
     let mut reloads = signal(SignalKind::hangup())?;
     let mut stops = Stops::new()?;
     let built = Snapshot::build(&Files::read(&args.paths), None, Timestamp::now());

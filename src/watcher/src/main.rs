@@ -2,6 +2,7 @@
 
 mod address;
 mod allow;
+mod arguments;
 mod changes;
 mod container;
 mod daemon;
@@ -12,32 +13,19 @@ mod pace;
 mod pass;
 mod plan;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use fairlead_contract::{Paths, start_logging};
+use fairlead_contract::start_logging;
 use tracing::error;
 
-/// Writes the routes that running containers ask for.
-#[derive(Parser)]
-#[command(name = "fairlead-watcher", version)]
-struct Args {
-    /// Write nothing: make the mark that a pass is needed whenever containers change, and print `dirty`
-    #[arg(long)]
-    follow: bool,
-    /// Docker's socket, instead of the one in fairlead.toml
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    #[command(flatten)]
-    paths: Paths,
-}
+use crate::arguments::Arguments;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     start_logging();
-    match run(Args::parse()).await {
+    match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
@@ -46,9 +34,9 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> Result<()> {
-    if args.follow {
-        match follow::follow(&args.paths, args.socket.as_deref()).await? {}
+async fn run(arguments: Arguments) -> Result<()> {
+    if arguments.follow {
+        match follow::follow(&arguments.paths, arguments.socket.as_deref()).await? {}
     }
-    pass::pass(&args.paths, args.socket.as_deref()).await
+    pass::pass(&arguments.paths, arguments.socket.as_deref()).await
 }

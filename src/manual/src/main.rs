@@ -1,0 +1,77 @@
+//! `fairlead-manual`: writes the manual pages and shell completions of the programs.
+//!
+//! Both are made from the definitions that the programs read their command lines by, so that they
+//! cannot say anything else. This program is run by what installs the others and is not installed.
+
+#[path = "../../certs/src/arguments.rs"]
+mod certs;
+#[path = "../../cli/src/arguments.rs"]
+mod cli;
+mod page;
+#[path = "../../proxy/src/arguments.rs"]
+mod proxy;
+mod tree;
+#[path = "../../watcher/src/arguments.rs"]
+mod watcher;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use fairlead_contract::write_atomically;
+
+use crate::page::Section;
+use crate::tree::{Document, documents};
+
+/// Writes the manual pages and shell completions of the programs, laid out as in /usr/share.
+#[derive(Parser)]
+struct Arguments {
+    /// The directory, which need not exist
+    directory: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { directory } = Arguments::parse();
+    for Document { path, text } in documents(&programs())? {
+        let path = directory.join(path);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        }
+        write_atomically(&path, text.as_bytes(), 0o644)?;
+    }
+    Ok(())
+}
+
+/// Every program that is installed, with the section of the manual that it belongs to.
+fn programs() -> [(Section, clap::Command); 4] {
+    [
+        (Section::Commands, cli::Arguments::command()),
+        (Section::Administration, proxy::Arguments::command()),
+        (Section::Administration, watcher::Arguments::command()),
+        (Section::Administration, certs::Arguments::command()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_program_and_every_command_has_its_page() {
+        let documents = documents(&programs()).unwrap();
+        for (section, command) in programs() {
+            let directory = match section {
+                Section::Commands => "man/man1",
+                Section::Administration => "man/man8",
+            };
+            let name = command.get_name();
+            let commands = command
+                .get_subcommands()
+                .map(|command| format!("{name}-{}", command.get_name()));
+            for page in std::iter::once(name.to_owned()).chain(commands) {
+                let path = format!("{directory}/{page}.{}", &directory[directory.len() - 1..]);
+                assert!(documents.iter().any(|document| document.path == *path), "{path}");
+            }
+        }
+    }
+}
