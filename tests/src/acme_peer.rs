@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use fairlead_contract::write_atomically;
-use http::header::{LOCATION, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Collected};
 use hyper::body::Incoming;
@@ -30,6 +30,10 @@ pub struct AcmeScript {
     pub renewal_info: Option<Answer>,
     /// The answer to orders that say what they replace, instead of an order.
     pub replacing: Option<Answer>,
+    /// The profiles its directory names.
+    pub profiles: Vec<&'static str>,
+    /// What there is besides the chain to [`AcmePeer::ROOT`].
+    pub alternate: Alternate,
     /// Since when, and for how much longer, certificates are valid.
     pub validity: (Duration, Duration),
 }
@@ -40,9 +44,21 @@ impl Default for AcmeScript {
         Self {
             renewal_info: None,
             replacing: None,
+            profiles: Vec::new(),
+            alternate: Alternate::Absent,
             validity: (Duration::ZERO, 90 * DAY),
         }
     }
+}
+
+/// Another chain for the same certificate (RFC 8555 7.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alternate {
+    Absent,
+    /// To [`AcmePeer::OTHER_ROOT`].
+    Offered,
+    /// Pointed to, and not there.
+    Missing,
 }
 
 /// An answer as a test wants it.
@@ -75,6 +91,7 @@ pub struct AcmeRequest {
 struct State {
     script: AcmeScript,
     authority: Authority,
+    other: Authority,
     requests: Vec<AcmeRequest>,
     orders: BTreeMap<String, Order>,
 }
@@ -83,18 +100,22 @@ struct State {
 struct Order {
     /// As it was ordered.
     wanted: Value,
-    chain: Option<String>,
+    leaf: Option<String>,
 }
 
 impl AcmePeer {
+    pub const ROOT: &'static str = "the peer's root";
+    pub const OTHER_ROOT: &'static str = "the peer's other root";
+
     pub async fn start(environment: &Environment, script: AcmeScript) -> Self {
-        let authority = Authority::new();
+        let authority = Authority::named(Self::ROOT);
         let pair = authority.issue(&["127.0.0.1"]);
         let root = environment.root().join("acme-peer.pem");
         write_atomically(&root, authority.root().as_bytes(), 0o644).expect("a root can be written");
         let state = Arc::new(Mutex::new(State {
             script,
             authority,
+            other: Authority::named(Self::OTHER_ROOT),
             requests: Vec::new(),
             orders: BTreeMap::new(),
         }));
@@ -126,6 +147,15 @@ impl AcmePeer {
 
     pub fn change(&self, change: impl FnOnce(&mut AcmeScript)) {
         change(&mut lock(&self.state).script);
+    }
+
+    /// The root of that name, PEM.
+    pub fn root(&self, name: &str) -> String {
+        let state = lock(&self.state);
+        match name {
+            Self::OTHER_ROOT => state.other.root(),
+            _ => state.authority.root(),
+        }
     }
 
     /// The requests up to now whose path starts like this.
@@ -175,7 +205,8 @@ impl State {
             ("order", None) => self.make_order(&request.payload, base),
             ("order", Some(id)) => self.describe_order(id, base),
             ("finalize", Some(id)) => self.finalize(id, &request.payload, base),
-            ("certificate", Some(id)) => self.certificate(id),
+            ("certificate", Some(id)) => self.certificate(id, base),
+            ("alternate", Some(id)) => self.alternate(id),
             ("renewal-info", Some(_)) => answer(self.script.renewal_info.as_ref()),
             _ => answer(None),
         }
@@ -188,6 +219,9 @@ impl State {
             "newOrder": format!("{base}/order"),
             "meta": {},
         });
+        for profile in &self.script.profiles {
+            directory["meta"]["profiles"][profile] = json!("as the test wants it");
+        }
         if self.script.renewal_info.is_some() {
             directory["renewalInfo"] = json!(format!("{base}/renewal-info"));
         }
@@ -201,7 +235,7 @@ impl State {
         let id = self.orders.len().to_string();
         let order = Order {
             wanted: wanted.clone(),
-            chain: None,
+            leaf: None,
         };
         self.orders.insert(id.clone(), order);
         let mut response = self.describe_order(&id, base);
@@ -217,7 +251,7 @@ impl State {
         described["authorizations"] = json!([]);
         described["finalize"] = json!(format!("{base}/finalize/{id}"));
         described["status"] = json!("ready");
-        if order.chain.is_some() {
+        if order.leaf.is_some() {
             described["status"] = json!("valid");
             described["certificate"] = json!(format!("{base}/certificate/{id}"));
         }
@@ -230,19 +264,38 @@ impl State {
             .decode(request.as_bytes())
             .expect("a request is base64url");
         let (before, after) = self.script.validity;
-        let chain = self.authority.sign(&request, before, after);
+        let leaf = self.authority.sign(&request, before, after);
         if let Some(order) = self.orders.get_mut(id) {
-            order.chain = Some(chain);
+            order.leaf = Some(leaf);
         }
         self.describe_order(id, base)
     }
 
-    fn certificate(&self, id: &str) -> Response<Body> {
-        let order = self.orders.get(id);
-        match order.and_then(|order| order.chain.clone()) {
-            Some(chain) => Response::new(body::full(chain)),
-            None => answer(None),
+    fn certificate(&self, id: &str, base: &str) -> Response<Body> {
+        let mut response = self.send_chain(id, &self.authority.root());
+        if self.script.alternate != Alternate::Absent {
+            let link = format!("<{base}/alternate/{id}>;rel=\"alternate\"");
+            let link = HeaderValue::from_str(&link).expect("a link can be a header");
+            response.headers_mut().insert(LINK, link);
         }
+        response
+    }
+
+    fn alternate(&self, id: &str) -> Response<Body> {
+        match self.script.alternate {
+            Alternate::Offered => self.send_chain(id, &self.other.cross_sign(&self.authority)),
+            Alternate::Absent | Alternate::Missing => answer(None),
+        }
+    }
+
+    fn send_chain(&self, id: &str, issuer: &str) -> Response<Body> {
+        let Some(leaf) = self.orders.get(id).and_then(|order| order.leaf.as_ref()) else {
+            return answer(None);
+        };
+        let mut response = Response::new(body::full(format!("{leaf}{issuer}")));
+        let kind = HeaderValue::from_static("application/pem-certificate-chain");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        response
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{Client, Environment};
 /// A certificate authority of the test's own.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    name: &'static str,
 }
 
 /// A chain and its key, PEM, as they stand in the store.
@@ -35,15 +36,13 @@ impl Pair {
 impl Authority {
     #[expect(clippy::new_without_default, reason = "it makes a key")]
     pub fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Under the name of what it signs, OpenSSL would take that for self-signed.
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "the test's root");
+        Self::named("the test's root")
+    }
+
+    pub fn named(name: &'static str) -> Self {
         let key = KeyPair::generate().expect("a key can be made");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("a root can be signed");
-        Self { issuer }
+        let issuer = CertifiedIssuer::self_signed(root_params(name), key).expect("a root can be signed");
+        Self { issuer, name }
     }
 
     /// A new key and a certificate for `names`, valid until long after any test.
@@ -67,7 +66,13 @@ impl Authority {
         }
     }
 
-    /// The chain for a signing request (RFC 2986, DER), valid for this long before and after now, PEM.
+    /// A certificate for the other authority, PEM: whoever trusts this one trusts that one too.
+    pub fn cross_sign(&self, other: &Self) -> String {
+        let certificate = root_params(other.name).signed_by(other.issuer.key(), &self.issuer);
+        certificate.expect("a certificate can be signed").pem()
+    }
+
+    /// A certificate for a signing request (RFC 2986, DER), valid for this long before and after now, PEM.
     pub fn sign(&self, request: &[u8], before: Duration, after: Duration) -> String {
         let mut request = CertificateSigningRequestParams::from_der(&request.into())
             .expect("it is a signing request and signed with its key");
@@ -78,7 +83,7 @@ impl Authority {
         let certificate = request
             .signed_by(&self.issuer)
             .expect("a certificate can be signed");
-        certificate.pem() + &self.root()
+        certificate.pem()
     }
 
     /// The root, PEM.
@@ -101,6 +106,14 @@ impl Authority {
     pub fn client(&self) -> Client {
         self.client_with(rustls::ALL_VERSIONS)
     }
+}
+
+fn root_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Under the name of what it signs, OpenSSL would take that for self-signed.
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
 }
 
 fn configure(versions: &[&'static SupportedProtocolVersion]) -> ConfigBuilder<ClientConfig, WantsVerifier> {

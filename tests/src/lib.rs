@@ -20,7 +20,7 @@ mod store;
 mod upstream;
 mod wire;
 
-pub use acme_peer::{AcmePeer, AcmeRequest, AcmeScript, Answer};
+pub use acme_peer::{AcmePeer, AcmeRequest, AcmeScript, Alternate, Answer};
 pub use body::Body;
 pub use certificates::{Authority, Pair};
 pub use client::{Client, get, origin_form, request_on};

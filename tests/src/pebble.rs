@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -42,6 +43,8 @@ pub struct PebbleSettings {
     pub validity: Duration,
     /// Names that are rejected by policy.
     pub blocked: Vec<&'static str>,
+    /// Only who has this account elsewhere, by key identifier and key, gets one (RFC 8555 7.3.4).
+    pub external_account: Option<(&'static str, &'static str)>,
     /// Who is asked about names instead of a server that makes them up.
     pub dns: Option<SocketAddr>,
 }
@@ -56,6 +59,7 @@ impl PebbleSettings {
             reused_authorizations: 0,
             validity: Duration::from_secs(90 * 24 * 60 * 60),
             blocked: Vec::new(),
+            external_account: None,
             dns: None,
         }
     }
@@ -210,6 +214,8 @@ impl Pebble {
 
     fn configuration(&self) -> String {
         let places = self.places;
+        let external = self.settings.external_account;
+        let external_keys: BTreeMap<_, _> = external.into_iter().collect();
         serde_json::json!({ "pebble": {
             "listenAddress": places.directory,
             "managementListenAddress": places.management,
@@ -219,6 +225,8 @@ impl Pebble {
             "tlsPort": self.settings.tls_port,
             "certificateValidityPeriod": self.settings.validity.as_secs(),
             "domainBlocklist": self.settings.blocked,
+            "externalAccountBindingRequired": external.is_some(),
+            "externalAccountMACKeys": external_keys,
         }})
         .to_string()
     }

@@ -4,7 +4,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use fairlead_tests::{AcmePeer, AcmeScript, Client, Environment, Proxy, Upstream, route};
+use fairlead_contract::write_atomically;
+use fairlead_tests::{
+    AcmePeer, AcmeScript, Alternate, Answering, Client, Environment, Pebble, PebbleSettings, Proxy, Upstream,
+    route,
+};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
@@ -73,4 +77,103 @@ async fn another_kind_of_key_is_taken_for_the_next_certificate() {
     environment.declare(&["a.test", "b.test"], "");
     environment.pass();
     assert!(describe(&chain).contains("Public-Key: (3072 bit)"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_is_ordered_only_where_it_is_offered() {
+    let (environment, peer) = installation(AcmeScript::default(), "profile = \"shortlived\"\n").await;
+    peer.change(|script| script.profiles = vec!["classic", "tlsserver"]);
+    let finished = environment.failing_pass();
+    let expected = "the authority offers no profile \"shortlived\": write one it offers (classic, tlsserver)";
+    assert!(finished.stderr.contains(expected), "{}", finished.stderr);
+    assert_eq!(peer.requests("/order").len(), 0);
+
+    // Nothing was ordered, so there is nothing to wait for.
+    peer.change(|script| script.profiles.push("shortlived"));
+    environment.pass();
+    assert_eq!(peer.requests("/order")[0].payload["profile"], "shortlived");
+    environment.write_config(peer.settings());
+    environment.declare(&["a.test", "b.test"], "");
+    environment.pass();
+    let last = peer.requests("/order").pop().expect("there are orders");
+    assert_eq!(last.payload.get("profile"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_chains_the_preferred_one_is_stored() {
+    for (alternate, preferred, expected) in [
+        (Alternate::Offered, "", AcmePeer::ROOT),
+        (Alternate::Offered, AcmePeer::ROOT, AcmePeer::ROOT),
+        (Alternate::Offered, AcmePeer::OTHER_ROOT, AcmePeer::OTHER_ROOT),
+        (Alternate::Offered, "unknown", AcmePeer::ROOT),
+        (Alternate::Missing, AcmePeer::OTHER_ROOT, AcmePeer::ROOT),
+        (Alternate::Absent, AcmePeer::OTHER_ROOT, AcmePeer::ROOT),
+    ] {
+        let script = AcmeScript {
+            alternate,
+            ..AcmeScript::default()
+        };
+        let more = match preferred {
+            "" => String::new(),
+            name => format!("preferred-chain = {name:?}\n"),
+        };
+        let (environment, peer) = installation(script, &more).await;
+        let finished = environment.pass();
+        let is_default = preferred.is_empty() || preferred == expected;
+        let told = finished.stderr.contains("the authority offers no chain to");
+        assert_eq!(
+            told, !is_default,
+            "{alternate:?} {preferred}: {}",
+            finished.stderr
+        );
+        verify(&environment, &peer, expected);
+        let is_direct = environment.pair("a.test").0.contains(&peer.root(AcmePeer::ROOT));
+        assert_eq!(is_direct, expected == AcmePeer::ROOT, "{alternate:?} {preferred}");
+    }
+}
+
+/// Fails unless openssl builds a chain to this root, which must be all it trusts, from what is stored.
+fn verify(environment: &Environment, peer: &AcmePeer, root: &str) {
+    let file = environment.root().join("root.pem");
+    write_atomically(&file, peer.root(root).as_bytes(), 0o644).expect("a root can be written");
+    let chain = environment.certificate("a.test").chain_file();
+    let mut command = Command::new("openssl");
+    command.args(["verify", "-no-CApath", "-no-CAstore", "-CAfile"]);
+    command.arg(file).arg("-untrusted").arg(&chain).arg(&chain);
+    let output = command.output().expect("cannot run openssl: install openssl");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{root}: {said}");
+}
+
+const EXTERNAL_KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+
+#[test]
+fn an_account_is_bound_to_the_one_the_operator_has_there() {
+    let environment = Environment::new();
+    let answering = Answering::start(&environment);
+    let mut settings = PebbleSettings::new(answering.address());
+    settings.external_account = Some(("kid-1", EXTERNAL_KEY));
+    let pebble = Pebble::start(settings);
+    environment.write_config(&pebble.settings());
+    environment.declare(&["a.test"], "");
+    let finished = environment.failing_pass();
+    let expected = "write what it gave you for that as \"external-account\" under [acme]";
+    assert!(finished.stderr.contains(expected), "{}", finished.stderr);
+
+    let key = environment.root().join("eab");
+    let bind = |secret: &str| {
+        write_atomically(&key, secret.as_bytes(), 0o600).expect("a secret can be written");
+        let external = format!("external-account = {{ key-id = \"kid-1\", key = {key:?} }}\n");
+        environment.write_config(&format!("{}{external}", pebble.settings()));
+    };
+    bind("not base64url!");
+    let finished = environment.failing_pass();
+    let expected = "the key of the external-account under [acme] is not base64url";
+    assert!(finished.stderr.contains(expected), "{}", finished.stderr);
+
+    bind(&format!("{EXTERNAL_KEY}\n"));
+    environment.pass();
+    environment.declare(&["b.test"], "");
+    environment.pass();
+    assert_eq!((pebble.accounts(), pebble.orders()), (1, 2));
 }

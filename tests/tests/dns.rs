@@ -279,7 +279,7 @@ fn a_secret_that_is_missing_or_open_to_others_is_named() {
         ),
         (
             &["c.a.test"],
-            "tsig is not there; a secret of [acme.dns] belongs there",
+            "tsig is not there; a secret that fairlead.toml names belongs there",
         ),
     ] {
         declare(&environment, names);

@@ -64,6 +64,20 @@ impl Leaf {
     }
 }
 
+/// The common name of whoever issued the topmost certificate of a chain.
+pub(crate) fn find_root_name(chain: &[u8]) -> Option<String> {
+    let topmost = CertificateDer::pem_slice_iter(chain).last()?.ok()?;
+    let topmost = parse_certificate(&topmost).ok()?;
+    let name = topmost.issuer().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
+}
+
+/// Whether two chains begin with the same certificate.
+pub(crate) fn is_same_leaf(chain: &str, other: &str) -> bool {
+    let leaf = |chain: &str| CertificateDer::from_pem_slice(chain.as_bytes()).ok();
+    leaf(chain).is_some_and(|first| Some(first) == leaf(other))
+}
+
 fn parse_chain(chain: &[u8]) -> Result<(Leaf, Vec<u8>), InvalidPair> {
     let certificates = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<Vec<_>, _>>()

@@ -1,9 +1,10 @@
+use std::env;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use fairlead_contract::{FileError, WriteError, read_file, write_atomically};
+use fairlead_contract::{FileError, SecretFile, WriteError, read_file, write_atomically};
 use thiserror::Error;
 
 /// Reads a file that nobody but its owner may read; `None` if it is not there.
@@ -28,6 +29,23 @@ pub(crate) fn read_secret(path: &Path) -> Result<Option<String>, SecretError> {
             .map_err(|_| SecretError::NotText {
                 path: path.to_owned(),
             }),
+    }
+}
+
+/// Reads a secret of the operator's, without the white space around it.
+pub(crate) fn read_secret_file(file: &SecretFile) -> Result<String, SecretError> {
+    let path = find_secret_file(file)?;
+    let text = read_secret(&path)?.ok_or(SecretError::Missing(path))?;
+    Ok(text.trim().to_owned())
+}
+
+fn find_secret_file(SecretFile(path): &SecretFile) -> Result<PathBuf, SecretError> {
+    if path.is_absolute() {
+        return Ok(path.clone());
+    }
+    match env::var_os("CREDENTIALS_DIRECTORY") {
+        Some(directory) => Ok(PathBuf::from(directory).join(path)),
+        None => Err(SecretError::NoCredentials(path.clone())),
     }
 }
 
@@ -62,6 +80,13 @@ pub(crate) enum SecretError {
     Exposed { path: PathBuf, mode: u32 },
     #[error("{} is not text; remove it and a new one is made", path.display())]
     NotText { path: PathBuf },
+    #[error(
+        "the credential {0:?} is not there: give fairlead-certs.service a LoadCredential= of that name, \
+         or write an absolute path"
+    )]
+    NoCredentials(PathBuf),
+    #[error("{} is not there; a secret that fairlead.toml names belongs there", .0.display())]
+    Missing(PathBuf),
     #[error("cannot make the directory {}", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::document::ignore;
-use crate::{Challenge, Dns, HostPattern, KeyType, Limit, Network, Provider};
+use crate::{Challenge, Dns, HostPattern, KeyType, Limit, Network, Provider, SecretFile};
 
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -148,8 +148,24 @@ pub struct Acme {
     pub challenge: Option<Challenge>,
     /// How TXT records get into the DNS. DNS-01, and with it wildcards, needs it.
     pub dns: Option<Dns>,
+    /// Which of the kinds of certificate the authority offers; `None` leaves it to the authority.
+    pub profile: Option<String>,
+    /// The common name of the root that the chain is to lead to, if the authority offers several.
+    pub preferred_chain: Option<String>,
+    pub external_account: Option<ExternalAccount>,
     /// Roots to trust when calling the directory, instead of the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+/// `external-account` under `[acme]`: an account the operator has at the authority already, which the
+/// new one is bound to (RFC 8555 7.3.4).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ExternalAccount {
+    /// As the authority named it.
+    pub key_id: String,
+    /// In base64url.
+    pub key: SecretFile,
 }
 
 fn lets_encrypt() -> String {

@@ -297,7 +297,7 @@ mod tests {
             (
                 "[acme]\nemial = \"a@b.test\"\n",
                 "fairlead.toml:2:1: unknown field `emial`, expected one of `directory`, `email`, `accept-terms`, \
-                 `challenge`, `dns`, `ca-file` (did you mean `email`?)",
+                 `challenge`, `dns`, `profile`, `preferred-chain`, `external-account`, `ca-file` (did you mean `email`?)",
             ),
             (
                 "[[routes]]\n",

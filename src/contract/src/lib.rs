@@ -36,7 +36,7 @@ mod words;
 mod write;
 
 pub use challenge::{Challenge, InvalidToken, Token};
-pub use config::{AccessLog, Acme, Allow, Certificates, Config, Docker, Proxy};
+pub use config::{AccessLog, Acme, Allow, Certificates, Config, Docker, ExternalAccount, Proxy};
 pub use configuration::{Configuration, Subject};
 pub use cookie::{CookieName, InvalidCookieName};
 pub use credential::{Credential, InvalidCredential, PasswordHash};

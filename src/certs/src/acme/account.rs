@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use fairlead_contract::Acme;
-use instant_acme::{Account, Key};
+use data_encoding::BASE64URL_NOPAD;
+use fairlead_contract::{Acme, ExternalAccount};
+use instant_acme::{Account, ExternalAccountKey, Key, NewAccount};
 use rcgen::KeyPair;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::acme::AcmeError;
 use crate::acme::client::BoundedClient;
 use crate::acme::order::persist;
-use crate::secret::{read_secret, write_secret};
+use crate::secret::{read_secret, read_secret_file, write_secret};
 
 const HEADING: &str = "\
 # Written by fairlead-certs: the account at an ACME server. Whoever reads the key owns the account.
@@ -32,20 +33,19 @@ struct Record {
 /// Opens the account kept in the file `path`, registering it at `acme`'s directory if there is none.
 ///
 /// The key is on disk before the authority hears of it, and registering a known key again gives the
-/// same account (RFC 8555 7.3.1), so an interruption never leads to a second one.
-pub(crate) async fn open(path: &Path, acme: &Acme) -> Result<Account, AcmeError> {
-    let mut record = match read(path)? {
-        Some(record) => record,
-        None => make(path, &acme.directory)?,
-    };
-    let client = || BoundedClient::new(acme.ca_file.as_deref());
-    let account = match record.url.clone() {
-        Some(url) => {
-            let key = pkcs8(path, &record)?;
-            let builder = Account::builder_with_http(Box::new(client()?));
-            builder.from_parts(url, key, acme.directory.clone()).await?
+/// same account (RFC 8555 7.3.1), so an interruption never leads to a second one. Only of an account
+/// that is bound to an external one the library makes the key itself, and it is on disk afterwards.
+pub(crate) async fn open(
+    path: &Path,
+    acme: &Acme,
+    client: impl Fn() -> Result<BoundedClient, AcmeError>,
+) -> Result<Account, AcmeError> {
+    let (account, mut record) = match (read(path)?, &acme.external_account) {
+        (Some(record), external) if record.url.is_some() || external.is_none() => {
+            resume(path, record, client).await?
         }
-        None => register(path, &mut record, client).await?,
+        (_, Some(external)) => register_bound(path, acme, external, client).await?,
+        (_, None) => resume(path, make(path, &acme.directory)?, client).await?,
     };
     if record.email != acme.email {
         tell_email(&account, acme.email.as_deref()).await?;
@@ -55,13 +55,20 @@ pub(crate) async fn open(path: &Path, acme: &Acme) -> Result<Account, AcmeError>
     Ok(account)
 }
 
-async fn register(
+/// Opens the account of a record, registering it if the authority has not confirmed it yet.
+async fn resume(
     path: &Path,
-    record: &mut Record,
+    mut record: Record,
     client: impl Fn() -> Result<BoundedClient, AcmeError>,
-) -> Result<Account, AcmeError> {
+) -> Result<(Account, Record), AcmeError> {
+    if let Some(url) = record.url.clone() {
+        let key = pkcs8(path, &record)?;
+        let builder = Account::builder_with_http(Box::new(client()?));
+        let account = builder.from_parts(url, key, record.directory.clone()).await?;
+        return Ok((account, record));
+    }
     let (account, _) = persist(async || {
-        let der = pkcs8(path, record)?;
+        let der = pkcs8(path, &record)?;
         let key = Key::from_pkcs8_der(der.clone_key())?;
         let builder = Account::builder_with_http(Box::new(client()?));
         let created = builder.create_from_key((key, PrivateKeyDer::Pkcs8(der)), record.directory.clone());
@@ -69,13 +76,49 @@ async fn register(
     })
     .await?;
     record.url = Some(account.id().to_owned());
+    confirm(path, &record)?;
+    Ok((account, record))
+}
+
+/// Registers an account that is bound to one the operator has there already (RFC 8555 7.3.4).
+async fn register_bound(
+    path: &Path,
+    acme: &Acme,
+    external: &ExternalAccount,
+    client: impl Fn() -> Result<BoundedClient, AcmeError>,
+) -> Result<(Account, Record), AcmeError> {
+    let secret = read_secret_file(&external.key)?;
+    let secret = BASE64URL_NOPAD
+        .decode(secret.trim_end_matches('=').as_bytes())
+        .map_err(AcmeError::ExternalAccountKey)?;
+    let external = ExternalAccountKey::new(external.key_id.clone(), &secret);
+    let new = NewAccount {
+        contact: &[],
+        terms_of_service_agreed: true,
+        only_return_existing: false,
+    };
+    let (account, credentials) = persist(async || {
+        let builder = Account::builder_with_http(Box::new(client()?));
+        let created = builder.create(&new, acme.directory.clone(), Some(&external));
+        Ok(created.await?)
+    })
+    .await?;
+    let record = Record {
+        directory: acme.directory.clone(),
+        url: Some(account.id().to_owned()),
+        email: None,
+        key: KeyPair::try_from(credentials.private_key())?.serialize_pem(),
+    };
+    confirm(path, &record)?;
+    Ok((account, record))
+}
+
+/// Keeps an account that the authority has just confirmed.
+fn confirm(path: &Path, record: &Record) -> Result<(), AcmeError> {
     write(path, record)?;
-    tracing::info!(
-        account = account.id(),
-        "registered an account at {}",
-        record.directory
-    );
-    Ok(account)
+    let account = record.url.as_deref().unwrap_or_default();
+    tracing::info!(account, "registered an account at {}", record.directory);
+    Ok(())
 }
 
 async fn tell_email(account: &Account, email: Option<&str>) -> Result<(), AcmeError> {

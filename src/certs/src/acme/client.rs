@@ -20,6 +20,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::time::timeout;
 
+use crate::acme::downloads::Downloads;
 use crate::acme::error::{AcmeError, Refusal, RequestError};
 
 /// From the first byte we send to the last one we receive.
@@ -32,11 +33,14 @@ const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Calls an ACME server with limits in time and size, and keeps of an error response what the
 /// library would drop: its status and its Retry-After.
-pub(crate) struct BoundedClient(Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>);
+pub(crate) struct BoundedClient {
+    client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    downloads: Downloads,
+}
 
 impl BoundedClient {
     /// Trusts the roots in `ca_file`, or the system's.
-    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, AcmeError> {
+    pub(crate) fn new(ca_file: Option<&Path>, downloads: &Downloads) -> Result<Self, AcmeError> {
         let builder = match ca_file {
             Some(path) => HttpsConnectorBuilder::new().with_tls_config(
                 ClientConfig::builder()
@@ -56,7 +60,10 @@ impl BoundedClient {
             .enable_http1()
             .enable_http2()
             .wrap_connector(tcp);
-        Ok(Self(Client::builder(TokioExecutor::new()).build(connector)))
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            downloads: downloads.clone(),
+        })
     }
 }
 
@@ -66,18 +73,20 @@ impl HttpClient for BoundedClient {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let url = request.uri().to_string();
-        let response = self.0.request(request);
+        let response = self.client.request(request);
+        let downloads = self.downloads.clone();
         Box::pin(async move {
             let received = match timeout(REQUEST_LIMIT, receive(response, &url)).await {
                 Ok(received) => received
                     .map(|response| bound_retry_after(response, Timestamp::now()))
                     .and_then(|response| refuse_errors(response, &url)),
                 Err(_) => Err(RequestError::Limit {
-                    url,
+                    url: url.clone(),
                     limit: REQUEST_LIMIT,
                 }),
             };
             received
+                .inspect(|response| downloads.keep(&url, response))
                 .map(|response| BytesResponse::from(response.map(Full::new)))
                 .map_err(|error| Error::Other(error.into()))
         })

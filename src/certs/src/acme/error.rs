@@ -2,6 +2,7 @@ use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use data_encoding::DecodeError;
 use fairlead_contract::{FileError, InvalidHost, InvalidToken, WriteError};
 use http::StatusCode;
 use hyper_util::client::legacy;
@@ -54,6 +55,19 @@ pub(crate) enum AcmeError {
         words(problem)
     )]
     AccountGone { path: PathBuf, problem: Problem },
+    #[error(
+        "the authority makes accounts only for those who have one there already: write what it gave you for \
+         that as \"external-account\" under [acme]; it said: {}",
+        words(.0)
+    )]
+    ExternalAccountRequired(Problem),
+    #[error("the key of the external-account under [acme] is not base64url")]
+    ExternalAccountKey(#[source] DecodeError),
+    #[error(
+        "the authority offers no profile {wanted:?}: write one it offers ({}) under [acme], or none",
+        escaped(&offered.join(", "))
+    )]
+    NoProfile { wanted: String, offered: Vec<String> },
     #[error("{} holds no usable account: {cause}; remove it to register a new one", path.display())]
     AccountFile { path: PathBuf, cause: String },
     #[error("the roots in {} cannot be used (ca-file under [acme]): {cause}", path.display())]
@@ -92,11 +106,14 @@ impl AcmeError {
         )
     }
 
-    /// Whether the fault lies on this machine and nobody was asked.
+    /// Whether something on this machine has to change first, and no order was asked for.
     pub(crate) fn is_local(&self) -> bool {
         matches!(
             self,
             Self::AccountFile { .. }
+                | Self::ExternalAccountRequired(_)
+                | Self::ExternalAccountKey(_)
+                | Self::NoProfile { .. }
                 | Self::CaFile { .. }
                 | Self::SystemRoots(_)
                 | Self::Key(_)
@@ -120,15 +137,21 @@ impl AcmeError {
         }
     }
 
-    /// Says which file to remove if the authority has lost the account it was written for.
-    pub(crate) fn name_lost_account(self, account_file: &Path) -> Self {
-        match self.problem() {
-            Some(problem) if is_of_type(problem, "accountDoesNotExist") => Self::AccountGone {
+    /// Says what the operator can do about an account that the authority does not accept.
+    pub(crate) fn advise(self, account_file: &Path) -> Self {
+        let Some(problem) = self.problem() else {
+            return self;
+        };
+        if is_of_type(problem, "accountDoesNotExist") {
+            return Self::AccountGone {
                 path: account_file.to_owned(),
                 problem: problem.clone(),
-            },
-            _ => self,
+            };
         }
+        if is_of_type(problem, "externalAccountRequired") {
+            return Self::ExternalAccountRequired(problem.clone());
+        }
+        self
     }
 
     /// The problem document behind the error, if the authority sent one.

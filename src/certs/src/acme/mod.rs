@@ -2,7 +2,9 @@
 
 mod account;
 mod answers;
+mod chain;
 mod client;
+mod downloads;
 mod error;
 mod order;
 mod pending;
@@ -11,19 +13,22 @@ mod renewal_info;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fairlead_contract::{Acme, Dns, HostPattern, Paths, remove_if_present};
+use fairlead_contract::{Acme, HostPattern, Paths, remove_if_present};
 use instant_acme::Account;
 use tokio::time::timeout;
 
 use crate::acme::answers::Answers;
-use crate::acme::order::obtain_chain;
+use crate::acme::chain::prefer;
+use crate::acme::client::BoundedClient;
+use crate::acme::downloads::Downloads;
+use crate::acme::order::{Wishes, obtain_chain};
 use crate::acme::pending::Pending;
 use crate::acme::renewal_info::{ask, identify};
 use crate::dns::Zones;
 use crate::pair::{Leaf, Pair};
 use crate::renewal::Answer;
 use crate::wanted::Wanted;
-use crate::words::chain;
+use crate::words;
 
 pub(crate) use crate::acme::answers::remove_leftover_answers;
 pub(crate) use crate::acme::error::AcmeError;
@@ -35,8 +40,8 @@ const ORDER_LIMIT: Duration = Duration::from_secs(10 * 60);
 pub(crate) struct Authority {
     account: Account,
     account_file: PathBuf,
-    directory: String,
-    dns: Option<Dns>,
+    acme: Acme,
+    downloads: Downloads,
     paths: Paths,
 }
 
@@ -44,12 +49,14 @@ impl Authority {
     /// Opens the account, registering it first if there is none.
     pub(crate) async fn open(paths: &Paths, acme: &Acme) -> Result<Self, AcmeError> {
         let account_file = paths.account_dir().join(account::file_name(&acme.directory));
-        let account = account::open(&account_file, acme).await;
+        let downloads = Downloads::default();
+        let client = || BoundedClient::new(acme.ca_file.as_deref(), &downloads);
+        let account = account::open(&account_file, acme, client).await;
         Ok(Self {
-            account: account.map_err(|error| error.name_lost_account(&account_file))?,
+            account: account.map_err(|error| error.advise(&account_file))?,
             account_file,
-            directory: acme.directory.clone(),
-            dns: acme.dns.clone(),
+            acme: acme.clone(),
+            downloads,
             paths: paths.clone(),
         })
     }
@@ -67,17 +74,16 @@ impl Authority {
     /// up the same order.
     pub(crate) async fn obtain(&self, wanted: &Wanted, present: Option<&Leaf>) -> Result<Pair, AcmeError> {
         let path = pending_file(&self.paths, &wanted.name);
-        let mut pending = Pending::open(path, &self.directory, &wanted.names, wanted.key_type)?;
-        let zones = self.dns.as_ref().map(Zones::open).transpose()?;
+        let mut pending = Pending::open(path, &self.acme.directory, &wanted.names, wanted.key_type)?;
+        let zones = self.acme.dns.as_ref().map(Zones::open).transpose()?;
+        let wishes = Wishes {
+            replaces: present.and_then(identify),
+            profile: self.acme.profile.as_deref(),
+        };
         let mut answers = Answers::new(&self.paths, wanted.challenge, zones.as_ref());
         let obtained = timeout(
             ORDER_LIMIT,
-            obtain_chain(
-                &self.account,
-                &mut pending,
-                present.and_then(identify),
-                &mut answers,
-            ),
+            obtain_chain(&self.account, &mut pending, &wishes, &mut answers),
         )
         .await;
         answers.withdraw().await;
@@ -87,17 +93,19 @@ impl Authority {
                 if error.is_final() {
                     pending.remove()?;
                 }
-                return Err(error.name_lost_account(&self.account_file));
+                return Err(error.advise(&self.account_file));
             }
         };
-        check(&delivered, &pending).inspect_err(|_| forget_order(&self.paths, &wanted.name))
+        let preferred = self.acme.preferred_chain.as_deref();
+        let chain = prefer(preferred, delivered, &self.account, &self.downloads).await;
+        check(&chain, &pending).inspect_err(|_| forget_order(&self.paths, &wanted.name))
     }
 }
 
 /// Lets go of the order after its certificate was stored, or when it led to nothing.
 pub(crate) fn forget_order(paths: &Paths, name: &HostPattern) {
     if let Err(error) = remove_if_present(&pending_file(paths, name)) {
-        tracing::warn!("{}", chain(&error));
+        tracing::warn!("{}", words::chain(&error));
     }
 }
 

@@ -21,14 +21,29 @@ const POLLING: RetryPolicy = RetryPolicy::new()
 /// three times by itself.
 const NONCE_ATTEMPTS: u32 = 10;
 
+/// What an order says beside the names.
+pub(crate) struct Wishes<'a> {
+    /// The certificate it takes the place of (RFC 9773 5).
+    pub(crate) replaces: Option<CertificateIdentifier<'a>>,
+    pub(crate) profile: Option<&'a str>,
+}
+
+/// What came of an order.
+pub(crate) struct Delivered {
+    /// Where it was downloaded from.
+    pub(crate) url: String,
+    /// PEM.
+    pub(crate) chain: String,
+}
+
 /// Leads an order to its end, whatever state it is in, and returns the chain (RFC 8555 7.4).
 pub(crate) async fn obtain_chain(
     account: &Account,
     pending: &mut Pending,
-    replaces: Option<CertificateIdentifier<'_>>,
+    wishes: &Wishes<'_>,
     answers: &mut Answers<'_>,
-) -> Result<String, AcmeError> {
-    let mut order = open(account, pending, replaces).await?;
+) -> Result<Delivered, AcmeError> {
+    let mut order = open(account, pending, wishes).await?;
     if order.state().status == OrderStatus::Pending {
         authorize(&mut order, answers).await?;
     }
@@ -40,11 +55,7 @@ pub(crate) async fn obtain_chain(
 }
 
 /// Takes up the order that was under way, or makes a new one if there was none or it led to nothing.
-async fn open(
-    account: &Account,
-    pending: &mut Pending,
-    replaces: Option<CertificateIdentifier<'_>>,
-) -> Result<Order, AcmeError> {
+async fn open(account: &Account, pending: &mut Pending, wishes: &Wishes<'_>) -> Result<Order, AcmeError> {
     if let Some(url) = pending.order().map(str::to_owned) {
         match persist(async || Ok(account.order(url.clone()).await?)).await {
             Ok(mut order) => {
@@ -59,29 +70,48 @@ async fn open(
         }
     }
     let identifiers: Vec<_> = pending.names().iter().map(identify).collect();
-    let order = make(account, NewOrder::new(&identifiers), replaces).await?;
+    let order = make(account, &identifiers, wishes).await?;
     pending.set_order(Some(order.url().to_owned()))?;
     Ok(order)
 }
 
 /// Makes an order that says which certificate it replaces, and one that does not if that is why it
 /// was refused (RFC 9773 5).
-async fn make(
-    account: &Account,
-    order: NewOrder<'_>,
-    replaces: Option<CertificateIdentifier<'_>>,
-) -> Result<Order, AcmeError> {
-    let names = order.identifiers();
-    let Some(replaces) = replaces else {
-        return persist(async || Ok(account.new_order(&order).await?)).await;
+async fn make(account: &Account, names: &[Identifier], wishes: &Wishes<'_>) -> Result<Order, AcmeError> {
+    check_profile(account, wishes.profile)?;
+    let plain = || match wishes.profile {
+        Some(profile) => NewOrder::new(names).profile(profile),
+        None => NewOrder::new(names),
     };
-    let replacing = NewOrder::new(names).replaces(replaces);
-    match persist(async || Ok(account.new_order(&replacing).await?)).await {
+    let Some(replaces) = &wishes.replaces else {
+        return send(account, &plain()).await;
+    };
+    match send(account, &plain().replaces(replaces.clone())).await {
         Err(error) if may_be_for_replacing(&error) => {
             tracing::debug!("ordered without saying what it replaces: {error}");
-            persist(async || Ok(account.new_order(&order).await?)).await
+            send(account, &plain()).await
         }
         made => made,
+    }
+}
+
+async fn send(account: &Account, order: &NewOrder<'_>) -> Result<Order, AcmeError> {
+    persist(async || Ok(account.new_order(order).await?)).await
+}
+
+/// Refuses a profile that the directory does not name, before an order is spent on it.
+fn check_profile(account: &Account, profile: Option<&str>) -> Result<(), AcmeError> {
+    let mut offered: Vec<_> = account
+        .profiles()
+        .map(|profile| profile.name.to_owned())
+        .collect();
+    offered.sort();
+    match profile {
+        Some(wanted) if !offered.iter().any(|name| name == wanted) => Err(AcmeError::NoProfile {
+            wanted: wanted.to_owned(),
+            offered,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -196,15 +226,20 @@ async fn explain(order: &mut Order) -> Option<AcmeError> {
     (!causes.is_empty()).then(|| AcmeError::Authorizations(causes.join("; ")))
 }
 
-async fn download(order: &mut Order) -> Result<String, AcmeError> {
-    match order.state().status {
-        OrderStatus::Invalid => Err(AcmeError::InvalidOrder),
+async fn download(order: &mut Order) -> Result<Delivered, AcmeError> {
+    let chain = match order.state().status {
+        OrderStatus::Invalid => return Err(AcmeError::InvalidOrder),
         OrderStatus::Valid => {
             let chain = persist(async || Ok(order.certificate().await?)).await?;
-            chain.ok_or(AcmeError::InvalidOrder)
+            chain.ok_or(AcmeError::InvalidOrder)?
         }
-        _ => persist(async || Ok(order.poll_certificate(&POLLING).await?)).await,
-    }
+        _ => persist(async || Ok(order.poll_certificate(&POLLING).await?)).await?,
+    };
+    let url = order.state().certificate.clone();
+    Ok(Delivered {
+        url: url.unwrap_or_default(),
+        chain,
+    })
 }
 
 /// Tries a step again as long as only its nonces are refused: the authority did nothing then.

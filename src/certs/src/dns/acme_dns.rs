@@ -5,7 +5,8 @@ use hickory_resolver::proto::rr::Name;
 use serde::Deserialize;
 
 use crate::dns::http::post;
-use crate::dns::{DnsError, Record, read_secret_file};
+use crate::dns::{DnsError, Record};
+use crate::secret::read_secret_file;
 
 /// What the server answered to `/register`.
 #[derive(Deserialize)]

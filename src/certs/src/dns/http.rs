@@ -12,7 +12,8 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::dns::{DnsError, Record, read_secret_file};
+use crate::dns::{DnsError, Record};
+use crate::secret::read_secret_file;
 use crate::words::chain;
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -6,12 +6,10 @@ mod http;
 mod lookup;
 mod rfc2136;
 
-use std::env;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use fairlead_contract::{Dns, DnsProvider, Host, SecretFile};
+use fairlead_contract::{Dns, DnsProvider, Host};
 use futures_util::future::join_all;
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::ProtoError;
@@ -21,7 +19,7 @@ use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::dns::lookup::Lookup;
-use crate::secret::{SecretError, read_secret};
+use crate::secret::SecretError;
 
 /// How often the servers of a zone are asked whether they have a record.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -128,23 +126,6 @@ async fn find_behind((ip, server): &(IpAddr, Lookup), record: &Record, limit: Du
     timeout(limit, waiting).await.is_err().then_some(*ip)
 }
 
-/// Reads a secret of the operator's.
-fn read_secret_file(file: &SecretFile) -> Result<String, DnsError> {
-    let path = find_secret_file(file)?;
-    let text = read_secret(&path)?.ok_or(DnsError::NoSecret(path))?;
-    Ok(text.trim().to_owned())
-}
-
-fn find_secret_file(SecretFile(path): &SecretFile) -> Result<PathBuf, DnsError> {
-    if path.is_absolute() {
-        return Ok(path.clone());
-    }
-    match env::var_os("CREDENTIALS_DIRECTORY") {
-        Some(directory) => Ok(PathBuf::from(directory).join(path)),
-        None => Err(DnsError::NoCredentials(path.clone())),
-    }
-}
-
 /// Why a record is not where an authority would look for it.
 #[derive(Debug, Error)]
 pub(crate) enum DnsError {
@@ -190,13 +171,6 @@ pub(crate) enum DnsError {
     NoAccount(String),
     #[error("the accounts under [acme.dns.acme-dns] cannot be understood: {0}")]
     Accounts(String),
-    #[error(
-        "the credential {0:?} is not there: give fairlead-certs.service a LoadCredential= of that name, \
-         or write an absolute path"
-    )]
-    NoCredentials(PathBuf),
-    #[error("{} is not there; a secret of [acme.dns] belongs there", .0.display())]
-    NoSecret(PathBuf),
     #[error("a secret of [acme.dns] cannot be used")]
     Secret(#[from] SecretError),
 }

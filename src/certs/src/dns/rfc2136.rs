@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::dns::{DnsError, Record, read_secret_file};
+use crate::dns::{DnsError, Record};
+use crate::secret::read_secret_file;
 
 /// For one exchange with the server.
 const LIMIT: Duration = Duration::from_secs(20);
