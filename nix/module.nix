@@ -115,6 +115,16 @@ in
       description = "Whether to open TCP ports 80 and 443 in the firewall.";
     };
 
+    metrics = {
+      enable = mkEnableOption "a socket at which Prometheus gets the proxy's metrics";
+      address = mkOption {
+        type = types.str;
+        default = "127.0.0.1:9180";
+        example = "10.0.0.5:9180";
+        description = "Where it listens. Whoever reaches it can read the names of the certificates.";
+      };
+    };
+
     routes = mkOption {
       type = types.attrsOf routeType;
       default = { };
@@ -253,7 +263,20 @@ in
           ]
           (_: {
             wantedBy = [ "sockets.target" ];
-          });
+          })
+        // {
+          fairlead-metrics = mkIf cfg.metrics.enable {
+            listenStreams = [
+              ""
+              cfg.metrics.address
+            ];
+            # By the service too: systemd starts no socket of a service that runs.
+            wantedBy = [
+              "sockets.target"
+              "fairlead-proxy.service"
+            ];
+          };
+        };
 
       paths.fairlead-certs.wantedBy = [ "multi-user.target" ];
       paths.fairlead-watcher.wantedBy = mkIf cfg.docker.enable [ "multi-user.target" ];
@@ -262,7 +285,7 @@ in
 
       services.fairlead-proxy = {
         wantedBy = [ "multi-user.target" ];
-        restartTriggers = [ sandbox ];
+        restartTriggers = [ sandbox ] ++ lib.optional cfg.metrics.enable cfg.metrics.address;
         # One restart, instead of a stop before and a start after the switch: that would also close
         # the sockets and refuse connections meanwhile.
         stopIfChanged = false;

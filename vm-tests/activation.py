@@ -50,3 +50,18 @@ with subtest("listeners are told apart by name, not by the order of the unit"):
 with subtest("the status line says what is served"):
     text = machine.get_unit_info("fairlead-proxy.service")["StatusText"]
     assert "0 routes" in text, text
+
+with subtest("nothing listens for Prometheus until somebody wants it"):
+    machine.fail("ss -Hltn 'sport = :9180' | grep -q LISTEN")
+
+with subtest("the socket for Prometheus comes with a restart of the proxy, and tells nothing but metrics"):
+    machine.succeed(
+        "systemctl enable --runtime fairlead-metrics.socket",
+        "systemctl restart fairlead-proxy.service",
+    )
+    machine.require_unit_state("fairlead-metrics.socket")
+    listens(9180)
+    assert "fairlead_routes 0" in machine.succeed("curl -sf http://127.0.0.1:9180/metrics")
+    code = machine.succeed("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:9180/status")
+    assert code == "404", code
+    answers_by_name()

@@ -30,7 +30,7 @@ pub use named::Named;
 pub use pebble::{Answering, Pebble, PebbleSettings, Records};
 pub use peer::{Peer, PeerRequest};
 pub use programs::{DEADLINE, Finished, Program, Running, Signal};
-pub use proxy::{Proxy, Sockets, activate};
+pub use proxy::{Proxy, Sockets, activate, ask};
 pub use site::{Site, route};
 pub use upstream::{Transport, Upstream};
 pub use wire::{Wire, accept, within};

@@ -106,7 +106,11 @@ impl Proxy {
 
     /// The body of a successful answer on the admin socket.
     fn admin(&self, path: &str) -> String {
-        let answer = ask_admin(&self.sockets.admin_path, path);
+        let stream = UnixStream::connect(&self.sockets.admin_path).expect("the admin socket listens");
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("a timeout can be set");
+        let answer = ask(stream, path, "Accept: application/openmetrics-text\r\n");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
         body.to_owned()
@@ -157,18 +161,17 @@ fn hand_over(environment: &Environment, count: usize) -> Command {
     command
 }
 
-/// Answers of the admin socket are read to the end of the connection, which the request asks for.
-fn ask_admin(socket: &Path, path: &str) -> String {
-    let mut stream = UnixStream::connect(socket).expect("the admin socket listens");
-    stream
-        .set_read_timeout(Some(DEADLINE))
-        .expect("a timeout can be set");
+/// Asks for a page with these further fields. The answer is read to the end of the connection, which the
+/// request asks for.
+pub fn ask(mut stream: impl Read + Write, path: &str, fields: &str) -> String {
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{fields}\r\n"
     )
-    .expect("admin takes a request");
+    .expect("a request is taken");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("admin answers in time");
+    stream
+        .read_to_string(&mut answer)
+        .expect("there is an answer in time");
     answer
 }

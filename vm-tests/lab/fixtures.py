@@ -7,6 +7,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 FIXTURES = PROJECT / "vm-tests/fixtures"
 UNITS = PROJECT / "systemd/system"
+OPTIONAL = ("fairlead-metrics.socket",)
 NEIGHBOURS = ("pebble.service", "pebble-challtestsrv.service")
 
 
@@ -25,7 +26,7 @@ def install_neighbours(root: Path) -> None:
 
 
 def install_fairlead(root: Path, programs: Path) -> None:
-    """Installs the built `programs` and everything around them, and enables all units."""
+    """Installs the built `programs` and everything around them, and enables the units that every site needs."""
     where = ("--destdir", str(root), "--prefix", "/usr", "--bin-dir", str(programs))
     _run(str(PROJECT / "install"), *where)
     _run("chroot", str(root), "systemd-sysusers")
@@ -33,7 +34,7 @@ def install_fairlead(root: Path, programs: Path) -> None:
 
 
 def _can_be_enabled(unit: Path) -> bool:
-    return unit.is_file() and "[Install]" in unit.read_text().splitlines()
+    return unit.is_file() and unit.name not in OPTIONAL and "[Install]" in unit.read_text().splitlines()
 
 
 def _enable(root: Path, *units: str) -> None:

@@ -1,17 +1,29 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use fairlead_contract::Paths;
 
 /// Serves the routes of the files over HTTPS.
 ///
-/// The listeners come from systemd, by the names http, https and admin; without systemd, from --http,
-/// --https and --admin. SIGHUP reloads the files; SIGTERM ends after the running exchanges, a second
-/// one at once.
+/// The listeners come from systemd, by the names http, https, admin and metrics; without systemd, from
+/// --http, --https, --admin and --metrics. SIGHUP reloads the files; SIGTERM ends after the running
+/// exchanges, a second one at once.
 #[derive(Parser)]
 #[command(name = "fairlead-proxy", version)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) addresses: Addresses,
+    /// Print as JSON what a reload would do with the files, and end; 1 means that it would be refused
+    #[arg(long)]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) paths: Paths,
+}
+
+/// Where to listen.
+#[derive(Args)]
+pub(crate) struct Addresses {
     /// Listen here for plain HTTP, when systemd hands over no sockets
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) http: Vec<SocketAddr>,
@@ -21,9 +33,7 @@ pub(crate) struct Arguments {
     /// Listen here for status and metrics, when systemd hands over no sockets
     #[arg(long, value_name = "PATH")]
     pub(crate) admin: Option<PathBuf>,
-    /// Print as JSON what a reload would do with the files, and end; 1 means that it would be refused
-    #[arg(long)]
-    pub(crate) check: bool,
-    #[command(flatten)]
-    pub(crate) paths: Paths,
+    /// Listen here for Prometheus, when systemd hands over no sockets
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics: Vec<SocketAddr>,
 }

@@ -11,11 +11,15 @@ use fairlead_contract::remove_if_present;
 use listenfd::ListenFd;
 use tracing::warn;
 
+use crate::arguments::Addresses;
+
 /// The sockets the proxy was given, by their role.
+#[derive(Default)]
 pub(crate) struct Listeners {
     pub(crate) http: Vec<std::net::TcpListener>,
     pub(crate) https: Vec<std::net::TcpListener>,
     pub(crate) admin: Vec<UnixListener>,
+    pub(crate) metrics: Vec<std::net::TcpListener>,
 }
 
 /// The ports that URLs must name, because they are not the usual ones.
@@ -44,11 +48,7 @@ impl Listeners {
             return Ok(None);
         }
         let mut handed = ListenFd::from_env();
-        let mut this = Self {
-            http: Vec::new(),
-            https: Vec::new(),
-            admin: Vec::new(),
-        };
+        let mut this = Self::default();
         for (index, name) in names.iter().enumerate() {
             this.sort_in(&mut handed, index, name)
                 .with_context(|| format!("the socket named {name:?} cannot be used"))?;
@@ -62,13 +62,16 @@ impl Listeners {
         Ok(Some(this))
     }
 
-    pub(crate) fn bind(http: &[SocketAddr], https: &[SocketAddr], admin: Option<&Path>) -> Result<Self> {
+    pub(crate) fn bind(addresses: &Addresses) -> Result<Self> {
         let bind =
             |address: &SocketAddr| bind_tcp(*address).with_context(|| format!("cannot listen on {address}"));
+        let all = |addresses: &[SocketAddr]| addresses.iter().map(bind).collect::<Result<_>>();
+        let admin = addresses.admin.iter().map(|path| bind_unix(path));
         Ok(Self {
-            http: http.iter().map(bind).collect::<Result<_>>()?,
-            https: https.iter().map(bind).collect::<Result<_>>()?,
-            admin: admin.into_iter().map(bind_unix).collect::<Result<_>>()?,
+            http: all(&addresses.http)?,
+            https: all(&addresses.https)?,
+            admin: admin.collect::<Result<_>>()?,
+            metrics: all(&addresses.metrics)?,
         })
     }
 
@@ -98,8 +101,9 @@ impl Listeners {
                 listener.set_nonblocking(true)?;
                 self.admin.push(listener);
             }
+            "metrics" => self.metrics.push(tcp(handed)?),
             _ => {
-                warn!("the socket named {name:?} is not used: the names are http, https and admin");
+                warn!("the socket named {name:?} is not used: the names are http, https, admin and metrics");
             }
         }
         Ok(())

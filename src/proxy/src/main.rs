@@ -54,7 +54,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
 use crate::access_log::AccessLog;
-use crate::arguments::Arguments;
+use crate::admin::Pages;
+use crate::arguments::{Addresses, Arguments};
 use crate::listeners::Listeners;
 use crate::server::{Protocol, serve};
 use crate::service::Shared;
@@ -74,7 +75,7 @@ fn main() -> Result<ExitCode> {
     }
     let listeners = match Listeners::take()? {
         Some(listeners) => listeners,
-        None => bind(&args)?,
+        None => bind(&args.addresses)?,
     };
     let access_log = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -105,13 +106,13 @@ fn check(paths: &Paths) -> Result<ExitCode> {
     })
 }
 
-fn bind(args: &Arguments) -> Result<Listeners> {
+fn bind(addresses: &Addresses) -> Result<Listeners> {
     ensure!(
-        !args.http.is_empty() && !args.https.is_empty(),
+        !addresses.http.is_empty() && !addresses.https.is_empty(),
         "there is nothing to listen on: start fairlead-proxy by its sockets (systemctl start fairlead-http.socket \
          fairlead-https.socket), or name addresses with --http and --https"
     );
-    Listeners::bind(&args.http, &args.https, args.admin.as_deref())
+    Listeners::bind(addresses)
 }
 
 async fn run(args: Arguments, listeners: Listeners) -> Result<AccessLog> {
@@ -137,7 +138,12 @@ async fn run(args: Arguments, listeners: Listeners) -> Result<AccessLog> {
 }
 
 fn start_serving(listeners: Listeners, shared: &Arc<Shared>, history: &Arc<History>) -> Result<()> {
-    let Listeners { http, https, admin } = listeners;
+    let Listeners {
+        http,
+        https,
+        admin,
+        metrics,
+    } = listeners;
     let plain = http.into_iter().map(|listener| (listener, Protocol::Plain));
     let tls = https.into_iter().map(|listener| (listener, Protocol::Tls));
     for (listener, protocol) in plain.chain(tls) {
@@ -148,7 +154,12 @@ fn start_serving(listeners: Listeners, shared: &Arc<Shared>, history: &Arc<Histo
     }
     for listener in admin {
         let listener = UnixListener::from_std(listener)?;
-        tokio::spawn(admin::serve(listener, shared.clone(), history.clone()));
+        tokio::spawn(admin::serve(listener, Pages::all(shared, history)));
+    }
+    for listener in metrics {
+        let listener = TcpListener::from_std(listener)?;
+        info!(address = %listener.local_addr()?, "listening for Prometheus");
+        tokio::spawn(admin::serve(listener, Pages::metrics(shared)));
     }
     Ok(())
 }

@@ -11,6 +11,23 @@ use prometheus_client::registry::Registry;
 use crate::handshake::HandshakeError;
 use crate::snapshot::Snapshot;
 
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exposition {
+    OpenMetrics,
+    /// The older format of Prometheus, which everything else reads.
+    Text,
+}
+
+impl Exposition {
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
 /// What the proxy counts. Labels come from us alone: no client can make a new one.
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
@@ -38,6 +55,11 @@ enum HandshakeOutcome {
     ok,
     unknown_name,
     failed,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -100,14 +122,21 @@ impl Metrics {
         self.lost_lines.get()
     }
 
-    /// The OpenMetrics text: what was counted, and what `snapshot` holds.
-    pub(crate) fn render(&self, snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
+    /// What was counted, and what `snapshot` holds.
+    pub(crate) fn render(
+        &self,
+        snapshot: &Snapshot,
+        exposition: Exposition,
+    ) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("fairlead");
         self.register(&mut registry);
         register_snapshot(&mut registry, snapshot);
         let mut text = String::new();
         encode(&mut text, &registry)?;
-        Ok(text)
+        Ok(match exposition {
+            Exposition::OpenMetrics => text,
+            Exposition::Text => without_families(&text),
+        })
     }
 
     fn register(&self, registry: &mut Registry) {
@@ -144,6 +173,10 @@ fn register_snapshot(registry: &mut Registry, snapshot: &Snapshot) {
     };
     let count = |number: usize| gauge(i64::try_from(number).unwrap_or(i64::MAX));
     let loaded = &snapshot.loaded;
+    let build = Family::<Build, Gauge>::default();
+    let version = env!("CARGO_PKG_VERSION");
+    build.get_or_create(&Build { version }).set(1);
+    registry.register("build_info", "The proxy that runs", build);
     registry.register("routes", "Routes that are loaded", count(loaded.routes));
     registry.register(
         "containers_left_out",
@@ -172,6 +205,25 @@ fn register_snapshot(registry: &mut Registry, snapshot: &Snapshot) {
         "Until when a certificate that is loaded is valid",
         ends,
     );
+}
+
+/// In the older format a counter has one name, that of its samples, and a text has no end.
+fn without_families(openmetrics: &str) -> String {
+    let counters: Vec<&str> = openmetrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let rename = |line: &str| {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("EOF" | "UNIT"), ..) => None,
+            (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(&name) => {
+                Some(format!("# {kind} {name}_total {rest}\n"))
+            }
+            _ => Some(format!("{line}\n")),
+        }
+    };
+    openmetrics.lines().filter_map(rename).collect()
 }
 
 /// Counts a connection while it is open.

@@ -15,6 +15,7 @@ mod forwarding;
 mod framing;
 mod headers;
 mod messages;
+mod metrics;
 mod paths;
 mod plain_http;
 mod redirects;

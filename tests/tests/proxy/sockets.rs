@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 
 use fairlead_tests::{
-    Environment, Program, Proxy, Running, Site, Sockets, Upstream, Wire, activate, get, request_on,
+    Environment, Program, Proxy, Running, Site, Sockets, Upstream, Wire, activate, ask, get, request_on,
 };
 use tokio::net::TcpStream;
 
@@ -111,6 +111,8 @@ async fn flags_name_the_listeners_and_redirects_their_port() {
         "127.0.0.1:0",
         "--admin",
         admin.to_str().unwrap(),
+        "--metrics",
+        "127.0.0.1:0",
     ];
     let running = site.environment.spawn(Program::Proxy, &arguments);
     running.wait_for_notification("READY=1");
@@ -118,6 +120,8 @@ async fn flags_name_the_listeners_and_redirects_their_port() {
     let mode = std::fs::metadata(&admin).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660, "as the unit of the socket has it");
     let (http, https) = (listening(&running, "Plain"), listening(&running, "Tls"));
+    let metrics = std::net::TcpStream::connect(listening(&running, "Prometheus")).unwrap();
+    assert!(ask(metrics, "/metrics", "").contains("fairlead_routes 1\n"));
     let mut wire = Wire::new(TcpStream::connect(http).await.unwrap());
     wire.write("GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     let head = wire.read_head().await;
