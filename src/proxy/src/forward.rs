@@ -22,6 +22,7 @@ use crate::compress::{Coding, compress};
 use crate::dispatch::ForwardError;
 use crate::forward_auth::Vouched;
 use crate::headers::{add_via, count_hop, dress, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
+use crate::interim::InterimSender;
 use crate::paths::rewritten;
 use crate::pool::Lease;
 use crate::reply;
@@ -94,17 +95,11 @@ impl Exchange<'_> {
             wish.pass_on(&mut parts);
         }
         let (gate, opener) = hold_back(&parts).unzip();
+        let interim = parts.extensions.remove::<InterimSender>();
         let (allowance, exceeded) = self.allow(&body)?.unzip();
         let (body, sent) = RequestBody::new(body, gate, allowance);
         let mut request = Request::from_parts(parts, body);
-        if let Some(opener) = opener {
-            hyper::ext::on_informational(&mut request, move |response| {
-                if response.status() == StatusCode::CONTINUE {
-                    // Full means it is open already.
-                    let _ = opener.try_send(());
-                }
-            });
-        }
+        hear_interim(&mut request, opener, interim);
         let sent = sent.fuse();
         Ok(Preparation::Outgoing(Outgoing {
             request,
@@ -254,6 +249,26 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), http::Error> {
         headers.insert(COOKIE, joined);
     }
     Ok(())
+}
+
+/// Passes on what the upstream says before its answer. 100 (Continue) opens the gate instead, if there is
+/// one: hyper says it to the client when the body is asked for.
+fn hear_interim(
+    request: &mut Request<RequestBody>,
+    opener: Option<mpsc::Sender<()>>,
+    interim: Option<InterimSender>,
+) {
+    if opener.is_none() && interim.is_none() {
+        return;
+    }
+    hyper::ext::on_informational(request, move |response| {
+        if let (Some(opener), StatusCode::CONTINUE) = (&opener, response.status()) {
+            // Full means it is open already.
+            let _ = opener.try_send(());
+        } else if let Some(interim) = &interim {
+            interim.send(response.status(), response.headers());
+        }
+    });
 }
 
 /// Takes the expectation as a reason to hold the body back until the upstream wants it: what answers

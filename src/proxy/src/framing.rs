@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, BytesMut};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::interim::Interim;
 
 /// More of a line is not kept: the longest one that matters is a length behind its name.
 const MAX_KEPT: usize = 128;
@@ -19,10 +22,14 @@ const MAX_DIGITS: usize = 20;
 ///
 /// hyper would read such a request in one way and hide the other. Here a byte of it is spoilt instead,
 /// so that hyper refuses it with 400 and closes the connection.
+///
+/// Interim responses go out when hyper flushes: then it has nothing of an earlier answer left.
 pub(crate) struct Watched<S> {
     stream: S,
     framing: Framing,
     switched: Switched,
+    interim: Interim,
+    unwritten: BytesMut,
 }
 
 /// Turned on when the connection leaves HTTP: from then on nothing is watched.
@@ -40,12 +47,34 @@ impl Switched {
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, switched: Switched) -> Self {
+    pub(crate) fn new(stream: S, switched: Switched, interim: Interim) -> Self {
         Self {
             stream,
             framing: Framing::default(),
             switched,
+            interim,
+            unwritten: BytesMut::new(),
         }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    fn poll_write_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while !self.unwritten.is_empty() {
+                let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.unwritten))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.unwritten.advance(written);
+            }
+            match self.interim.take(context.waker()) {
+                Some(response) => response.write_to(&mut self.unwritten),
+                None => break,
+            }
+        }
+        self.interim.written();
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -86,6 +115,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_interim(context))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

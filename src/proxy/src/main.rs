@@ -24,6 +24,7 @@ mod handshake;
 mod headers;
 mod health;
 mod helper;
+mod interim;
 mod listeners;
 mod message_length;
 mod metrics;

@@ -22,6 +22,7 @@ use crate::body::ReplyBody;
 use crate::certificate::Certificate;
 use crate::framing::{Switched, Watched};
 use crate::handshake;
+use crate::interim::Interim;
 use crate::metrics::Open;
 use crate::proxy_protocol::read_header;
 use crate::service::{Client, Shared};
@@ -182,6 +183,8 @@ struct Course {
     /// The first request has come.
     asked: CancellationToken,
     switched: Switched,
+    /// Written to it beside the answers.
+    interim: Interim,
 }
 
 /// Answers one client's requests.
@@ -194,14 +197,19 @@ fn serve_client(
 ) {
     let course = Course::default();
     let client = Arc::new((client, course.clone()));
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let (shared, client) = (shared.clone(), client.clone());
         // Boxed: hyper would keep room for it in every connection, and move it on with every stream.
         Box::pin(async move {
             let (client, course) = &*client;
             course.asked.cancel();
             let is_http1 = request.version() < Version::HTTP_2;
+            // HTTP/1.0 knows none of them (RFC 9110 15.2).
+            if request.version() == Version::HTTP_11 {
+                request.extensions_mut().insert(course.interim.next_exchange());
+            }
             let mut response = shared.answer(client, request).await;
+            course.interim.all_written().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 course.switched.turn_on();
             } else if is_http1 && shared.draining.is_cancelled() {
@@ -222,11 +230,18 @@ async fn serve_http1(
 ) {
     let limit = shared.snapshot().config.proxy.header_timeout.get();
     let draining = shared.draining.clone();
-    let (service, Course { asked, switched }) = serve_client(client, shared);
+    let (
+        service,
+        Course {
+            asked,
+            switched,
+            interim,
+        },
+    ) = serve_client(client, shared);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limit)
-        .serve_connection(TokioIo::new(Watched::new(stream, switched)), service)
+        .serve_connection(TokioIo::new(Watched::new(stream, switched, interim)), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {

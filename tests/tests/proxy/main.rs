@@ -14,6 +14,7 @@ mod failures;
 mod forwarding;
 mod framing;
 mod headers;
+mod interim;
 mod messages;
 mod metrics;
 mod paths;

@@ -1,0 +1,133 @@
+//! Interim responses (RFC 9110 15.2). hyper writes answers and sends none of these: they go past it.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use futures_util::task::AtomicWaker;
+use http::{HeaderMap, StatusCode};
+
+use crate::headers::strip_hop_by_hop;
+
+/// More at once are not kept: an upstream could send them without end.
+const MAX_WAITING: usize = 16;
+
+/// What an upstream says before its answer, without the fields that hold for its connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct InterimResponse {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+}
+
+impl InterimResponse {
+    /// As HTTP/1.1 has it (RFC 9112 4).
+    pub(crate) fn write_to(&self, bytes: &mut BytesMut) {
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        for part in ["HTTP/1.1 ", self.status.as_str(), " ", reason, "\r\n"] {
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        for (name, value) in &self.headers {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The interim responses on their way to one client, of one exchange after the other.
+#[derive(Clone, Default)]
+pub(crate) struct Interim(Arc<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    /// So that looking costs nothing when nothing is there.
+    is_waiting: AtomicBool,
+    waiting: Mutex<Waiting>,
+    writer: AtomicWaker,
+    answer: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Counts the exchanges: an upstream may still talk of one that is over.
+    exchange: u64,
+    responses: VecDeque<InterimResponse>,
+}
+
+impl Interim {
+    /// Where the next exchange leaves what its upstream sends.
+    pub(crate) fn next_exchange(&self) -> InterimSender {
+        let mut waiting = self.0.lock();
+        waiting.exchange += 1;
+        InterimSender {
+            exchange: waiting.exchange,
+            queue: self.0.clone(),
+        }
+    }
+
+    /// The next to write; `writer` is woken when there is another.
+    pub(crate) fn take(&self, writer: &Waker) -> Option<InterimResponse> {
+        self.0.writer.register(writer);
+        if !self.0.is_waiting.load(Ordering::Acquire) {
+            return None;
+        }
+        self.0.lock().responses.pop_front()
+    }
+
+    /// All that were taken are written.
+    pub(crate) fn written(&self) {
+        if !self.0.is_waiting.load(Ordering::Acquire) {
+            return;
+        }
+        let waiting = self.0.lock();
+        if waiting.responses.is_empty() {
+            self.0.is_waiting.store(false, Ordering::Release);
+            self.0.answer.wake();
+        }
+    }
+
+    /// Waits until none is left to be written: they go out before the answer.
+    pub(crate) async fn all_written(&self) {
+        poll_fn(|context| self.poll_all_written(context)).await;
+    }
+
+    fn poll_all_written(&self, context: &Context<'_>) -> Poll<()> {
+        self.0.answer.register(context.waker());
+        if self.0.is_waiting.load(Ordering::Acquire) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+}
+
+/// Takes the interim responses of one exchange.
+#[derive(Clone)]
+pub(crate) struct InterimSender {
+    exchange: u64,
+    queue: Arc<Queue>,
+}
+
+impl InterimSender {
+    pub(crate) fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut headers = headers.clone();
+        strip_hop_by_hop(&mut headers);
+        let mut waiting = self.queue.lock();
+        if waiting.exchange != self.exchange || waiting.responses.len() == MAX_WAITING {
+            return;
+        }
+        waiting.responses.push_back(InterimResponse { status, headers });
+        self.queue.is_waiting.store(true, Ordering::Release);
+        self.queue.writer.wake();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
