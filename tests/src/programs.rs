@@ -75,7 +75,6 @@ pub struct Running {
     name: String,
     child: Child,
     said: Arc<Said>,
-    notify: PathBuf,
 }
 
 /// A program that ended.
@@ -100,18 +99,13 @@ impl Running {
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
-        let said = Arc::new(Said::default());
+        let said = Arc::new(Said::new(notify));
         let stdout = child.stdout.take().expect("stdout is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
         said.clone().read(stdout, |heard| &mut heard.stdout);
         said.clone().read(stderr, |heard| &mut heard.stderr);
         said.clone().receive(socket);
-        Self {
-            name,
-            child,
-            said,
-            notify,
-        }
+        Self { name, child, said }
     }
 
     pub fn pid(&self) -> u32 {
@@ -195,8 +189,6 @@ impl Drop for Running {
         // Both fail if it ended already, which is as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // An empty datagram ends the thread that receives notifications.
-        let _ = UnixDatagram::unbound().and_then(|socket| socket.send_to(&[], &self.notify));
         if thread::panicking() {
             eprintln!("-- {} said:\n{}-- end", self.name, self.said.lock().stderr);
         }
@@ -204,10 +196,11 @@ impl Drop for Running {
 }
 
 /// What a program said up to now, and a bell that rings whenever it says more.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Said {
     heard: Mutex<Heard>,
     more: Condvar,
+    notify: PathBuf,
 }
 
 #[derive(Debug, Default)]
@@ -215,11 +208,20 @@ struct Heard {
     stdout: String,
     stderr: String,
     notifications: VecDeque<String>,
-    /// How many of the two output streams are still open: none when the program has ended.
+    /// How many of the two output streams and of the notifications are still open: none when the program
+    /// has ended and all it said was heard.
     open: usize,
 }
 
 impl Said {
+    fn new(notify: PathBuf) -> Self {
+        Self {
+            heard: Mutex::default(),
+            more: Condvar::new(),
+            notify,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -253,16 +255,26 @@ impl Said {
                 line.clear();
             }
             self.add(|heard| heard.open -= 1);
+            if self.lock().open == 1 {
+                self.end_notifications();
+            }
         });
     }
 
+    /// By an empty datagram behind those that the program sent.
+    fn end_notifications(&self) {
+        let _ = UnixDatagram::unbound().and_then(|socket| socket.send_to(&[], &self.notify));
+    }
+
     fn receive(self: Arc<Self>, socket: UnixDatagram) {
+        self.lock().open += 1;
         thread::spawn(move || {
             let mut buffer = [0; 8192];
             while let Ok(length @ 1..) = socket.recv(&mut buffer) {
                 let notification = String::from_utf8_lossy(&buffer[..length]).into_owned();
                 self.add(|heard| heard.notifications.push_back(notification));
             }
+            self.add(|heard| heard.open -= 1);
         });
     }
 }

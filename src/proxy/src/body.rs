@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::access_log::Accounted;
+use crate::client_body::{ClientBody, ClientBodyError};
 use crate::compress::Compressed;
 use crate::headers::strip_trailers;
 use crate::pool::Lease;
@@ -30,6 +31,8 @@ pub(crate) enum ReplyBody {
 pub(crate) enum ReplyBodyError {
     #[error("the upstream broke off")]
     Upstream(#[from] hyper::Error),
+    #[error("the upstream gave the response up")]
+    Cancelled,
     #[error("the response cannot be compressed")]
     Compression(#[from] io::Error),
 }
@@ -38,6 +41,7 @@ pub(crate) enum ReplyBodyError {
 /// is dropped before.
 pub(crate) struct UpstreamBody {
     incoming: Incoming,
+    is_http2: bool,
     lease: Option<Lease>,
 }
 
@@ -45,6 +49,7 @@ impl UpstreamBody {
     pub(crate) fn new(incoming: Incoming, lease: Lease) -> Self {
         let mut this = Self {
             incoming,
+            is_http2: lease.protocol().is_http2(),
             lease: Some(lease),
         };
         this.release_at_end();
@@ -54,15 +59,20 @@ impl UpstreamBody {
     pub(crate) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyBodyError>>> {
         let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
         strip_frame(&mut frame);
         match &frame {
+            // hyper says no more of an HTTP/2 stream that was reset with CANCEL than of one that ended.
+            None if self.is_http2 && !self.incoming.is_end_stream() => {
+                self.lease = None;
+                return Poll::Ready(Some(Err(ReplyBodyError::Cancelled)));
+            }
             None => self.release(),
             Some(Ok(_)) => self.release_at_end(),
             Some(Err(_)) => self.lease = None,
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| Ok(frame?)))
     }
 
     fn release_at_end(&mut self) {
@@ -97,10 +107,7 @@ impl Body for ReplyBody {
                 let frame = ready!(Pin::new(page).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
             }
-            Self::Upstream(upstream) => {
-                let frame = ready!(upstream.poll_frame(context));
-                Poll::Ready(frame.map(|frame| Ok(frame?)))
-            }
+            Self::Upstream(upstream) => upstream.poll_frame(context),
             Self::Compressed(compressed) => compressed.poll_frame(context),
             Self::Accounted(accounted) => accounted.poll_frame(context),
         }
@@ -128,7 +135,7 @@ impl Body for ReplyBody {
 /// What goes to an upstream: the client's body, not asked for before `gate` opens and not more than
 /// `allowance` of it, and the word when all of it has gone.
 pub(crate) struct RequestBody {
-    incoming: Option<Incoming>,
+    incoming: Option<ClientBody>,
     allowance: Option<Allowance>,
     gate: Option<BoxFuture<'static, ()>>,
     unsent: Option<oneshot::Sender<()>>,
@@ -137,7 +144,7 @@ pub(crate) struct RequestBody {
 impl RequestBody {
     /// The receiver ends when the body has been sent, or will never be.
     pub(crate) fn new(
-        incoming: Incoming,
+        incoming: ClientBody,
         gate: Option<BoxFuture<'static, ()>>,
         allowance: Option<Allowance>,
     ) -> (Self, oneshot::Receiver<()>) {
@@ -199,7 +206,7 @@ impl Body for RequestBody {
     }
 }
 
-fn strip_frame(frame: &mut Option<Result<Frame<Bytes>, hyper::Error>>) {
+fn strip_frame<E>(frame: &mut Option<Result<Frame<Bytes>, E>>) {
     if let Some(Ok(frame)) = frame
         && let Some(trailers) = frame.trailers_mut()
     {
@@ -211,7 +218,7 @@ fn strip_frame(frame: &mut Option<Result<Frame<Bytes>, hyper::Error>>) {
 #[derive(Debug, Error)]
 pub(crate) enum RequestBodyError {
     #[error("the client broke off")]
-    Client(#[source] hyper::Error),
+    Client(#[source] ClientBodyError),
     #[error("the body is larger than the route allows")]
     TooLarge,
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::balance::Peers;
-use crate::body::RequestBody;
+use crate::body::{ReplyBody, RequestBody};
 use crate::dial::ConnectError;
 use crate::message_length::{AmbiguousLength, settle_length};
 use crate::pool::{Lease, Peer};
@@ -47,6 +47,15 @@ impl ForwardError {
             Self::NoTunnel => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_GATEWAY,
         }
+    }
+}
+
+/// What a request gets without going to its upstream.
+pub(crate) type Settled = Box<Result<Response<ReplyBody>, ForwardError>>;
+
+impl From<ForwardError> for Settled {
+    fn from(error: ForwardError) -> Self {
+        Self::new(Err(error))
     }
 }
 

@@ -18,8 +18,9 @@ use tracing::debug;
 use crate::access_log::Record;
 use crate::body::{Allowance, ReplyBody, RequestBody, UpstreamBody};
 use crate::caller::Caller;
+use crate::client_body::ClientBody;
 use crate::compress::{Coding, compress};
-use crate::dispatch::ForwardError;
+use crate::dispatch::{ForwardError, Settled};
 use crate::forward_auth::Vouched;
 use crate::headers::{add_via, count_hop, dress, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
 use crate::interim::InterimSender;
@@ -46,7 +47,7 @@ pub(crate) struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Passes the request on and the answer back, or makes the page that says why not.
-    pub(crate) async fn run(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+    pub(crate) async fn run(&self, request: Request<ClientBody>) -> Response<ReplyBody> {
         let compression = self.site.route.compress;
         let coding = compression.then(|| Coding::negotiate(request.headers()));
         let path = self
@@ -65,17 +66,15 @@ impl Exchange<'_> {
         response
     }
 
-    async fn find_answer(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+    async fn find_answer(&self, request: Request<ClientBody>) -> Response<ReplyBody> {
         let admitted = match &self.site.guard {
             None => Ok(request),
             // Boxed because it is rare: without it, every exchange would take room for it.
             Some(guard) => Box::pin(guard.admit(self, request)).await,
         };
-        let answered = match admitted.map(|request| self.prepare(request)) {
-            Ok(Ok(Preparation::Outgoing(outgoing))) => self.forward(outgoing).await,
-            Ok(Ok(Preparation::Stopped(reply))) => Ok(reply),
-            Ok(Err(error)) => Err(error),
-            Err(refused) => refused,
+        let answered = match admitted.and_then(|request| self.prepare(request)) {
+            Ok(outgoing) => self.forward(outgoing).await,
+            Err(settled) => *settled,
         };
         answered.unwrap_or_else(|error| {
             debug!(route = %self.host, error = &error as &dyn Error, "no answer from an upstream");
@@ -84,10 +83,11 @@ impl Exchange<'_> {
         })
     }
 
-    fn prepare(&self, request: Request<Incoming>) -> Result<Preparation, ForwardError> {
+    /// The request as the upstream gets it, or what the client gets at once.
+    fn prepare(&self, request: Request<ClientBody>) -> Result<Outgoing, Settled> {
         let (mut parts, body) = request.into_parts();
         if !count_hop(&mut parts) {
-            return Ok(Preparation::Stopped(reply::page(last_stop(&parts.method))));
+            return Err(Box::new(Ok(reply::page(last_stop(&parts.method)))));
         }
         let wish = Wish::find(&mut parts);
         self.rewrite(&mut parts)?;
@@ -101,17 +101,17 @@ impl Exchange<'_> {
         let mut request = Request::from_parts(parts, body);
         hear_interim(&mut request, opener, interim);
         let sent = sent.fuse();
-        Ok(Preparation::Outgoing(Outgoing {
+        Ok(Outgoing {
             request,
             sent,
             wish,
             exceeded,
-        }))
+        })
     }
 
     /// How much of the body may go to the upstream, if there is a limit; what says at once that it is
     /// larger goes nowhere.
-    fn allow(&self, body: &Incoming) -> Result<Option<(Allowance, Arc<AtomicBool>)>, ForwardError> {
+    fn allow(&self, body: &ClientBody) -> Result<Option<(Allowance, Arc<AtomicBool>)>, ForwardError> {
         let Some(limit) = self.site.route.max_body else {
             return Ok(None);
         };
@@ -212,12 +212,6 @@ impl Exchange<'_> {
     }
 }
 
-/// What a request became before it went anywhere.
-enum Preparation {
-    Outgoing(Outgoing),
-    Stopped(Response<ReplyBody>),
-}
-
 /// A request as the upstream gets it, the word when all of it has gone, and the tunnel it asks for.
 struct Outgoing {
     request: Request<RequestBody>,
@@ -251,8 +245,7 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), http::Error> {
     Ok(())
 }
 
-/// Passes on what the upstream says before its answer. 100 (Continue) opens the gate instead, if there is
-/// one: hyper says it to the client when the body is asked for.
+/// Passes on what the upstream says before its answer. 100 (Continue) opens the gate, if there is one.
 fn hear_interim(
     request: &mut Request<RequestBody>,
     opener: Option<mpsc::Sender<()>>,
@@ -264,7 +257,11 @@ fn hear_interim(
     hyper::ext::on_informational(request, move |response| {
         if let (Some(opener), StatusCode::CONTINUE) = (&opener, response.status()) {
             // Full means it is open already.
-            let _ = opener.try_send(());
+            if opener.try_send(()).is_ok()
+                && let Some(interim) = &interim
+            {
+                interim.send_continue();
+            }
         } else if let Some(interim) = &interim {
             interim.send(response.status(), response.headers());
         }

@@ -4,12 +4,12 @@ use std::time::Duration;
 use fairlead_contract::{ForwardAuth as Settings, Upstream};
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 
 use crate::authority::path_and_query;
 use crate::body::{ReplyBody, RequestBody, UpstreamBody};
-use crate::dispatch::ForwardError;
+use crate::dispatch::Settled;
 use crate::forward::Exchange;
 use crate::headers::{set_forwarding, strip_hop_by_hop};
 use crate::helper::Helper;
@@ -55,11 +55,7 @@ impl ForwardAuth {
     }
 
     /// Lets the request through with what is known of the user, or gives the answer that it gets instead.
-    pub(crate) async fn admit(
-        &self,
-        exchange: &Exchange<'_>,
-        parts: &mut Parts,
-    ) -> Result<(), Result<Response<ReplyBody>, ForwardError>> {
+    pub(crate) async fn admit(&self, exchange: &Exchange<'_>, parts: &mut Parts) -> Result<(), Settled> {
         let question = self
             .question(exchange, parts)
             .map_err(|error| Err(error.into()))?;
@@ -67,11 +63,11 @@ impl ForwardAuth {
             parts.headers.remove(name.get());
         }
         let asked = self.helper.ask(question, &parts.uri, PATIENCE).await;
-        let (mut response, lease) = asked.map_err(Err)?;
+        let (mut response, lease) = asked?;
         if !response.status().is_success() {
             strip_hop_by_hop(response.headers_mut());
             let response = response.map(|body: Incoming| ReplyBody::Upstream(UpstreamBody::new(body, lease)));
-            return Err(Ok(response));
+            return Err(Box::new(Ok(response)));
         }
         let mut vouched = HeaderMap::new();
         for name in &self.settings.copy_headers {

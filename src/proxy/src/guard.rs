@@ -3,11 +3,11 @@ use std::sync::Arc;
 use fairlead_contract::{Host, Route, Upstream};
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use crate::basic::BasicAuth;
 use crate::body::ReplyBody;
-use crate::dispatch::ForwardError;
+use crate::client_body::ClientBody;
+use crate::dispatch::Settled;
 use crate::forward::Exchange;
 use crate::forward_auth::ForwardAuth;
 use crate::pool::Peer;
@@ -32,12 +32,12 @@ impl Guard {
     pub(crate) async fn admit(
         &self,
         exchange: &Exchange<'_>,
-        request: Request<Incoming>,
-    ) -> Result<Request<Incoming>, Result<Response<ReplyBody>, ForwardError>> {
+        request: Request<ClientBody>,
+    ) -> Result<Request<ClientBody>, Settled> {
         let (mut parts, body) = request.into_parts();
         if let Some(basic) = &self.basic {
             if !basic.admits(&parts.headers).await {
-                return Err(Ok(ask_for_password(exchange.host)));
+                return Err(Box::new(Ok(ask_for_password(exchange.host))));
             }
             // It was for us.
             parts.headers.remove(AUTHORIZATION);

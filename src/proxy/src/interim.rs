@@ -1,4 +1,4 @@
-//! Interim responses (RFC 9110 15.2). hyper writes answers and sends none of these: they go past it.
+//! Interim responses (RFC 9110 15.2). hyper's server sends none: they go past it.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 use crate::headers::strip_hop_by_hop;
 
@@ -20,6 +20,15 @@ const MAX_WAITING: usize = 16;
 pub(crate) struct InterimResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+}
+
+impl From<InterimResponse> for Response<()> {
+    fn from(InterimResponse { status, headers }: InterimResponse) -> Self {
+        let mut response = Self::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
 }
 
 impl InterimResponse {
@@ -66,6 +75,7 @@ impl Interim {
         InterimSender {
             exchange: waiting.exchange,
             queue: self.0.clone(),
+            says_continue: false,
         }
     }
 
@@ -110,9 +120,25 @@ impl Interim {
 pub(crate) struct InterimSender {
     exchange: u64,
     queue: Arc<Queue>,
+    says_continue: bool,
 }
 
 impl InterimSender {
+    /// 100 (Continue) too: nobody else says it when a body is asked for.
+    pub(crate) fn saying_continue(self) -> Self {
+        Self {
+            says_continue: true,
+            ..self
+        }
+    }
+
+    /// Sends 100 (Continue), where hyper does not.
+    pub(crate) fn send_continue(&self) {
+        if self.says_continue {
+            self.send(StatusCode::CONTINUE, &HeaderMap::new());
+        }
+    }
+
     pub(crate) fn send(&self, status: StatusCode, headers: &HeaderMap) {
         let mut headers = headers.clone();
         strip_hop_by_hop(&mut headers);

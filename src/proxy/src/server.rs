@@ -8,9 +8,9 @@ use std::time::Duration;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -20,24 +20,21 @@ use tracing::{debug, error, info};
 
 use crate::body::ReplyBody;
 use crate::certificate::Certificate;
+use crate::client_body::ClientBody;
 use crate::framing::{Switched, Watched};
 use crate::handshake;
+use crate::http2;
 use crate::interim::Interim;
 use crate::metrics::Open;
 use crate::proxy_protocol::read_header;
 use crate::service::{Client, Shared};
 
-/// Bounds what one client can make us hold (RFC 9113 10.5).
-const MAX_STREAMS: u32 = 128;
-const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// After a failed accept; the usual cause, no free descriptor, does not pass by itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two lines about it.
 const ACCEPT_SILENCE: Duration = Duration::from_secs(10);
 /// How long a drain waits for the first request of a connection that has made none.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// A client that does not answer a ping is gone (RFC 9113 6.7).
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +117,7 @@ async fn serve_connection(
             };
             // By what was negotiated, not by the first bytes: a guess would wait for them for ever.
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                Box::pin(serve_http2(stream, client, shared)).await;
+                Box::pin(http2::serve(stream, client, shared)).await;
             } else {
                 Box::pin(serve_http1(stream, client, shared)).await;
             }
@@ -203,16 +200,15 @@ fn serve_client(
         Box::pin(async move {
             let (client, course) = &*client;
             course.asked.cancel();
-            let is_http1 = request.version() < Version::HTTP_2;
             // HTTP/1.0 knows none of them (RFC 9110 15.2).
             if request.version() == Version::HTTP_11 {
                 request.extensions_mut().insert(course.interim.next_exchange());
             }
-            let mut response = shared.answer(client, request).await;
+            let mut response = shared.answer(client, request.map(ClientBody::Http1)).await;
             course.interim.all_written().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 course.switched.turn_on();
-            } else if is_http1 && shared.draining.is_cancelled() {
+            } else if shared.draining.is_cancelled() {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -259,46 +255,8 @@ async fn serve_http1(
     }
 }
 
-async fn serve_http2(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    client: Client,
-    shared: Arc<Shared>,
-) {
-    let limit = shared.snapshot().config.proxy.header_timeout.get();
-    let draining = shared.draining.clone();
-    let (service, Course { asked, .. }) = serve_client(client, shared);
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .enable_connect_protocol()
-        .keep_alive_interval(PING_INTERVAL)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    // hyper waits for the preface for ever.
-    let first = timeout(limit, asked.cancelled());
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        Err(_) = first => return,
-        () = farewell(&draining, &asked) => {
-            connection.as_mut().graceful_shutdown();
-            // hyper would wait for the preface, or for the answer to its ping.
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                Err(_) = timeout(FAREWELL, asked.cancelled()) => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        debug!(
-            error = &error as &dyn std::error::Error,
-            "an HTTP/2 connection broke"
-        );
-    }
-}
-
 /// Waits for the drain. Whoever has just connected may still ask once: hyper would hang up on them.
-async fn farewell(draining: &CancellationToken, asked: &CancellationToken) {
+pub(crate) async fn farewell(draining: &CancellationToken, asked: &CancellationToken) {
     draining.cancelled().await;
     // At the limit the connection closes without having been used.
     let _ = timeout(FAREWELL, asked.cancelled()).await;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use fairlead_contract::{Host, HostPattern, Paths, PlainHttp, Redirect, Route, Token, read_file};
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,6 +12,7 @@ use crate::authority::{find_host, path_and_query};
 use crate::body::ReplyBody;
 use crate::caller::Caller;
 use crate::certificate::Certificate;
+use crate::client_body::ClientBody;
 use crate::forward::Exchange;
 use crate::headers::dress;
 use crate::listeners::Ports;
@@ -51,7 +51,7 @@ enum Decision {
         site: Arc<Site>,
         host: Host,
         caller: Caller,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
     },
 }
 
@@ -84,7 +84,7 @@ impl Shared {
     }
 
     /// Answers a request; counts it and, if that is wanted, keeps a record of it.
-    pub(crate) async fn answer(&self, client: &Client, request: Request<Incoming>) -> Response<ReplyBody> {
+    pub(crate) async fn answer(&self, client: &Client, request: Request<ClientBody>) -> Response<ReplyBody> {
         let record = self
             .access_log
             .begin(&self.snapshot().config.proxy, client, &request);
@@ -114,7 +114,7 @@ impl Shared {
         }
     }
 
-    fn decide(&self, client: &Client, request: Request<Incoming>, record: Option<&Record>) -> Decision {
+    fn decide(&self, client: &Client, request: Request<ClientBody>, record: Option<&Record>) -> Decision {
         let (parts, body) = request.into_parts();
         let Ok(host) = find_host(&parts) else {
             return reply::page(StatusCode::BAD_REQUEST).into();
@@ -185,7 +185,7 @@ impl Shared {
         scheme: &str,
         route: &Route,
         host: &Host,
-        request: &Request<Incoming>,
+        request: &Request<ClientBody>,
     ) -> Option<Response<ReplyBody>> {
         if let Some(primary) = redirect_target(route, host) {
             return Some(reply::redirect(&self.url(scheme, primary, request)));
@@ -195,7 +195,7 @@ impl Shared {
         Some(reply::redirect_with(status.get(), &location))
     }
 
-    fn url(&self, scheme: &str, host: &Host, request: &Request<Incoming>) -> String {
+    fn url(&self, scheme: &str, host: &Host, request: &Request<ClientBody>) -> String {
         let path = resource(path_and_query(request.uri()));
         let port = match scheme {
             "https" => self.ports.https,

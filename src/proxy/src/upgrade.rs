@@ -1,21 +1,39 @@
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
 use fairlead_contract::Host;
+use futures_util::future::OptionFuture;
+use h2::ext::Protocol;
+use h2::{RecvStream, SendStream};
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
+
+use crate::http2::wait_for_room;
 
 const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
+/// What is read at once of a tunnel.
+const TUNNEL_BUFFER: usize = 16 * 1024;
+
 /// A client that wants to leave HTTP for another protocol.
 pub(crate) struct Wish {
     protocol: HeaderValue,
-    client: OnUpgrade,
-    is_http2: bool,
+    client: ClientSide,
+}
+
+enum ClientSide {
+    Http1(OnUpgrade),
+    Http2(Http2Tunnel),
 }
 
 impl Wish {
@@ -25,25 +43,22 @@ impl Wish {
     /// A wish for HTTP itself is none, as every server may decide: through the tunnel would come
     /// requests that nobody has looked at. HTTP/1.0 cannot wish.
     pub(crate) fn find(parts: &mut Parts) -> Option<Self> {
-        let is_http2 = parts.version == Version::HTTP_2;
-        let protocol = match parts.version {
-            Version::HTTP_2 => HeaderValue::try_from(parts.extensions.get::<Protocol>()?.as_str()).ok()?,
-            Version::HTTP_11 if names_upgrade(&parts.headers) => parts.headers.get(UPGRADE)?.clone(),
+        let (protocol, client) = match parts.version {
+            Version::HTTP_2 => {
+                let protocol = HeaderValue::try_from(parts.extensions.remove::<Protocol>()?.as_str());
+                (protocol.ok()?, ClientSide::Http2(parts.extensions.remove()?))
+            }
+            Version::HTTP_11 if names_upgrade(&parts.headers) => {
+                let protocol = parts.headers.get(UPGRADE)?.clone();
+                (protocol, ClientSide::Http1(parts.extensions.remove()?))
+            }
             _ => return None,
         };
-        if names_http(&protocol) {
-            return None;
-        }
-        let client = parts.extensions.remove::<OnUpgrade>()?;
-        Some(Self {
-            protocol,
-            client,
-            is_http2,
-        })
+        (!names_http(&protocol)).then_some(Self { protocol, client })
     }
 
     pub(crate) fn is_http2(&self) -> bool {
-        self.is_http2
+        matches!(self.client, ClientSide::Http2(_))
     }
 
     /// Asks the upstream, in HTTP/1.1, for what the client asked for.
@@ -52,9 +67,8 @@ impl Wish {
             .headers
             .insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, self.protocol.clone());
-        if self.is_http2 {
+        if self.is_http2() {
             parts.method = Method::GET;
-            parts.extensions.remove::<Protocol>();
             // HTTP/2 has no key; HTTP/1.1 asks for one (RFC 8441 5, RFC 6455 4.1).
             if let Ok(key) = HeaderValue::try_from(random_key()) {
                 parts.headers.insert(SEC_WEBSOCKET_KEY, key);
@@ -72,7 +86,7 @@ impl Wish {
         tunnels: &TaskTracker,
         host: &Host,
     ) {
-        if self.is_http2 {
+        if self.is_http2() {
             *response.status_mut() = StatusCode::OK;
             response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
         } else {
@@ -82,20 +96,102 @@ impl Wish {
         }
         let host = host.clone();
         tunnels.spawn(async move {
-            if let Err(error) = join(self.client, upstream).await {
-                debug!(route = %host, error = &*error, "a tunnel broke");
+            if let Err(error) = self.client.join(upstream).await {
+                debug!(route = %host, error = &error as &dyn std::error::Error, "a tunnel broke");
             }
         });
     }
 }
 
-async fn join(
-    client: OnUpgrade,
-    upstream: OnUpgrade,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let (client, upstream) = tokio::try_join!(client, upstream)?;
-    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await?;
-    Ok(())
+impl ClientSide {
+    async fn join(self, upstream: OnUpgrade) -> Result<(), TunnelError> {
+        match self {
+            Self::Http1(client) => {
+                let (client, upstream) = tokio::try_join!(client, upstream)?;
+                copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await?;
+                Ok(())
+            }
+            Self::Http2(client) => client.join(TokioIo::new(upstream.await?)).await,
+        }
+    }
+}
+
+/// Why a tunnel ended.
+#[derive(Debug, Error)]
+enum TunnelError {
+    #[error("one side did not follow")]
+    Upgrade(#[from] hyper::Error),
+    #[error("the client's side broke")]
+    Client(#[from] h2::Error),
+    #[error("it broke")]
+    Io(#[from] io::Error),
+}
+
+/// The client's side of a tunnel in an HTTP/2 stream, which begins with the response.
+#[derive(Clone)]
+pub(crate) struct Http2Tunnel(Arc<Mutex<Option<oneshot::Receiver<Stream>>>>);
+
+type Stream = (SendStream<Bytes>, RecvStream);
+
+/// Opens the tunnel once the response is sent.
+pub(crate) struct TunnelOffer {
+    opener: oneshot::Sender<Stream>,
+    from_client: RecvStream,
+}
+
+impl TunnelOffer {
+    pub(crate) fn open(self, to_client: SendStream<Bytes>) {
+        // Nobody waits any more when the upstream has left meanwhile; then the stream is reset.
+        let _ = self.opener.send((to_client, self.from_client));
+    }
+}
+
+impl Http2Tunnel {
+    pub(crate) fn offer(from_client: RecvStream) -> (Self, TunnelOffer) {
+        let (opener, opened) = oneshot::channel();
+        let offer = TunnelOffer { opener, from_client };
+        (Self(Arc::new(Mutex::new(Some(opened)))), offer)
+    }
+
+    async fn join(self, upstream: impl AsyncRead + AsyncWrite) -> Result<(), TunnelError> {
+        let opened = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Ok((to_client, from_client))) = OptionFuture::from(opened).await else {
+            return Ok(());
+        };
+        let (from_upstream, to_upstream) = tokio::io::split(upstream);
+        tokio::try_join!(
+            carry_up(from_client, to_upstream),
+            carry_down(from_upstream, to_client)
+        )?;
+        Ok(())
+    }
+}
+
+async fn carry_up(mut client: RecvStream, mut upstream: impl AsyncWrite + Unpin) -> Result<(), TunnelError> {
+    while let Some(data) = client.data().await {
+        let data = data?;
+        upstream.write_all(&data).await?;
+        client.flow_control().release_capacity(data.len())?;
+    }
+    Ok(upstream.shutdown().await?)
+}
+
+async fn carry_down(
+    mut upstream: impl AsyncRead + Unpin,
+    mut client: SendStream<Bytes>,
+) -> Result<(), TunnelError> {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(TUNNEL_BUFFER);
+        if upstream.read_buf(&mut buffer).await? == 0 {
+            return Ok(client.send_data(Bytes::new(), true)?);
+        }
+        while !buffer.is_empty() {
+            wait_for_room(&mut client, buffer.len()).await?;
+            let data = buffer.split_to(client.capacity().min(buffer.len()));
+            client.send_data(data.freeze(), false)?;
+        }
+    }
 }
 
 /// Whether the request wants a tunnel that is not made: to anywhere by plain CONNECT, or for HTTP.

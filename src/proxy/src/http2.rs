@@ -1,0 +1,327 @@
+//! HTTP/2 towards clients, on h2 itself: hyper's server sends no interim responses, takes a body that was
+//! broken off with CANCEL for a whole one, and keeps idle connections for ever.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h2::ext::Protocol;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::body::{ReplyBody, ReplyBodyError};
+use crate::client_body::{ClientBody, Http2Body};
+use crate::headers::strip_hop_by_hop;
+use crate::interim::Interim;
+use crate::server::{FAREWELL, farewell};
+use crate::service::{Client, Shared};
+use crate::upgrade::{Http2Tunnel, TunnelOffer};
+
+/// Bounds what one client can make us hold (RFC 9113 10.5).
+const MAX_STREAMS: u32 = 128;
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+const MAX_UNSENT_BYTES: usize = 256 * 1024;
+/// What a client may send before somebody has taken it: enough for a fast upload over a long way.
+const WINDOW: u32 = 1 << 20;
+/// A client that does not answer a ping before the next one is due is gone (RFC 9113 6.7).
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what is there for it.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// How long a connection stays without a request.
+const IDLE_LIMIT: Duration = Duration::from_secs(180);
+
+#[derive(Debug, Error)]
+enum ConnectionError {
+    #[error(transparent)]
+    Protocol(#[from] h2::Error),
+    #[error("the client does not answer pings")]
+    Silent,
+}
+
+/// Why a stream ended before its end.
+#[derive(Debug, Error)]
+enum StreamError {
+    #[error("the client gave it up")]
+    Reset(Reason),
+    #[error("the client takes nothing any more")]
+    Stalled,
+    #[error(transparent)]
+    Protocol(#[from] h2::Error),
+    #[error(transparent)]
+    Body(#[from] ReplyBodyError),
+}
+
+/// Answers one client's requests until it leaves or the drain begins.
+pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, client: Client, shared: Arc<Shared>) {
+    let limit = shared.snapshot().config.proxy.header_timeout.get();
+    let draining = shared.draining.clone();
+    let (asked, leaving) = (CancellationToken::new(), CancellationToken::new());
+    let mut serving = pin!(accept_streams(stream, client, shared, &asked, &leaving));
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        Err(_) = timeout(limit, asked.cancelled()) => return,
+        () = farewell(&draining, &asked) => {
+            leaving.cancel();
+            // Not every client sends a preface, or answers the ping with which a connection ends.
+            tokio::select! {
+                ended = &mut serving => ended,
+                Err(_) = timeout(FAREWELL, asked.cancelled()) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(
+            error = &error as &dyn std::error::Error,
+            "an HTTP/2 connection broke"
+        );
+    }
+}
+
+async fn accept_streams(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    client: Client,
+    shared: Arc<Shared>,
+    asked: &CancellationToken,
+    leaving: &CancellationToken,
+) -> Result<(), ConnectionError> {
+    let mut connection: Connection<_, Bytes> = builder().handshake(stream).await?;
+    let client = Arc::new(client);
+    let mut life = Life::new(connection.ping_pong());
+    let mut ticks = interval(PING_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut leaving = pin!(leaving.cancelled().fuse());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = connection.accept() => accepted,
+            () = &mut leaving => {
+                connection.graceful_shutdown();
+                continue;
+            }
+            _ = ticks.tick() => {
+                if Arc::strong_count(&client) == 1 && life.last_request.elapsed() > IDLE_LIMIT {
+                    connection.graceful_shutdown();
+                }
+                life.ping()?;
+                continue;
+            }
+        };
+        let Some(accepted) = accepted else {
+            return Ok(());
+        };
+        let (request, respond) = accepted?;
+        asked.cancel();
+        life.last_request = Instant::now();
+        tokio::spawn(serve_stream(shared.clone(), client.clone(), request, respond));
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_send_buffer_size(MAX_UNSENT_BYTES)
+        .enable_connect_protocol();
+    builder
+}
+
+/// What shows whether somebody is still there.
+struct Life {
+    pings: Option<PingPong>,
+    is_pinged: bool,
+    last_request: Instant,
+}
+
+impl Life {
+    fn new(pings: Option<PingPong>) -> Self {
+        Self {
+            pings,
+            is_pinged: false,
+            last_request: Instant::now(),
+        }
+    }
+
+    fn ping(&mut self) -> Result<(), ConnectionError> {
+        let Some(pings) = &mut self.pings else {
+            return Ok(());
+        };
+        if self.is_pinged {
+            let answer = poll_fn(|context| pings.poll_pong(context)).now_or_never();
+            answer.ok_or(ConnectionError::Silent)??;
+        }
+        pings.send_ping(Ping::opaque())?;
+        self.is_pinged = true;
+        Ok(())
+    }
+}
+
+async fn serve_stream(
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    if let Err(error) = answer(&shared, &client, request, &mut respond).await {
+        debug!(error = &error as &dyn std::error::Error, "an HTTP/2 stream broke");
+    }
+}
+
+async fn answer(
+    shared: &Shared,
+    client: &Client,
+    request: Request<RecvStream>,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<(), StreamError> {
+    let interim = Interim::default();
+    let (request, tunnel) = take(request, &interim);
+    let answering = pin!(shared.answer(client, request));
+    let response = wait_for_answer(answering, &interim, respond).await?;
+    let (response, body) = finish(response);
+    if let (Some(tunnel), true) = (tunnel, response.status().is_success()) {
+        tunnel.open(respond.send_response(response, false)?);
+        return Ok(());
+    }
+    let is_over = body.is_end_stream();
+    let stream = respond.send_response(response, is_over)?;
+    if is_over {
+        return Ok(());
+    }
+    send_body(stream, body).await
+}
+
+/// The request with what it can be answered through beside its response.
+fn take(request: Request<RecvStream>, interim: &Interim) -> (Request<ClientBody>, Option<TunnelOffer>) {
+    let (mut parts, stream) = request.into_parts();
+    parts.extensions.insert(interim.next_exchange().saying_continue());
+    if parts.extensions.get::<Protocol>().is_some() {
+        let (tunnel, offer) = Http2Tunnel::offer(stream);
+        parts.extensions.insert(tunnel);
+        return (Request::from_parts(parts, ClientBody::None), Some(offer));
+    }
+    let length = parts.headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let body = ClientBody::Http2(Http2Body::new(stream, length));
+    (Request::from_parts(parts, body), None)
+}
+
+/// Sends what the upstream says before its answer. An answer nobody waits for any more is given up.
+async fn wait_for_answer(
+    mut answering: Pin<&mut impl Future<Output = Response<ReplyBody>>>,
+    interim: &Interim,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<Response<ReplyBody>, StreamError> {
+    poll_fn(|context| {
+        let answered = answering.as_mut().poll(context);
+        while let Some(response) = interim.take(context.waker()) {
+            respond.send_informational(response.into())?;
+        }
+        match answered {
+            Poll::Ready(response) => Poll::Ready(Ok(response)),
+            Poll::Pending => respond
+                .poll_reset(context)
+                .map(|reason| Err(StreamError::Reset(reason?))),
+        }
+    })
+    .await
+}
+
+/// What every response has: a date (RFC 9110 6.6.1), and nothing of HTTP/1 (RFC 9113 8.2.2).
+fn finish(response: Response<ReplyBody>) -> (Response<()>, ReplyBody) {
+    let (mut parts, body) = response.into_parts();
+    strip_hop_by_hop(&mut parts.headers);
+    let now = || httpdate::fmt_http_date(SystemTime::now());
+    if !parts.headers.contains_key(DATE)
+        && let Ok(now) = HeaderValue::try_from(now())
+    {
+        parts.headers.insert(DATE, now);
+    }
+    if !body.is_end_stream()
+        && let Some(length) = body.size_hint().exact()
+    {
+        parts
+            .headers
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| length.into());
+    }
+    (Response::from_parts(parts, ()), body)
+}
+
+async fn send_body(mut stream: SendStream<Bytes>, body: ReplyBody) -> Result<(), StreamError> {
+    let mut body = pin!(body);
+    let sent = send_frames(&mut stream, body.as_mut()).await;
+    match &sent {
+        // What breaks off must be seen to break off.
+        Err(StreamError::Body(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
+        Err(StreamError::Stalled) => stream.send_reset(Reason::CANCEL),
+        _ => {}
+    }
+    sent
+}
+
+async fn send_frames(
+    stream: &mut SendStream<Bytes>,
+    mut body: Pin<&mut ReplyBody>,
+) -> Result<(), StreamError> {
+    loop {
+        // One byte is enough to ask for more of a body: h2 keeps what does not fit.
+        let room = timeout(STALL_LIMIT, wait_for_room(stream, 1)).await;
+        room.map_err(|_| StreamError::Stalled)??;
+        let Some(frame) = next_frame(stream, body.as_mut()).await? else {
+            return Ok(stream.send_data(Bytes::new(), true)?);
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                let is_over = body.is_end_stream();
+                stream.send_data(data, is_over)?;
+                if is_over {
+                    return Ok(());
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    return Ok(stream.send_trailers(trailers)?);
+                }
+            }
+        }
+    }
+}
+
+/// Waits until h2 takes at least one byte for the client's windows, and asks for as many as are wanted.
+pub(crate) async fn wait_for_room(stream: &mut SendStream<Bytes>, wanted: usize) -> Result<(), h2::Error> {
+    stream.reserve_capacity(wanted);
+    while stream.capacity() == 0 {
+        let room = poll_fn(|context| stream.poll_capacity(context)).await;
+        // Nothing comes any more when the stream is closed.
+        room.unwrap_or(Err(Reason::STREAM_CLOSED.into()))?;
+    }
+    Ok(())
+}
+
+/// Looks out for a client that gives up while the upstream is silent.
+async fn next_frame(
+    stream: &mut SendStream<Bytes>,
+    mut body: Pin<&mut ReplyBody>,
+) -> Result<Option<Frame<Bytes>>, StreamError> {
+    poll_fn(|context| match body.as_mut().poll_frame(context) {
+        Poll::Ready(frame) => Poll::Ready(Ok(frame.transpose()?)),
+        Poll::Pending => stream
+            .poll_reset(context)
+            .map(|reason| Err(StreamError::Reset(reason?))),
+    })
+    .await
+}

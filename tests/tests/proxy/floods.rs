@@ -1,0 +1,223 @@
+//! Clients of HTTP/2 that send what costs them little and the proxy much: each is cut off or slowed down,
+//! in bounded memory, and harms nobody else.
+
+use std::fs;
+use std::time::Duration;
+
+use fairlead_tests::{Proxy, Site, Upstream, body, within};
+use http::Response;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
+const PING: u8 = 0x6;
+const GOAWAY: u8 = 0x7;
+const CONTINUATION: u8 = 0x9;
+
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// A peer that takes nothing for so long has stopped to.
+const STUCK: Duration = Duration::from_secs(1);
+/// How much the proxy may grow under any of them.
+const ROOM: u64 = 32 << 20;
+
+/// CVE-2023-44487.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_opened_and_reset_without_end_cost_the_connection() {
+    let flood = (0..20_000).flat_map(|number| {
+        let stream = 2 * number + 1;
+        let mut frames = frame(HEADERS, END_STREAM | END_HEADERS, stream, &head("GET"));
+        frames.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        frames
+    });
+    Attack::begin().await.assert_cut_off(flood.collect()).await;
+}
+
+/// CVE-2024-27316.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_without_end_costs_the_connection() {
+    let mut flood = frame(HEADERS, END_STREAM, 1, &head("GET"));
+    let field = [&[0, 1, b'x', 0x7f, 0x81, 0x07][..], &[b'y'; 1024]].concat();
+    for _ in 0..20_000 {
+        flood.extend(frame(CONTINUATION, 0, 1, &field));
+    }
+    Attack::begin().await.assert_cut_off(flood).await;
+}
+
+/// Each field is one byte, and four kilobytes once it is unpacked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_unpacks_to_much_reaches_no_upstream() {
+    let attack = Attack::begin().await;
+    let mut attacker = attack.connect().await;
+    // A literal that is kept in the table, at index 62, and then named again and again.
+    let mut block = head("GET");
+    block.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
+    block.extend([b'y'; 4000]);
+    block.extend([0xbe; 12_000]);
+    let head = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block);
+    attacker.write_all(&head).await.unwrap();
+    while let Some((_, stream, _)) = read_frame(&mut attacker).await {
+        if stream == 1 {
+            break;
+        }
+    }
+    assert_eq!(attack.upstream.connections(), 0);
+    attack.assert_harmless().await;
+}
+
+/// CVE-2019-9512 and CVE-2019-9515.
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_whose_answers_are_not_read_are_not_collected() {
+    for flood in [frame(PING, 0, 0, &[7; 8]), frame(SETTINGS, 0, 0, &[])] {
+        let attack = Attack::begin().await;
+        let mut attacker = attack.connect().await;
+        offer(&mut attacker, &flood.repeat(4096), 1000).await;
+        attack.assert_harmless().await;
+    }
+}
+
+/// CVE-2019-9518.
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_parts_of_a_body_are_not_collected() {
+    let attack = Attack::begin().await;
+    let mut attacker = attack.connect().await;
+    let head = frame(HEADERS, END_HEADERS, 1, &head("POST"));
+    attacker.write_all(&head).await.unwrap();
+    offer(&mut attacker, &frame(DATA, 0, 1, &[]).repeat(4096), 200).await;
+    attack.assert_harmless().await;
+}
+
+/// CVE-2019-9517.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_not_taken_are_not_collected() {
+    let attack = Attack::begin().await;
+    let mut attacker = attack.connect().await;
+    let no_window = [&[0, 4][..], &[0; 4]].concat();
+    attacker
+        .write_all(&frame(SETTINGS, 0, 0, &no_window))
+        .await
+        .unwrap();
+    for number in 0..100 {
+        let head = frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, &head("GET"));
+        attacker.write_all(&head).await.unwrap();
+    }
+    let mut answered = 0;
+    while answered < 100 {
+        let (kind, _, _) = read_frame(&mut attacker).await.unwrap();
+        answered += usize::from(kind == HEADERS);
+    }
+    attack.assert_harmless().await;
+}
+
+/// A proxy, what it took before the attack, and a site whose answers are large.
+struct Attack {
+    site: Site,
+    upstream: Upstream,
+    proxy: Proxy,
+    resident_before: u64,
+}
+
+impl Attack {
+    async fn begin() -> Self {
+        let upstream = Upstream::start(|_| async { Response::new(body::full("x".repeat(1 << 20))) }).await;
+        let site = Site::of("a.test", upstream.address());
+        let proxy = site.start();
+        let resident_before = resident(&proxy);
+        Self {
+            site,
+            upstream,
+            proxy,
+            resident_before,
+        }
+    }
+
+    /// A connection of HTTP/2 before its first request.
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        let client = self.site.client();
+        let connected = client.connect(self.proxy.https(), "a.test", &["h2"]).await;
+        let mut stream = connected.unwrap();
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        stream
+    }
+
+    /// Sends the flood and reads until the proxy hangs up, which it does with ENHANCE_YOUR_CALM.
+    async fn assert_cut_off(&self, flood: Vec<u8>) {
+        let (mut from_proxy, mut to_proxy) = tokio::io::split(self.connect().await);
+        let sending = tokio::spawn(async move { to_proxy.write_all(&flood).await });
+        let mut reason = None;
+        while let Some((kind, _, payload)) = read_frame(&mut from_proxy).await {
+            if kind == GOAWAY {
+                reason = Some(payload[4..8].to_vec());
+            }
+        }
+        assert_eq!(reason, Some(ENHANCE_YOUR_CALM.to_be_bytes().to_vec()));
+        sending.abort();
+        self.assert_harmless().await;
+    }
+
+    async fn assert_harmless(&self) {
+        let grown = resident(&self.proxy).saturating_sub(self.resident_before);
+        assert!(grown < ROOM, "grown by {grown} bytes");
+        let response = self.site.client().get(&self.proxy, "https://a.test/").await;
+        assert_eq!(response.status(), 200);
+    }
+}
+
+/// Writes until the peer takes no more, at most so many times.
+async fn offer(stream: &mut TlsStream<TcpStream>, bytes: &[u8], times: usize) {
+    for _ in 0..times {
+        if !matches!(timeout(STUCK, stream.write_all(bytes)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// RFC 9113 4.1.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The fields of `METHOD https://a.test/` (RFC 7541 6.2.2 and appendix A).
+fn head(method: &str) -> Vec<u8> {
+    let mut block = vec![0x02, method.len() as u8];
+    block.extend(method.bytes());
+    // `:scheme: https`, `:path: /`, `:authority`.
+    block.extend([0x87, 0x84, 0x01, 6]);
+    block.extend(b"a.test");
+    block
+}
+
+/// Kind, stream and payload; `None` at the end.
+async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, u32, Vec<u8>)> {
+    let mut head = [0; 9];
+    within(stream.read_exact(&mut head)).await.ok()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let mut payload = vec![0; length as usize];
+    within(stream.read_exact(&mut payload)).await.ok()?;
+    let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+    Some((head[3], id, payload))
+}
+
+/// What the proxy holds in memory, in bytes.
+fn resident(proxy: &Proxy) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", proxy.running().pid())).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kibibytes << 10
+}
