@@ -32,6 +32,9 @@ pub struct Proxy {
     pub connect_timeout: Limit,
     /// How long an upstream may take from the end of the request to the head of its response.
     pub response_timeout: Limit,
+    /// How long a body may stand still because a client does not send what it announced, or does not
+    /// take what is there for it.
+    pub stall_timeout: Limit,
     /// Proxies before this one, whose X-Forwarded-* fields are believed and passed on.
     pub trusted_proxies: Vec<Network>,
     /// Load balancers whose connections begin with a header of the PROXY protocol, and never without.
@@ -60,6 +63,7 @@ impl Default for Proxy {
             header_timeout: Limit::from_secs(10),
             connect_timeout: Limit::from_secs(5),
             response_timeout: Limit::from_secs(300),
+            stall_timeout: Limit::from_secs(60),
             trusted_proxies: Vec::new(),
             proxy_protocol: Vec::new(),
             drain_timeout: Limit::from_secs(10),

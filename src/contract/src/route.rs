@@ -49,6 +49,9 @@ pub struct Route {
     /// Instead of that of `[proxy]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_timeout: Option<Limit>,
+    /// How long an upstream may be silent in the middle of a response; without it, for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Limit>,
     /// Answer requests for the other hosts with a 308 to the primary.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub redirect_to_primary: bool,

@@ -1,8 +1,10 @@
+use std::future::{Pending, pending};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -10,13 +12,14 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::time::{Timeout, timeout};
 
 use crate::access_log::Accounted;
 use crate::client_body::{ClientBody, ClientBodyError};
 use crate::compress::Compressed;
 use crate::headers::strip_trailers;
 use crate::pool::Lease;
+use crate::upload::{Upload, UploadTeller};
 
 /// What goes to the client: a page of our own, or what an upstream sends.
 pub(crate) enum ReplyBody {
@@ -33,6 +36,8 @@ pub(crate) enum ReplyBodyError {
     Upstream(#[from] hyper::Error),
     #[error("the upstream gave the response up")]
     Cancelled,
+    #[error("the upstream was silent for longer than the route allows")]
+    Silent,
     #[error("the response cannot be compressed")]
     Compression(#[from] io::Error),
 }
@@ -42,6 +47,9 @@ pub(crate) enum ReplyBodyError {
 pub(crate) struct UpstreamBody {
     incoming: Incoming,
     is_http2: bool,
+    idle_limit: Option<Duration>,
+    /// While it lasts.
+    silence: Option<Pin<Box<Timeout<Pending<()>>>>>,
     lease: Option<Lease>,
 }
 
@@ -50,17 +58,27 @@ impl UpstreamBody {
         let mut this = Self {
             incoming,
             is_http2: lease.protocol().is_http2(),
+            idle_limit: None,
+            silence: None,
             lease: Some(lease),
         };
         this.release_at_end();
         this
     }
 
+    /// Gives up an upstream that is silent for longer than this, if there is a limit.
+    pub(crate) fn silent_at_most(self, idle_limit: Option<Duration>) -> Self {
+        Self { idle_limit, ..self }
+    }
+
     pub(crate) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReplyBodyError>>> {
-        let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        let Poll::Ready(mut frame) = Pin::new(&mut self.incoming).poll_frame(context) else {
+            return self.poll_silence(context).map(|error| Some(Err(error)));
+        };
+        self.silence = None;
         strip_frame(&mut frame);
         match &frame {
             // hyper says no more of an HTTP/2 stream that was reset with CANCEL than of one that ended.
@@ -73,6 +91,16 @@ impl UpstreamBody {
             Some(Err(_)) => self.lease = None,
         }
         Poll::Ready(frame.map(|frame| Ok(frame?)))
+    }
+
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<ReplyBodyError> {
+        let Some(limit) = self.idle_limit else {
+            return Poll::Pending;
+        };
+        let silence = self
+            .silence
+            .get_or_insert_with(|| Box::pin(timeout(limit, pending())));
+        silence.as_mut().poll(context).map(|_| ReplyBodyError::Silent)
     }
 
     fn release_at_end(&mut self) {
@@ -133,30 +161,37 @@ impl Body for ReplyBody {
 }
 
 /// What goes to an upstream: the client's body, not asked for before `gate` opens and not more than
-/// `allowance` of it, and the word when all of it has gone.
+/// `allowance` of it, and how it gets on.
 pub(crate) struct RequestBody {
     incoming: Option<ClientBody>,
     allowance: Option<Allowance>,
     gate: Option<BoxFuture<'static, ()>>,
-    unsent: Option<oneshot::Sender<()>>,
+    teller: Option<UploadTeller>,
 }
 
 impl RequestBody {
-    /// The receiver ends when the body has been sent, or will never be.
+    /// With what tells how the body gets on, if there is one.
     pub(crate) fn new(
         incoming: ClientBody,
         gate: Option<BoxFuture<'static, ()>>,
         allowance: Option<Allowance>,
-    ) -> (Self, oneshot::Receiver<()>) {
-        let (sent, is_sent) = oneshot::channel();
-        let pending = (!incoming.is_end_stream()).then_some(sent);
+    ) -> (Self, Option<Upload>) {
+        let (upload, teller) = (!incoming.is_end_stream())
+            .then(|| Upload::new(incoming.is_owed()))
+            .unzip();
         let body = Self {
             incoming: Some(incoming),
             allowance,
             gate,
-            unsent: pending,
+            teller,
         };
-        (body, is_sent)
+        (body, upload)
+    }
+
+    fn tell(&self, what: impl FnOnce(&UploadTeller)) {
+        if let Some(teller) = &self.teller {
+            what(teller);
+        }
     }
 
     pub(crate) fn empty() -> Self {
@@ -164,7 +199,7 @@ impl RequestBody {
             incoming: None,
             allowance: None,
             gate: None,
-            unsent: None,
+            teller: None,
         }
     }
 }
@@ -184,10 +219,15 @@ impl Body for RequestBody {
         let Some(incoming) = &mut self.incoming else {
             return Poll::Ready(None);
         };
-        let mut frame = ready!(Pin::new(&mut *incoming).poll_frame(context));
+        let Poll::Ready(mut frame) = Pin::new(&mut *incoming).poll_frame(context) else {
+            self.tell(UploadTeller::waits_for_client);
+            return Poll::Pending;
+        };
         strip_frame(&mut frame);
-        if frame.is_none() || incoming.is_end_stream() {
-            self.unsent = None;
+        let is_over = frame.is_none() || incoming.is_end_stream();
+        self.tell(UploadTeller::moved);
+        if is_over {
+            self.teller = None;
         }
         if let (Some(allowance), Some(Ok(frame))) = (&mut self.allowance, &frame) {
             allowance.take(frame)?;

@@ -60,6 +60,18 @@ impl Http2Body {
     }
 }
 
+impl ClientBody {
+    /// Whether the client has announced that it sends on. A stream of HTTP/2 without a length may be a
+    /// conversation, in which it only speaks when it has something to say.
+    pub(crate) fn is_owed(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Http1(_) => true,
+            Self::Http2(body) => body.left.is_some(),
+        }
+    }
+}
+
 impl Body for ClientBody {
     type Data = Bytes;
     type Error = ClientBodyError;

@@ -4,12 +4,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Fuse, FusedFuture};
 use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
 use thiserror::Error;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::balance::Peers;
@@ -18,6 +16,7 @@ use crate::dial::ConnectError;
 use crate::message_length::{AmbiguousLength, settle_length};
 use crate::pool::{Lease, Peer};
 use crate::sender::adapt;
+use crate::upload::{Stalled, Upload};
 
 /// The upstream gave no answer that could be passed on.
 #[derive(Debug, Error)]
@@ -26,6 +25,8 @@ pub(crate) enum ForwardError {
     Connect(#[from] ConnectError),
     #[error("no answer in time")]
     Timeout,
+    #[error("the client did not send on")]
+    ClientStalled,
     #[error("no answer")]
     Exchange(#[from] hyper::Error),
     #[error("an answer that could be read in two ways")]
@@ -39,13 +40,23 @@ pub(crate) enum ForwardError {
 }
 
 impl ForwardError {
-    /// 504 if time ran out (RFC 9110 15.6.5), 413 and 501 for what the request itself is, else 502.
+    /// 504 if time ran out (RFC 9110 15.6.5), 408, 413 and 501 for what the client did, else 502.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Timeout | Self::Connect(ConnectError::Timeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::ClientStalled => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoTunnel => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+impl From<Stalled> for ForwardError {
+    fn from(stalled: Stalled) -> Self {
+        match stalled {
+            Stalled::Client => Self::ClientStalled,
+            Stalled::Upstream => Self::Timeout,
         }
     }
 }
@@ -66,6 +77,7 @@ pub(crate) struct Dispatch<'a> {
     pub(crate) home: Option<&'a Arc<Peer>>,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
 }
 
 impl Dispatch<'_> {
@@ -75,7 +87,7 @@ impl Dispatch<'_> {
     pub(crate) async fn send(
         &self,
         request: Request<RequestBody>,
-        sent: &mut Fuse<oneshot::Receiver<()>>,
+        mut upload: Option<&mut Upload>,
         wants_tunnel: bool,
     ) -> Result<(Response<Incoming>, Lease), ForwardError> {
         let mut lease = self.connect(true).await?;
@@ -84,7 +96,7 @@ impl Dispatch<'_> {
         }
         let may_repeat = lease.is_reused || !self.peers.is_alone();
         let copy = may_repeat.then(|| copy_if_repeatable(&request)).flatten();
-        let mut error = match self.exchange(&mut lease, request, sent).await? {
+        let mut error = match self.exchange(&mut lease, request, upload.as_deref_mut()).await? {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
@@ -95,7 +107,7 @@ impl Dispatch<'_> {
             None
         };
         match again {
-            Some(request) => Box::pin(self.send_anew(request, sent)).await,
+            Some(request) => Box::pin(self.send_anew(request, upload)).await,
             None => Err(error.into_error().into()),
         }
     }
@@ -103,10 +115,10 @@ impl Dispatch<'_> {
     async fn send_anew(
         &self,
         request: Request<RequestBody>,
-        sent: &mut Fuse<oneshot::Receiver<()>>,
+        upload: Option<&mut Upload>,
     ) -> Result<(Response<Incoming>, Lease), ForwardError> {
         let mut lease = self.connect(false).await?;
-        match self.exchange(&mut lease, request, sent).await? {
+        match self.exchange(&mut lease, request, upload).await? {
             Ok(response) => Ok((response, lease)),
             Err(error) => Err(error.into_error().into()),
         }
@@ -117,13 +129,12 @@ impl Dispatch<'_> {
         &self,
         lease: &mut Lease,
         mut request: Request<RequestBody>,
-        sent: &mut Fuse<oneshot::Receiver<()>>,
+        upload: Option<&mut Upload>,
     ) -> Result<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>, ForwardError> {
         adapt(&mut request, lease.protocol())?;
         // With a body, who broke off may have been the client.
         let may_blame = !lease.is_reused && request.body().is_end_stream();
-        let limit = self.response_timeout;
-        let mut answered = in_time(lease.sender.try_send(request), sent, limit).await?;
+        let mut answered = self.in_time(lease.sender.try_send(request), upload).await?;
         match &mut answered {
             Ok(response) => {
                 lease.peer().health.succeeded();
@@ -133,6 +144,24 @@ impl Dispatch<'_> {
             Err(_) => {}
         }
         Ok(answered)
+    }
+
+    /// The limit begins when the request has been sent whole: an upload takes the time it takes.
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = T>,
+        upload: Option<&mut Upload>,
+    ) -> Result<T, ForwardError> {
+        let mut answer = pin!(answer);
+        if let Some(upload) = upload {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return Ok(answer),
+                over = upload.over(self.stall_timeout) => over?,
+            }
+        }
+        let answered = timeout(self.response_timeout, answer).await;
+        answered.map_err(|_| ForwardError::Timeout)
     }
 
     /// Tries one upstream after the other: a request that reached none of them is lost by nobody.
@@ -150,23 +179,6 @@ impl Dispatch<'_> {
         }
         Err(failure)
     }
-}
-
-/// The limit begins when the request has been sent whole: an upload takes the time it takes.
-async fn in_time<T>(
-    answer: impl Future<Output = T>,
-    sent: &mut Fuse<oneshot::Receiver<()>>,
-    limit: Duration,
-) -> Result<T, ForwardError> {
-    let mut answer = pin!(answer);
-    if !sent.is_terminated() {
-        tokio::select! {
-            biased;
-            answer = &mut answer => return Ok(answer),
-            _ = sent => {}
-        }
-    }
-    timeout(limit, answer).await.map_err(|_| ForwardError::Timeout)
 }
 
 /// A second copy of a request that has no body and changes nothing (RFC 9110 9.2.2).

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fairlead_contract::Host;
+use fairlead_contract::{Host, Limit};
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Fuse};
+use futures_util::future::BoxFuture;
 use http::header::{COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -30,6 +30,7 @@ use crate::reply;
 use crate::service::{Client, Shared};
 use crate::snapshot::Site;
 use crate::upgrade::Wish;
+use crate::upload::Upload;
 
 /// How long a client that asked for it is made to wait for 100 (Continue) when the upstream is
 /// silent; no upstream must send one (RFC 9110 10.1.1).
@@ -97,13 +98,12 @@ impl Exchange<'_> {
         let (gate, opener) = hold_back(&parts).unzip();
         let interim = parts.extensions.remove::<InterimSender>();
         let (allowance, exceeded) = self.allow(&body)?.unzip();
-        let (body, sent) = RequestBody::new(body, gate, allowance);
+        let (body, upload) = RequestBody::new(body, gate, allowance);
         let mut request = Request::from_parts(parts, body);
         hear_interim(&mut request, opener, interim);
-        let sent = sent.fuse();
         Ok(Outgoing {
             request,
-            sent,
+            upload,
             wish,
             exceeded,
         })
@@ -124,14 +124,14 @@ impl Exchange<'_> {
     async fn forward(&self, outgoing: Outgoing) -> Result<Response<ReplyBody>, ForwardError> {
         let Outgoing {
             request,
-            mut sent,
+            mut upload,
             wish,
             exceeded,
         } = outgoing;
         let sticky = self.site.sticky.as_ref();
         let home = sticky.and_then(|sticky| sticky.find(request.headers()));
         let dispatch = self.site.dispatch(home);
-        let answered = dispatch.send(request, &mut sent, wish.is_some()).await;
+        let answered = dispatch.send(request, upload.as_mut(), wish.is_some()).await;
         let (response, lease) = answered.map_err(|error| match exceeded {
             Some(exceeded) if exceeded.load(Ordering::Relaxed) => ForwardError::TooLarge,
             _ => error,
@@ -191,6 +191,7 @@ impl Exchange<'_> {
         lease: Lease,
         wish: Option<Wish>,
     ) -> Response<ReplyBody> {
+        let idle_limit = self.site.route.idle_timeout.map(Limit::get);
         let is_switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upstream = is_switching.then(|| hyper::upgrade::on(&mut response));
         let protocol = response.headers().get(UPGRADE).cloned();
@@ -207,15 +208,16 @@ impl Exchange<'_> {
             (None, Some(wish)) if wish.is_http2() && response.status().is_success() => {
                 reply::page(StatusCode::BAD_GATEWAY)
             }
-            (None, _) => response.map(|body| ReplyBody::Upstream(UpstreamBody::new(body, lease))),
+            (None, _) => response
+                .map(|body| ReplyBody::Upstream(UpstreamBody::new(body, lease).silent_at_most(idle_limit))),
         }
     }
 }
 
-/// A request as the upstream gets it, the word when all of it has gone, and the tunnel it asks for.
+/// A request as the upstream gets it, how its body gets on, and the tunnel it asks for.
 struct Outgoing {
     request: Request<RequestBody>,
-    sent: Fuse<oneshot::Receiver<()>>,
+    upload: Option<Upload>,
     wish: Option<Wish>,
     /// Tells that the client sent more than it may.
     exceeded: Option<Arc<AtomicBool>>,

@@ -1,13 +1,16 @@
+use std::future::{Pending, pending};
 use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Timeout, timeout};
 
 use crate::interim::Interim;
 
@@ -30,6 +33,9 @@ pub(crate) struct Watched<S> {
     switched: Switched,
     interim: Interim,
     unwritten: BytesMut,
+    stall_limit: Duration,
+    /// Since when the client takes nothing.
+    stall: Option<Pin<Box<Timeout<Pending<()>>>>>,
 }
 
 /// Turned on when the connection leaves HTTP: from then on nothing is watched.
@@ -47,18 +53,38 @@ impl Switched {
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, switched: Switched, interim: Interim) -> Self {
+    pub(crate) fn new(stream: S, switched: Switched, interim: Interim, stall_limit: Duration) -> Self {
         Self {
             stream,
             framing: Framing::default(),
             switched,
             interim,
             unwritten: BytesMut::new(),
+            stall_limit,
+            stall: None,
         }
     }
 }
 
 impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// What came of a write: an error if the client has taken nothing for too long.
+    fn watch_stall<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let limit = self.stall_limit;
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(timeout(limit, pending())));
+        let stalled = stall.as_mut().poll(context);
+        stalled.map(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
     fn poll_write_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while !self.unwritten.is_empty() {
@@ -99,7 +125,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch_stall(written, context)
     }
 
     fn poll_write_vectored(
@@ -107,7 +134,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.watch_stall(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -116,7 +144,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_interim(context))?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.watch_stall(flushed, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,12 +2,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_contract::{Endpoint, Upstream};
-use futures_util::FutureExt;
 use http::header::{HOST, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
-use tokio::sync::oneshot;
 
 use crate::balance::Peers;
 use crate::body::RequestBody;
@@ -51,8 +49,8 @@ impl Helper {
             home: None,
             connect_timeout: patience,
             response_timeout: patience,
+            stall_timeout: patience,
         };
-        let (_, sent) = oneshot::channel();
-        dispatch.send(request, &mut sent.fuse(), false).await
+        dispatch.send(request, None, false).await
     }
 }

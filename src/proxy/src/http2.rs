@@ -37,8 +37,6 @@ const MAX_UNSENT_BYTES: usize = 256 * 1024;
 const WINDOW: u32 = 1 << 20;
 /// A client that does not answer a ping before the next one is due is gone (RFC 9113 6.7).
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a client may take nothing of what is there for it.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// How long a connection stays without a request.
 const IDLE_LIMIT: Duration = Duration::from_secs(180);
 
@@ -201,7 +199,8 @@ async fn answer(
     if is_over {
         return Ok(());
     }
-    send_body(stream, body).await
+    let stall_limit = shared.snapshot().config.proxy.stall_timeout.get();
+    send_body(stream, body, stall_limit).await
 }
 
 /// The request with what it can be answered through beside its response.
@@ -261,9 +260,13 @@ fn finish(response: Response<ReplyBody>) -> (Response<()>, ReplyBody) {
     (Response::from_parts(parts, ()), body)
 }
 
-async fn send_body(mut stream: SendStream<Bytes>, body: ReplyBody) -> Result<(), StreamError> {
+async fn send_body(
+    mut stream: SendStream<Bytes>,
+    body: ReplyBody,
+    stall_limit: Duration,
+) -> Result<(), StreamError> {
     let mut body = pin!(body);
-    let sent = send_frames(&mut stream, body.as_mut()).await;
+    let sent = send_frames(&mut stream, body.as_mut(), stall_limit).await;
     match &sent {
         // What breaks off must be seen to break off.
         Err(StreamError::Body(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
@@ -276,10 +279,11 @@ async fn send_body(mut stream: SendStream<Bytes>, body: ReplyBody) -> Result<(),
 async fn send_frames(
     stream: &mut SendStream<Bytes>,
     mut body: Pin<&mut ReplyBody>,
+    stall_limit: Duration,
 ) -> Result<(), StreamError> {
     loop {
         // One byte is enough to ask for more of a body: h2 keeps what does not fit.
-        let room = timeout(STALL_LIMIT, wait_for_room(stream, 1)).await;
+        let room = timeout(stall_limit, wait_for_room(stream, 1)).await;
         room.map_err(|_| StreamError::Stalled)??;
         let Some(frame) = next_frame(stream, body.as_mut()).await? else {
             return Ok(stream.send_data(Bytes::new(), true)?);

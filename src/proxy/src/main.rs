@@ -41,6 +41,7 @@ mod snapshot;
 mod sticky;
 mod supervisor;
 mod upgrade;
+mod upload;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -224,7 +224,10 @@ async fn serve_http1(
     client: Client,
     shared: Arc<Shared>,
 ) {
-    let limit = shared.snapshot().config.proxy.header_timeout.get();
+    let (header_limit, stall_limit) = {
+        let settings = &shared.snapshot().config.proxy;
+        (settings.header_timeout.get(), settings.stall_timeout.get())
+    };
     let draining = shared.draining.clone();
     let (
         service,
@@ -234,10 +237,11 @@ async fn serve_http1(
             interim,
         },
     ) = serve_client(client, shared);
+    let watched = Watched::new(stream, switched, interim, stall_limit);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limit)
-        .serve_connection(TokioIo::new(Watched::new(stream, switched, interim)), service)
+        .header_read_timeout(header_limit)
+        .serve_connection(TokioIo::new(watched), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {

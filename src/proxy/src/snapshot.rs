@@ -40,6 +40,7 @@ pub(crate) struct Site {
     pub(crate) error_pages: Option<ErrorPages>,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
 }
 
 impl Site {
@@ -55,6 +56,7 @@ impl Site {
             error_pages: ErrorPages::new(&route.errors, &find),
             connect_timeout: route.connect_timeout.unwrap_or(settings.connect_timeout).get(),
             response_timeout: route.response_timeout.unwrap_or(settings.response_timeout).get(),
+            stall_timeout: settings.stall_timeout.get(),
             route,
             peers,
         }
@@ -66,6 +68,7 @@ impl Site {
             home,
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,
+            stall_timeout: self.stall_timeout,
         }
     }
 }

@@ -25,6 +25,7 @@ mod redirects;
 mod reload;
 mod routing;
 mod sockets;
+mod stalls;
 mod tls;
 mod upgrades;
 mod upstreams;
