@@ -40,18 +40,19 @@ let
         type = types.nullOr providerType;
         default = null;
         description = ''
-          Who makes the certificate. When null,
+          Who makes the certificate, or `{ fullchain = "..."; key = "..."; }` if another program keeps
+          one in these files. When null,
           {option}`services.fairlead.settings.certificates.provider` decides.
         '';
       };
     };
   };
 
-  providerType = types.enum [
+  providerType = types.either (types.enum [
     "acme"
     "internal"
     "off"
-  ];
+  ]) (types.attrsOf types.str);
 
   withoutNulls = lib.filterAttrsRecursive (_: value: value != null);
 

@@ -8,6 +8,7 @@ mod arguments;
 mod backoff;
 mod dns;
 mod internal;
+mod kept;
 mod key;
 mod pair;
 mod pass;

@@ -56,6 +56,15 @@ impl Leaf {
         self.names == names.iter().map(HostPattern::to_string).collect()
     }
 
+    /// Whether a client that asks for the name gets what it asked for (RFC 9525 6.3).
+    pub(crate) fn covers(&self, name: &HostPattern) -> bool {
+        let mut patterns = self.names.iter().filter_map(|name| HostPattern::parse(name).ok());
+        match name {
+            HostPattern::Exact(host) => patterns.any(|pattern| pattern.covers(host)),
+            HostPattern::Wildcard(_) => patterns.any(|pattern| pattern == *name),
+        }
+    }
+
     /// Two thirds of the lifetime: 60 days of 90, 4 of 6.
     pub(crate) fn due(&self) -> Timestamp {
         let lifetime = self.not_after.duration_since(self.not_before);
@@ -180,6 +189,16 @@ mod tests {
         assert!(leaf.names_exactly(&patterns(&["*.b.test", "a.test"])));
         assert!(!leaf.names_exactly(&patterns(&["a.test"])));
         assert!(!leaf.names_exactly(&patterns(&["*.b.test", "a.test", "c.test"])));
+        for (name, covered) in [
+            ("a.test", true),
+            ("x.b.test", true),
+            ("*.b.test", true),
+            ("b.test", false),
+            ("x.y.b.test", false),
+            ("*.a.test", false),
+        ] {
+            assert_eq!(leaf.covers(&HostPattern::parse(name).unwrap()), covered, "{name}");
+        }
         assert_eq!(leaf.due().to_string(), "2026-03-02T00:00:00Z");
     }
 

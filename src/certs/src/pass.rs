@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fairlead_contract::{
-    CertificateDir, Configuration, Failure, Files, HostPattern, Issued, Ledger, Paths, remove_if_present,
+    CertificateDir, Configuration, Failure, Files, HostPattern, Issued, Ledger, PairPaths, Paths,
+    remove_if_present,
 };
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::acme::{AcmeError, Authority, forget_order, remove_leftover_answers};
 use crate::backoff::{AskedToWait, Attempt, add_failure, add_hindrance};
 use crate::internal::{InternalAuthority, InternalError};
+use crate::kept::{KeptError, read_kept};
 use crate::pair::{Leaf, Pair};
 use crate::plan::{Decision, Known, Reason, Stored, counting_failure, decide};
 use crate::renewal::{self, Answer, find_due, is_to_ask, take_answer};
@@ -131,6 +133,10 @@ impl<'a> Round<'a> {
         let mut kept = Vec::new();
         for wanted in wanted {
             let known = store::take_stock(self.paths, &wanted.name);
+            if let Ok(Issuer::Files(paths)) = &wanted.issuer {
+                failed.extend(self.take_over(&wanted, &known, paths));
+                continue;
+            }
             match self.decide(&wanted, &known) {
                 Decision::Keep => kept.push(self.keep(wanted, known)),
                 Decision::Wait { until, reason } => {
@@ -161,6 +167,38 @@ impl<'a> Round<'a> {
             _ => None,
         };
         decide(wanted, known, authority_key.as_deref(), self.now)
+    }
+
+    /// Copies the pair that another program keeps; returns the name if that failed.
+    fn take_over(&self, wanted: &Wanted, known: &Known, paths: &PairPaths) -> Option<HostPattern> {
+        let taken = read_kept(paths, &wanted.names)
+            .map_err(AttemptError::Kept)
+            .and_then(|pair| Ok(self.store_copy(wanted, known, &Issuer::Files(paths.clone()), &pair)?));
+        let error = taken.err()?;
+        self.hinder(wanted, known, chain(&error));
+        Some(wanted.name.clone())
+    }
+
+    fn store_copy(
+        &self,
+        wanted: &Wanted,
+        known: &Known,
+        issuer: &Issuer,
+        pair: &Pair,
+    ) -> Result<(), StoreError> {
+        let directory = self.directory(wanted);
+        let recorded = known.recorded().map(|(_, issued)| issued);
+        match recorded.filter(|issued| issued.issuer == issuer.to_string()) {
+            Some(issued) if store::holds(&directory, pair) => {
+                store::write_ledger(&directory, &ledger_of(wanted, Some(issued.clone()), None))
+            }
+            _ => {
+                self.store(wanted, known, issuer, pair)?;
+                let end = pair.leaf.not_after;
+                tracing::info!(certificate = %wanted.name, "taken from {issuer}; valid until {end}");
+                Ok(())
+            }
+        }
     }
 
     /// Brings the ledger in line with a certificate that serves, whoever put it there.
@@ -284,6 +322,7 @@ impl<'a> Round<'a> {
         let obtained = match &task.issuer {
             Issuer::Internal => self.issue(task),
             Issuer::Acme(_) => self.order(task).await,
+            Issuer::Files(_) => Err(AttemptError::NotOpened),
         };
         match obtained {
             Ok(leaf) => {
@@ -311,7 +350,7 @@ impl<'a> Round<'a> {
             None => return Err(AttemptError::NotOpened),
         };
         let pair = authority.issue(&task.wanted.names, task.wanted.key_type)?;
-        self.store(task, &pair)?;
+        self.store(&task.wanted, &task.known, &task.issuer, &pair)?;
         Ok(pair.leaf)
     }
 
@@ -323,26 +362,30 @@ impl<'a> Round<'a> {
         let ledger = add_to_ledger(&task.wanted, &task.known, begun);
         store::write_ledger(&self.directory(&task.wanted), &ledger)?;
         let pair = authority.obtain(&task.wanted, task.replaced()).await?;
-        self.store(task, &pair)?;
+        self.store(&task.wanted, &task.known, &task.issuer, &pair)?;
         forget_order(self.paths, &task.wanted.name);
         Ok(pair.leaf)
     }
 
-    fn store(&self, task: &Task, pair: &Pair) -> Result<(), StoreError> {
-        let directory = self.directory(&task.wanted);
-        if let Stored::Broken(cause) = &task.known.stored {
-            tracing::warn!(certificate = %task.wanted.name, "the stored files are set aside as *.broken: {cause}");
+    fn store(&self, wanted: &Wanted, known: &Known, issuer: &Issuer, pair: &Pair) -> Result<(), StoreError> {
+        let directory = self.directory(wanted);
+        if let Stored::Broken(cause) = &known.stored {
+            tracing::warn!(certificate = %wanted.name, "the stored files are set aside as *.broken: {cause}");
             store::set_aside(&directory)?;
         }
         store::write_pair(&directory, pair)?;
         let issued = Issued {
-            issuer: task.issuer.to_string(),
+            issuer: issuer.to_string(),
             at: now(),
             not_after: pair.leaf.not_after,
-            due: pair.leaf.due(),
+            due: match issuer {
+                // Its renewal is the other program's business.
+                Issuer::Files(_) => pair.leaf.not_after,
+                Issuer::Acme(_) | Issuer::Internal => pair.leaf.due(),
+            },
             renewal_info: None,
         };
-        store::write_ledger(&directory, &ledger_of(&task.wanted, Some(issued), None))
+        store::write_ledger(&directory, &ledger_of(wanted, Some(issued), None))
     }
 
     fn fail(&self, task: &Task, error: &AttemptError) {
@@ -395,7 +438,7 @@ fn add_to_ledger(wanted: &Wanted, known: &Known, failure: Failure) -> Ledger {
 fn ledger_of(wanted: &Wanted, issued: Option<Issued>, failure: Option<Failure>) -> Ledger {
     Ledger {
         names: wanted.names.clone(),
-        provider: wanted.provider,
+        provider: wanted.provider.clone(),
         issued,
         failure,
     }
@@ -415,6 +458,8 @@ enum AttemptError {
     #[error("its issuer was not opened")]
     NotOpened,
     #[error(transparent)]
+    Kept(#[from] KeptError),
+    #[error(transparent)]
     Internal(#[from] InternalError),
     #[error(transparent)]
     Acme(#[from] AcmeError),
@@ -428,7 +473,7 @@ impl AttemptError {
         match self {
             Self::NoAccount { is_local, .. } => *is_local,
             Self::Acme(error) => error.is_local(),
-            Self::NoInternal(_) | Self::NotOpened | Self::Internal(_) => true,
+            Self::NoInternal(_) | Self::NotOpened | Self::Internal(_) | Self::Kept(_) => true,
             // The authority may have been asked already; what it made is kept for the next try.
             Self::Store(_) => false,
         }
@@ -438,7 +483,9 @@ impl AttemptError {
         match self {
             Self::NoAccount { asked, .. } => *asked,
             Self::Acme(error) => error.asked_to_wait(),
-            Self::NoInternal(_) | Self::NotOpened | Self::Internal(_) | Self::Store(_) => None,
+            Self::NoInternal(_) | Self::NotOpened | Self::Internal(_) | Self::Kept(_) | Self::Store(_) => {
+                None
+            }
         }
     }
 }

@@ -39,7 +39,8 @@ pub(crate) fn read_secret_file(file: &SecretFile) -> Result<String, SecretError>
     Ok(text.trim().to_owned())
 }
 
-fn find_secret_file(SecretFile(path): &SecretFile) -> Result<PathBuf, SecretError> {
+/// The path of a file that the settings name, or of a credential.
+pub(crate) fn find_secret_file(SecretFile(path): &SecretFile) -> Result<PathBuf, SecretError> {
     if path.is_absolute() {
         return Ok(path.clone());
     }

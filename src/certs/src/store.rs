@@ -61,6 +61,12 @@ pub(crate) fn write_pair(directory: &CertificateDir, pair: &Pair) -> Result<(), 
     sync(directory.path())
 }
 
+/// Whether the store holds this very pair.
+pub(crate) fn holds(directory: &CertificateDir, pair: &Pair) -> bool {
+    let is = |path: PathBuf, text: &str| read_file(&path).is_ok_and(|bytes| bytes == text.as_bytes());
+    is(directory.chain_file(), &pair.chain) && is(directory.key_file(), &pair.key)
+}
+
 /// Keeps files that are no pair for people to look at, under other names.
 pub(crate) fn set_aside(directory: &CertificateDir) -> Result<(), StoreError> {
     for path in [directory.key_file(), directory.chain_file()] {

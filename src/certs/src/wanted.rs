@@ -1,7 +1,9 @@
 use std::fmt;
 use std::path::Path;
 
-use fairlead_contract::{Acme, Challenge, Config, Configuration, HostPattern, KeyType, Provider, Subject};
+use fairlead_contract::{
+    Acme, Challenge, Config, Configuration, HostPattern, KeyType, PairPaths, Provider, Subject,
+};
 
 /// A certificate that routes need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub(crate) enum Issuer {
     /// The ACME server with this directory.
     Acme(String),
     Internal,
+    /// Whoever keeps the pair in these files.
+    Files(PairPaths),
 }
 
 impl fmt::Display for Issuer {
@@ -32,6 +36,7 @@ impl fmt::Display for Issuer {
         match self {
             Self::Acme(directory) => f.write_str(directory),
             Self::Internal => f.write_str("internal"),
+            Self::Files(paths) => paths.fmt(f),
         }
     }
 }
@@ -48,11 +53,14 @@ pub(crate) fn find_wanted(configuration: &Configuration, config_file: &Path) -> 
 }
 
 fn find_one(subject: Subject, config: &Config, config_file: &Path) -> Option<Wanted> {
-    let provider = subject.provider.unwrap_or(config.certificates.provider);
+    let provider = subject
+        .provider
+        .unwrap_or_else(|| config.certificates.provider.clone());
     let acme = config.acme.as_ref();
     let challenge = subject.challenge.or_else(|| acme?.challenge);
-    let issuer = match provider {
+    let issuer = match &provider {
         Provider::Off => return None,
+        Provider::Files(paths) => Ok(Issuer::Files(paths.clone())),
         Provider::Internal => Ok(Issuer::Internal),
         Provider::Acme => find_acme(&subject.hosts, challenge, acme, config_file),
     };

@@ -95,9 +95,9 @@ pub(crate) fn of_route(located: &Located, machine: &Machine) -> Certificate {
 fn of_subject(subject: Subject, machine: &Machine) -> Certificate {
     let Subject { hosts, provider, .. } = subject;
     let name = hosts[0].clone();
-    let provider = provider.unwrap_or(machine.configuration.config.certificates.provider);
+    let provider = provider.unwrap_or_else(|| machine.configuration.config.certificates.provider.clone());
     let found = machine.store.find(&name);
-    let state = match (provider, &found) {
+    let state = match (&provider, &found) {
         (Provider::Off, _) => State::Operators,
         (_, Err(_)) => State::Unknown,
         (_, Ok(None)) => State::Waiting,
@@ -120,7 +120,7 @@ fn state(ledger: &Ledger, wanted: &[HostPattern], now: Timestamp) -> State {
 fn unwanted(name: HostPattern, machine: &Machine) -> Certificate {
     let found = machine.store.find(&name);
     let (names, provider) = match &found {
-        Ok(Some(ledger)) => (ledger.names.clone(), Some(ledger.provider)),
+        Ok(Some(ledger)) => (ledger.names.clone(), Some(ledger.provider.clone())),
         _ => (vec![name.clone()], None),
     };
     let state = match found {
@@ -232,7 +232,13 @@ fn row(certificate: &Certificate, now: Timestamp) -> [Vec<String>; 6] {
     [
         vec![certificate.name.to_string()],
         certificate.names.iter().map(ToString::to_string).collect(),
-        vec![certificate.provider.map_or("-", Provider::as_str).to_owned()],
+        vec![
+            certificate
+                .provider
+                .as_ref()
+                .map_or("-", Provider::as_str)
+                .to_owned(),
+        ],
         date(issued.map(|issued| issued.not_after)),
         date(issued.map(|issued| issued.due)),
         vec![match certificate.state {

@@ -167,7 +167,7 @@ impl Subject {
                 self.hosts.push(host.clone());
             }
         }
-        self.provider = self.provider.or(route.provider);
+        self.provider = self.provider.take().or_else(|| route.provider.clone());
         self.challenge = self.challenge.or(route.challenge);
         self.key_type = self.key_type.or(route.key_type);
     }

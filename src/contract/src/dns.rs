@@ -1,7 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Limit;
 
@@ -80,7 +80,7 @@ pub struct AcmeDns {
 
 /// A file that holds a secret: an absolute path, or the name of a credential of `fairlead-certs.service`
 /// (`LoadCredential=` in systemd.exec(5)).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretFile(pub PathBuf);
 
 #[derive(Deserialize)]

@@ -30,7 +30,7 @@ pub struct Ledger {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Issued {
-    /// Who signed it: the ACME directory's URL, or `internal`.
+    /// Who signed it: the ACME directory's URL, or `internal`; or the file it was taken from.
     pub issuer: String,
     /// When it was stored.
     pub at: Timestamp,

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::{
     Challenge, CookieName, Credential, ErrorPage, ForwardAuth, HostPattern, Hsts, KeyType, Limit, Network,
-    PathPrefix, Position, Problem, Redirect, Scope, Size, Upstream,
+    PathPrefix, Position, Problem, Provider, Redirect, Scope, Size, Upstream,
 };
 
 /// Host names and the upstreams that answer for them. Means the same in every file that holds one.
@@ -233,29 +233,6 @@ impl From<bool> for PlainHttp {
 impl From<PlainHttp> for bool {
     fn from(plain_http: PlainHttp) -> Self {
         plain_http == PlainHttp::Redirected
-    }
-}
-
-/// Who makes a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Provider {
-    /// The ACME server of `[acme]`.
-    #[default]
-    Acme,
-    /// This machine's own certificate authority.
-    Internal,
-    /// Nobody: the operator puts a pair into the store.
-    Off,
-}
-
-impl Provider {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Acme => "acme",
-            Self::Internal => "internal",
-            Self::Off => "off",
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use crate::Route;
+use crate::{Provider, Route};
 
 /// Keys of a table such as `[[route]]` with their values as text, as labels hold them.
 ///
@@ -40,6 +40,10 @@ impl Words {
     /// The route that the words describe, as far as they do.
     pub fn read_route(&self) -> Result<Route, InvalidWord> {
         let route: Route = self.read()?;
+        if let Some(Provider::Files(_)) = route.provider {
+            let fault = "provider: only the operator's own files may name files of this machine";
+            return Err(InvalidWord::Together(fault.to_owned()));
+        }
         match route.find_contradiction() {
             Some(fault) => Err(InvalidWord::Together(fault)),
             None => Ok(route),
@@ -224,7 +228,7 @@ impl<'de> Deserializer<'de> for Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{HeaderEdit, PathPrefix, Provider};
+    use crate::{HeaderEdit, PathPrefix};
 
     fn read(words: &[(&str, &str)]) -> Result<Route, String> {
         let words: Words = words.iter().copied().collect();
@@ -258,7 +262,7 @@ mod tests {
             (
                 "provider",
                 "Acme",
-                "unknown variant `Acme`, expected one of `acme`, `internal`, `off`",
+                "\"Acme\" is none of acme, internal and off, nor a table with fullchain and key",
             ),
             (
                 "response-headers",
@@ -284,5 +288,16 @@ mod tests {
     fn the_known_words_are_the_keys_of_a_route() {
         assert!(Words::known::<Route>().contains(&"redirect-to-primary"));
         assert!(!Words::known::<Route>().contains(&"redirect_to_primary"));
+    }
+
+    #[test]
+    fn a_container_cannot_name_files_of_this_machine() {
+        let text = "{ fullchain = \"/a\", key = \"/b\" }";
+        let words = Words::from_iter([("hosts", "a.test"), ("provider", text)]);
+        let fault = words.read_route().unwrap_err().to_string();
+        assert_eq!(
+            fault,
+            "provider: only the operator's own files may name files of this machine"
+        );
     }
 }

@@ -12,7 +12,6 @@ use thiserror::Error;
 use crate::container::Labels;
 
 const MAX_BYTES: usize = 16 * 1024;
-const PROVIDERS: [Provider; 3] = [Provider::Acme, Provider::Internal, Provider::Off];
 
 /// All dialects, in the order in which they are tried.
 const DIALECTS: [Dialect; 2] = [own::DIALECT, chameth::DIALECT];
@@ -158,10 +157,7 @@ fn parse_port(label: &'static str, text: &str) -> Result<u16, Fault> {
 }
 
 fn parse_provider(label: &'static str, text: &str) -> Result<Provider, Fault> {
-    PROVIDERS
-        .into_iter()
-        .find(|provider| provider.as_str() == text)
-        .ok_or_else(|| Fault::Provider(label, text.to_owned()))
+    text.parse().map_err(|_| Fault::Provider(label, text.to_owned()))
 }
 
 /// Why a container's labels do not say what to do. Foreign words are shown escaped.
