@@ -16,7 +16,10 @@ let
   # Runs where the package is built.
   manual = buildPackages.callPackage ./program.nix {
     member = "manual";
-    sources = [ (lib.fileset.fileFilter (file: file.name == "arguments.rs") ../src) ];
+    sources = [
+      ../docs
+      (lib.fileset.fileFilter (file: file.name == "arguments.rs") ../src)
+    ];
   };
   services = lib.attrNames (removeAttrs programs [ "fairlead-cli" ]);
 in
@@ -36,6 +39,8 @@ stdenvNoCC.mkDerivation {
     cp -r system $out/lib/systemd/
     cp -r sysusers.d tmpfiles.d $out/lib/
     ${lib.getExe manual} $out/share
+    mkdir $out/share/doc
+    cp -r ${../docs} $out/share/doc/fairlead
     cp ${lib.getExe programs.fairlead-cli} $out/bin/fairlead
     ${lib.concatMapStrings (name: ''
       ln -s ${lib.getExe programs.${name}} $out/bin/

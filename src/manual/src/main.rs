@@ -1,12 +1,14 @@
 //! `fairlead-manual`: writes the manual pages and shell completions of the programs.
 //!
-//! Both are made from the definitions that the programs read their command lines by, so that they
-//! cannot say anything else. This program is run by what installs the others and is not installed.
+//! Those of the programs are made from the definitions by which they read their command lines, and those
+//! of the files from the pages of docs/, so that they cannot say anything else. This program is run by what installs the others and is not installed.
 
 #[path = "../../certs/src/arguments.rs"]
 mod certs;
 #[path = "../../cli/src/arguments.rs"]
 mod cli;
+mod format;
+mod markdown;
 mod page;
 #[path = "../../proxy/src/arguments.rs"]
 mod proxy;
@@ -62,6 +64,7 @@ mod tests {
         for (section, command) in programs() {
             let directory = match section {
                 Section::Commands => "man/man1",
+                Section::Formats => "man/man5",
                 Section::Administration => "man/man8",
             };
             let name = command.get_name();

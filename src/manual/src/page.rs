@@ -1,16 +1,16 @@
-use std::io;
-use std::path::Path;
-
 use clap::Command;
 use clap_mangen::Man;
 use roff::{Roff, roman};
 
+use crate::format::{Format, reference};
+use crate::markdown;
 use crate::tree::Document;
 
 /// A section of the manual, see man(1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
     Commands,
+    Formats,
     Administration,
 }
 
@@ -18,6 +18,7 @@ impl Section {
     fn number(self) -> &'static str {
         match self {
             Self::Commands => "1",
+            Self::Formats => "5",
             Self::Administration => "8",
         }
     }
@@ -28,61 +29,76 @@ impl Section {
     }
 }
 
-/// The manual page of a program or of one of its commands, which has been built.
-pub(crate) struct Page<'a> {
-    pub(crate) section: Section,
-    pub(crate) command: &'a Command,
-    pub(crate) see_also: &'a [String],
+/// The page of a program or of one of its commands, which has been built. `main_pages` is what a reader
+/// may look for next.
+pub(crate) fn of_command(
+    section: Section,
+    command: &Command,
+    main_pages: &[String],
+) -> anyhow::Result<Document> {
+    let man = Man::new(command.clone());
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    let mut body = Vec::new();
+    man.render_name_section(&mut body)?;
+    man.render_synopsis_section(&mut body)?;
+    man.render_description_section(&mut body)?;
+    man.render_options_section(&mut body)?;
+    if command.has_subcommands() {
+        man.section(section.number())
+            .render_subcommands_section(&mut body)?;
+    }
+    let mut rest = Roff::new();
+    if let Some(help) = command.get_after_help() {
+        write_after_help(&mut rest, &help.to_string());
+    }
+    rest.to_writer(&mut body)?;
+    Ok(page(section, name, &String::from_utf8(body)?, main_pages))
 }
 
-impl Page<'_> {
-    pub(crate) fn document(&self) -> io::Result<Document> {
-        let man = Man::new(self.command.clone())
-            .section(self.section.number())
-            // An empty word would not be quoted, and the next one be taken for the date.
-            .date(" ")
-            .source(concat!("fairlead ", env!("CARGO_PKG_VERSION")))
-            .manual("fairlead");
-        let text = String::from_utf8(self.render(&man)?).map_err(io::Error::other)?;
-        let directory = format!("man/man{}", self.section.number());
-        Ok(Document {
-            path: Path::new(&directory).join(man.get_filename()),
-            text,
-        })
-    }
+/// The page of a file format, which a page of docs/ describes.
+pub(crate) fn of_format(format: &Format, main_pages: &[String]) -> anyhow::Result<Document> {
+    let Format {
+        name,
+        about,
+        markdown,
+        ..
+    } = format;
+    let mut body = Roff::new();
+    body.control("SH", ["NAME"]);
+    body.text([roman(format!("{name} - {about}"))]);
+    markdown::write(markdown, reference, &mut body)?;
+    Ok(page(Section::Formats, name, &body.render(), main_pages))
+}
 
-    fn render(&self, man: &Man) -> io::Result<Vec<u8>> {
-        let mut page = Vec::new();
-        man.render_title(&mut page)?;
-        man.render_name_section(&mut page)?;
-        man.render_synopsis_section(&mut page)?;
-        man.render_description_section(&mut page)?;
-        man.render_options_section(&mut page)?;
-        if self.command.has_subcommands() {
-            man.render_subcommands_section(&mut page)?;
-        }
-        let mut rest = Roff::new();
-        self.after_help(&mut rest);
-        rest.control("SH", ["SEE ALSO"]);
-        rest.text([roman(self.see_also.join(", "))]);
-        rest.to_writer(&mut page)?;
-        Ok(page)
+/// A whole page, from what stands between its title and its references.
+fn page(section: Section, name: &str, body: &str, main_pages: &[String]) -> Document {
+    let source = concat!("fairlead ", env!("CARGO_PKG_VERSION"));
+    let mut title = Roff::new();
+    // An empty word would not be quoted, and the next one be taken for the date.
+    title.control("TH", [name, section.number(), " ", source, "fairlead"]);
+    let itself = section.reference(name);
+    let others = main_pages.iter().filter(|page| **page != itself);
+    let mut see_also = Roff::new();
+    see_also.control("SH", ["SEE ALSO"]);
+    see_also.text([roman(others.cloned().collect::<Vec<_>>().join(", "))]);
+    Document {
+        path: format!("man/man{0}/{name}.{0}", section.number()).into(),
+        text: [&title.render(), body, &see_also.to_roff()].concat(),
     }
+}
 
-    /// What stands below the options in the help, in the sections that manual pages have for it.
-    fn after_help(&self, page: &mut Roff) {
-        let help = self.command.get_after_help().map(ToString::to_string);
-        let mut heading = "";
-        for paragraph in help.iter().flat_map(|help| help.split("\n\n")) {
-            let (section, text) = titled(paragraph);
-            if section == heading {
-                page.control("PP", []);
-            } else {
-                page.control("SH", [section]);
-                heading = section;
-            }
-            write_paragraph(page, text);
+/// What stands below the options in the help, in the sections that manual pages have for it.
+fn write_after_help(page: &mut Roff, help: &str) {
+    let mut heading = "";
+    for paragraph in help.split("\n\n") {
+        let (section, text) = titled(paragraph);
+        if section == heading {
+            page.control("PP", []);
+        } else {
+            page.control("SH", [section]);
+            heading = section;
         }
+        write_paragraph(page, text);
     }
 }
 
@@ -92,10 +108,8 @@ fn titled(paragraph: &str) -> (&'static str, &str) {
     titles
         .into_iter()
         .find_map(|(words, section)| {
-            Some((
-                section,
-                paragraph.strip_prefix(words)?.trim_start_matches([' ', '\n']),
-            ))
+            let text = paragraph.strip_prefix(words)?;
+            Some((section, text.strip_prefix([' ', '\n']).unwrap_or(text)))
         })
         .unwrap_or(("NOTES", paragraph))
 }

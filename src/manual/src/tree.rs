@@ -1,10 +1,10 @@
-use std::io;
 use std::path::PathBuf;
 
 use clap::Command;
 use clap_complete::{Shell, generate};
 
-use crate::page::{Page, Section};
+use crate::format::FORMATS;
+use crate::page::{self, Section};
 
 /// A file to be installed, below a directory such as /usr/share.
 #[derive(Debug)]
@@ -13,45 +13,40 @@ pub(crate) struct Document {
     pub(crate) text: String,
 }
 
-/// Returns the pages of all programs and their commands, and the completions of all programs.
-pub(crate) fn documents(programs: &[(Section, Command)]) -> io::Result<Vec<Document>> {
+/// Returns the pages of all programs, of their commands and of the formats, and the completions of the
+/// programs.
+pub(crate) fn documents(programs: &[(Section, Command)]) -> anyhow::Result<Vec<Document>> {
+    let of_programs = programs
+        .iter()
+        .map(|(section, program)| section.reference(program.get_name()));
+    let of_formats = FORMATS
+        .iter()
+        .map(|format| Section::Formats.reference(format.name));
+    let main_pages: Vec<_> = of_programs.chain(of_formats).collect();
     let mut documents = Vec::new();
-    for (section, command) in programs {
-        let others = programs
-            .iter()
-            .filter(|(_, other)| other.get_name() != command.get_name())
-            .map(|(section, other)| section.reference(other.get_name()))
-            .collect::<Vec<_>>();
-        documents.extend(pages(*section, command, &others)?);
+    for (section, program) in programs {
+        documents.extend(pages(*section, program, &main_pages)?);
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            documents.push(completion(shell, command)?);
+            documents.push(completion(shell, program)?);
         }
+    }
+    for format in &FORMATS {
+        documents.push(page::of_format(format, &main_pages)?);
     }
     Ok(documents)
 }
 
-/// The page of a program, which refers to `others`, and one for each of its commands.
-fn pages(section: Section, program: &Command, others: &[String]) -> io::Result<Vec<Document>> {
+/// The page of a program and one for each of its commands.
+fn pages(section: Section, program: &Command, main_pages: &[String]) -> anyhow::Result<Vec<Document>> {
     let mut program = program.clone().disable_help_subcommand(true);
     program.build();
-    let to_program = [section.reference(program.get_name())];
-    let commands = program
-        .get_subcommands()
-        .map(|command| (command, to_program.as_slice()));
-    std::iter::once((&program, others))
-        .chain(commands)
-        .map(|(command, see_also)| {
-            let page = Page {
-                section,
-                command,
-                see_also,
-            };
-            page.document()
-        })
+    std::iter::once(&program)
+        .chain(program.get_subcommands())
+        .map(|command| page::of_command(section, command, main_pages))
         .collect()
 }
 
-fn completion(shell: Shell, program: &Command) -> io::Result<Document> {
+fn completion(shell: Shell, program: &Command) -> anyhow::Result<Document> {
     let name = program.get_name();
     let path = match shell {
         Shell::Zsh => format!("zsh/site-functions/_{name}"),
@@ -62,6 +57,6 @@ fn completion(shell: Shell, program: &Command) -> io::Result<Document> {
     generate(shell, &mut program.clone(), name, &mut text);
     Ok(Document {
         path: path.into(),
-        text: String::from_utf8(text).map_err(io::Error::other)?,
+        text: String::from_utf8(text)?,
     })
 }
