@@ -1,0 +1,333 @@
+//! What the pages say can be done can be done: their files are accepted, their commands run, their links lead
+//! somewhere.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fairlead_contract::{Route, UpstreamWords, Words, write_atomically};
+use fairlead_tests::{Authority, Environment, Program, Site};
+use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+
+/// Programs that the pages name and that change more of a machine than a test may.
+const NOT_RUN: [&str; 9] = [
+    "docker",
+    "git",
+    "htpasswd",
+    "journalctl",
+    "nix",
+    "systemctl",
+    "systemd-analyze",
+    "man",
+    "sudo",
+];
+
+#[derive(Debug)]
+struct Page {
+    path: PathBuf,
+    blocks: Vec<Block>,
+    links: Vec<String>,
+    /// As links name them: `#own-labels`.
+    anchors: BTreeSet<String>,
+    /// What stands in the text as code.
+    words: Vec<String>,
+}
+
+/// A block of code.
+#[derive(Debug)]
+struct Block {
+    page: PathBuf,
+    line: usize,
+    /// What stands behind the fence; `None` if the block is only indented.
+    kind: Option<String>,
+    text: String,
+}
+
+impl Block {
+    fn place(&self) -> String {
+        format!("{}:{}", self.page.display(), self.line)
+    }
+
+    fn is(&self, kind: &str) -> bool {
+        self.kind.as_deref() == Some(kind)
+    }
+
+    /// The commands in it, without their comments.
+    fn commands(&self) -> Vec<String> {
+        let joined = self.text.replace("\\\n", " ");
+        let lines = joined
+            .lines()
+            .map(|line| line.split(" #").next().unwrap_or(line).trim());
+        lines
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The pages for users.
+fn pages() -> Vec<Page> {
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    let docs = docs.map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
+    let others = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "vm-tests/README.md",
+    ];
+    others
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(docs)
+        .map(read)
+        .collect()
+}
+
+fn blocks() -> Vec<Block> {
+    pages().into_iter().flat_map(|page| page.blocks).collect()
+}
+
+fn read(path: PathBuf) -> Page {
+    let text = fs::read_to_string(root().join(&path)).unwrap();
+    let mut page = Page {
+        path,
+        blocks: Vec::new(),
+        links: Vec::new(),
+        anchors: BTreeSet::new(),
+        words: Vec::new(),
+    };
+    let mut heading = None;
+    let mut is_in_block = false;
+    for (event, place) in Parser::new_ext(&text, Options::ENABLE_TABLES).into_offset_iter() {
+        match event {
+            Event::Start(Tag::CodeBlock(kind)) => {
+                is_in_block = true;
+                page.blocks.push(Block {
+                    page: page.path.clone(),
+                    line: text[..place.start].lines().count() + 1,
+                    kind: match kind {
+                        CodeBlockKind::Fenced(kind) => Some(kind.into_string()),
+                        CodeBlockKind::Indented => None,
+                    },
+                    text: String::new(),
+                });
+            }
+            Event::End(TagEnd::CodeBlock) => is_in_block = false,
+            Event::Start(Tag::Link { dest_url, .. }) => page.links.push(dest_url.into_string()),
+            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+            Event::End(TagEnd::Heading(_)) => page.anchors.extend(heading.take().map(|text| anchor(&text))),
+            Event::Text(text) if is_in_block => page.blocks.last_mut().unwrap().text.push_str(&text),
+            Event::Text(text) => heading.iter_mut().for_each(|heading| heading.push_str(&text)),
+            Event::Code(text) => {
+                heading.iter_mut().for_each(|heading| heading.push_str(&text));
+                page.words.push(text.into_string());
+            }
+            _ => {}
+        }
+    }
+    page
+}
+
+/// How a link names a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    format!("#{}", kept.collect::<String>().to_lowercase().replace(' ', "-"))
+}
+
+#[test]
+fn every_file_that_a_page_shows_is_accepted_and_the_refused_ones_are_refused() {
+    let authority = Authority::new();
+    let mut count = 0;
+    for block in blocks() {
+        let (text, is_right) = match block.kind.as_deref() {
+            Some("toml") => (block.text.clone(), true),
+            Some("toml refused") => (block.text.clone(), false),
+            Some("toml route") => (format!("[[route]]\nhosts = [\"a.test\"]\n{}", block.text), true),
+            _ => continue,
+        };
+        let environment = Environment::new();
+        let config = &environment.paths().config;
+        write_atomically(&config.join("internal.pem"), authority.root().as_bytes(), 0o644).unwrap();
+        environment.write_config(&text.replace("/etc/fairlead", config.to_str().unwrap()));
+        let finished = environment.run(Program::Cli, &["check"]);
+        assert_eq!(
+            finished.status.code(),
+            Some(if is_right { 0 } else { 1 }),
+            "{}: {}{}",
+            block.place(),
+            finished.stdout,
+            finished.stderr
+        );
+        count += 1;
+    }
+    assert!(count > 20, "{count}");
+}
+
+#[test]
+fn every_command_that_a_page_shows_is_one_that_there_is() {
+    let site = Site::of("app.example.com", "127.0.0.1:1".parse().unwrap());
+    let _proxy = site.start();
+    let mut count = 0;
+    for block in blocks().iter().filter(|block| block.is("sh")) {
+        for command in block.commands() {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            let place = format!("{}: {command}", block.place());
+            match words[0] {
+                "fairlead" => run(&site.environment, &place, &words[1..]),
+                "curl" if words[1] == "--unix-socket" => ask(&site.environment, &place, &command),
+                program if program.contains('/') => assert!(root().join(program).is_file(), "{place}"),
+                program => assert!(NOT_RUN.contains(&program), "{place}"),
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 10, "{count}");
+}
+
+/// Whatever its answer is, the command line understands the words.
+fn run(environment: &Environment, place: &str, words: &[&str]) {
+    // It does not end by itself.
+    let words = match words {
+        ["dev", ..] => [words, &["--help"]].concat(),
+        _ => words.to_vec(),
+    };
+    let finished = environment.run(Program::Cli, &words);
+    let is_understood = !finished.stderr.contains("Usage:") && !finished.stdout.is_empty();
+    assert!(is_understood, "{place}: {finished:?}");
+}
+
+/// The proxy answers at the socket of this installation.
+fn ask(environment: &Environment, place: &str, command: &str) {
+    let runtime = environment.paths().runtime.display().to_string();
+    let command = command.replace("/run/fairlead", &runtime);
+    let output = Command::new("sh")
+        .args(["-c", &format!("{command} --silent --fail")])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && !output.stdout.is_empty(),
+        "{place}: {output:?}"
+    );
+}
+
+#[test]
+fn commands_stand_in_blocks_that_are_run() {
+    for block in blocks().iter().filter(|block| block.kind.is_none()) {
+        let first = block.text.split_whitespace().next().unwrap_or_default();
+        let is_command =
+            NOT_RUN.contains(&first) || ["fairlead", "curl"].contains(&first) || first.starts_with("./");
+        assert!(!is_command, "{}: write it as ```sh: {first}", block.place());
+    }
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let pages = pages();
+    for page in &pages {
+        for link in page.links.iter().filter(|link| !link.contains("://")) {
+            let (file, anchor) = link.find('#').map_or((link.as_str(), ""), |at| link.split_at(at));
+            let target = match file {
+                "" => page.path.clone(),
+                file => page.path.parent().unwrap().join(file),
+            };
+            assert!(root().join(&target).exists(), "{}: {link}", page.path.display());
+            let is_there = |other: &&Page| other.path == target && other.anchors.contains(anchor);
+            assert!(
+                anchor.is_empty() || pages.iter().any(|other| is_there(&other)),
+                "{}: {link}",
+                page.path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_unit_that_a_page_names_is_there() {
+    let units: BTreeSet<_> = fs::read_dir(root().join("systemd/system"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for page in pages() {
+        let text = fs::read_to_string(root().join(&page.path)).unwrap();
+        let words = text.split(|c: char| !(c.is_alphanumeric() || "-.".contains(c)));
+        for word in words.filter(|word| word.starts_with("fairlead-")) {
+            let name = word.trim_end_matches('.');
+            let is_unit = [".service", ".socket", ".path", ".timer"]
+                .iter()
+                .any(|kind| name.ends_with(kind));
+            assert!(
+                !is_unit || units.contains(name) || name.starts_with("fairlead-."),
+                "{}: {name}",
+                page.path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_label_that_a_page_names_is_one_that_is_read() {
+    let own = ["hosts", "port", "network", "route"];
+    let known: BTreeSet<&str> = Words::known::<Route>()
+        .iter()
+        .chain(Words::known::<UpstreamWords>())
+        .chain(&own)
+        .copied()
+        .collect();
+    for page in pages() {
+        let text = fs::read_to_string(root().join(&page.path)).unwrap();
+        for (before, label) in around(&text, "fairlead.") {
+            let word: String = label
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
+                .collect();
+            // `inputs.fairlead.…` and `/etc/fairlead/fairlead.toml` are something else.
+            let is_label = !before.ends_with(|c: char| c.is_alphanumeric() || "./-".contains(c));
+            let is_label = is_label && !["toml", "service", "conf"].contains(&word.as_str());
+            let is_placeholder = word.chars().all(char::is_uppercase);
+            assert!(
+                !is_label || is_placeholder || known.contains(word.as_str()),
+                "{}: fairlead.{word}",
+                page.path.display()
+            );
+        }
+    }
+}
+
+/// What stands before and behind each `part`.
+fn around<'a>(text: &'a str, part: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    text.match_indices(part)
+        .map(move |(at, _)| (&text[..at], &text[at + part.len()..]))
+}
+
+#[test]
+fn every_command_that_a_text_names_is_one_of_the_command_line() {
+    let help = Environment::new().run(Program::Cli, &["--help"]).stdout;
+    let (_, commands) = help.split_once("Commands:\n").unwrap();
+    let commands: BTreeSet<_> = commands
+        .lines()
+        .map_while(|line| line.strip_prefix("  ")?.split(' ').next())
+        .collect();
+    assert!(commands.contains("why"), "{commands:?}");
+    for page in pages() {
+        let named = page
+            .words
+            .iter()
+            .filter_map(|word| word.strip_prefix("fairlead "));
+        for command in named.filter_map(|words| words.split(' ').next()) {
+            assert!(
+                commands.contains(command) || command.starts_with("--"),
+                "{}: fairlead {command}",
+                page.path.display()
+            );
+        }
+    }
+}
