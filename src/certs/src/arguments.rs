@@ -3,11 +3,19 @@ use fairlead_contract::Paths;
 
 /// Obtains and renews the certificates that routes need, and ends.
 ///
-/// Ends with 0 if nothing failed in this pass, and with 1 if a certificate could not be obtained;
-/// the others are not affected. Why it failed and when it is tried again stands in the certificate's
-/// state.toml.
+/// A certificate that could not be obtained does not affect the others. Why it failed and when it is tried
+/// again stands in its state.toml, and `fairlead certs` tells it.
 #[derive(Debug, Parser)]
-#[command(name = "fairlead-certs", version)]
+#[command(
+    name = "fairlead-certs",
+    version,
+    after_help = "\
+Examples:
+  systemctl start fairlead-certs.service
+  fairlead-certs --state-dir ./state
+
+Exit codes: 0 nothing failed in this pass, 1 a certificate could not be obtained."
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) paths: Paths,

@@ -5,7 +5,7 @@ use fairlead_contract::Paths;
 
 /// Says what fairlead does and why, and makes changes live.
 #[derive(Debug, Parser)]
-#[command(name = "fairlead", version, after_help = EXIT_CODES)]
+#[command(name = "fairlead", version, after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -13,7 +13,12 @@ pub(crate) struct Arguments {
     pub(crate) paths: Paths,
 }
 
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
+Examples:
+  fairlead why app.example.com
+  fairlead check --config-dir ./etc
+  fairlead dev
+
 Exit codes: 0 all is well, 1 something is wrong and was said, 2 it could not be found out.";
 
 #[derive(Debug, Subcommand)]
@@ -23,10 +28,19 @@ pub(crate) enum Command {
 Problems go to standard error as file:line:column: message. Notes are faults that only leave
 something out, such as a certificate that does not match its key.
 
+Examples:
+  fairlead check
+  fairlead check --config-dir ./etc
+  fairlead check --json | jq .problems
+
 Exit codes: 0 a reload would be accepted, 1 it would be refused, 2 the files could not be checked.")]
     Check(Format),
     /// Show what the proxy serves, whether that is what is on disk, and what stands in the way
     #[command(after_help = "\
+Examples:
+  fairlead status
+  fairlead status --json
+
 Exit codes: 0 what is on disk is served, 1 something else is, or the proxy does not run,
 2 it could not be found out.")]
     Status(Format),
@@ -34,14 +48,27 @@ Exit codes: 0 what is on disk is served, 1 something else is, or the proxy does 
     #[command(after_help = "\
 Containers that were left out stand below, with the reason.
 
+Examples:
+  fairlead routes
+  fairlead routes --json
+
 Exit codes: 0 all files hold, 1 some have faults, 2 some could not be read.")]
     Routes(Format),
     /// List the certificates: names, provider, how long they hold, when they are renewed
     #[command(after_help = "\
+Examples:
+  fairlead certs
+  fairlead certs --json
+
 Exit codes: 0 none is failing, 1 one is, 2 some could not be read.")]
     Certs(Format),
     /// Tell each step from a name to its HTTPS site, and what to do next
     #[command(after_help = "\
+Examples:
+  fairlead why app.example.com
+  fairlead why https://app.example.com/
+  fairlead why my-container
+
 Exit codes: 0 it should answer, 1 it does not, 2 it could not be found out.")]
     Why {
         /// A host, the name or id of a container, or the name of a certificate
@@ -53,6 +80,10 @@ Exit codes: 0 it should answer, 1 it does not, 2 it could not be found out.")]
     #[command(after_help = "\
 Does nothing if the proxy serves what is on disk already, or does not run: it reads the files when
 it starts. A refused reload changes nothing.
+
+Examples:
+  fairlead reload
+  fairlead reload --pid 4711
 
 Exit codes: 0 what is on disk is live, 1 it was refused, 2 the proxy could not be asked.")]
     Reload {
@@ -67,7 +98,11 @@ Exit codes: 0 what is on disk is live, 1 it was refused, 2 the proxy could not b
 Hosts below .localhost need no DNS. Certificates come from an authority of its own, which stays the
 same from run to run. Routes come from containers, if there is a Docker socket, and from
 DIR/etc/routes.d/*.toml, which is looked at every second. --config-dir, --state-dir and
---runtime-dir have no meaning here.")]
+--runtime-dir have no meaning here.
+
+Examples:
+  fairlead dev
+  fairlead dev --http 8080 --https 8443 --dir ./try")]
     Dev(DevOptions),
 }
 

@@ -7,7 +7,7 @@ use crate::{Host, HostPattern};
 /// The three directories all programs share, and every place below them.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Paths {
-    /// The operator's files
+    /// The operator's files: fairlead.toml and routes.d/*.toml
     #[arg(
         long = "config-dir",
         value_name = "DIR",
@@ -25,7 +25,7 @@ pub struct Paths {
         global = true
     )]
     pub state: PathBuf,
-    /// What need not: challenges, the admin socket, the mark that containers changed
+    /// What need not survive one: challenges, the admin socket, marks for the units
     #[arg(
         long = "runtime-dir",
         value_name = "DIR",

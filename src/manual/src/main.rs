@@ -77,4 +77,50 @@ mod tests {
             }
         }
     }
+
+    /// The programs and their commands.
+    fn commands() -> Vec<clap::Command> {
+        let programs = programs().map(|(_, program)| program);
+        let with_commands = |program: clap::Command| {
+            let commands: Vec<_> = program.get_subcommands().cloned().collect();
+            std::iter::once(program).chain(commands)
+        };
+        programs.into_iter().flat_map(with_commands).collect()
+    }
+
+    #[test]
+    fn every_help_has_examples_that_the_programs_understand() {
+        for command in commands() {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let (_, examples) = help
+                .split_once("Examples:\n")
+                .unwrap_or_else(|| panic!("{}: no examples", command.get_name()));
+            let examples: Vec<_> = examples
+                .lines()
+                .map_while(|line| line.strip_prefix("  "))
+                .collect();
+            assert!(!examples.is_empty(), "{}", command.get_name());
+            for example in examples {
+                understand(example);
+            }
+        }
+    }
+
+    fn understand(example: &str) {
+        let command = example.split(" | ").next().unwrap_or_default();
+        let words: Vec<_> = command.split(' ').collect();
+        if words[0] == "systemctl" {
+            return;
+        }
+        let (_, program) = programs()
+            .into_iter()
+            .find(|(_, program)| program.get_name() == words[0])
+            .unwrap_or_else(|| panic!("{example}: no such program"));
+        program
+            .try_get_matches_from(words)
+            .unwrap_or_else(|error| panic!("{example}: {error}"));
+    }
 }

@@ -10,11 +10,22 @@ use fairlead_contract::Paths;
 /// --http, --https, --admin and --metrics. SIGHUP reloads the files; SIGTERM ends after the running
 /// exchanges, a second one at once.
 #[derive(Parser)]
-#[command(name = "fairlead-proxy", version)]
+#[command(
+    name = "fairlead-proxy",
+    version,
+    after_help = "\
+Examples:
+  systemctl start fairlead-http.socket fairlead-https.socket
+  fairlead-proxy --http 127.0.0.1:8080 --https 127.0.0.1:8443
+  fairlead-proxy --check
+
+Exit codes: 0 it was told to stop, or a reload would be accepted; 1 it could not start, or a reload would
+be refused."
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) addresses: Addresses,
-    /// Print as JSON what a reload would do with the files, and end; 1 means that it would be refused
+    /// Print as JSON what a reload would do with the files, and end
     #[arg(long)]
     pub(crate) check: bool,
     #[command(flatten)]

@@ -4,8 +4,20 @@ use clap::Parser;
 use fairlead_contract::Paths;
 
 /// Writes the routes that running containers ask for.
+///
+/// One pass: it lists the containers, writes docker.toml if it changed, and ends. With --follow it goes on
+/// until it is told to stop, and only says when a pass is needed.
 #[derive(Parser)]
-#[command(name = "fairlead-watcher", version)]
+#[command(
+    name = "fairlead-watcher",
+    version,
+    after_help = "\
+Examples:
+  systemctl start fairlead-watcher.service
+  fairlead-watcher --socket /run/user/1000/docker.sock
+
+Exit codes: 0 what is written is up to date, 1 the containers or files could not be read, or not written."
+)]
 pub(crate) struct Arguments {
     /// Write nothing: make the mark that a pass is needed whenever containers change, and print `dirty`
     #[arg(long)]
