@@ -22,8 +22,9 @@ pub(crate) enum InvalidAuthority {
 
 /// The host a request is for: the request target's authority if it has one, else the Host field.
 ///
-/// Two readers must never see two hosts: several Host fields are refused, and so is a target that
-/// disagrees with the field (RFC 9112 3.2, RFC 9113 8.3.1).
+/// Two readers must never see two hosts: several Host fields are refused. A field that disagrees with the
+/// target is refused in HTTP/2 (RFC 9113 8.3.1); in HTTP/1 the target counts (RFC 9112 3.2.2), and goes to the
+/// upstream in the field's place.
 pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
     if !has_form_of_method(parts) {
         return Err(InvalidAuthority::Form);
@@ -42,7 +43,9 @@ pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
         .map(|authority| parse(authority.as_str()))
         .transpose()?;
     match (target, field) {
-        (Some(target), Some(field)) if target != field => Err(InvalidAuthority::Disagreeing),
+        (Some(target), Some(field)) if target != field && parts.version == Version::HTTP_2 => {
+            Err(InvalidAuthority::Disagreeing)
+        }
         // HTTP/1.1 asks for the field even beside an absolute target (RFC 9112 3.2).
         (Some(_), None) if parts.version < Version::HTTP_2 => Err(InvalidAuthority::Missing),
         (Some((host, _)), _) | (None, Some((host, _))) => Ok(host),
@@ -127,8 +130,8 @@ mod tests {
             ("/", &["a.test:99999"], Malformed),
             ("/", &["127.0.0.1"], Malformed),
             ("/", &["[::1]"], Malformed),
-            ("http://a.test/", &["b.test"], Disagreeing),
-            ("http://a.test/", &["a.test:81"], Disagreeing),
+            ("http://a.test/", &["b.test", "b.test"], Doubled),
+            ("http://a.test/", &["b test"], Malformed),
             ("http://a.test/", &[], Missing),
         ] {
             assert_eq!(
@@ -137,6 +140,12 @@ mod tests {
                 "{uri} {fields:?}"
             );
         }
+    }
+
+    #[test]
+    fn an_absolute_target_of_http_1_counts_more_than_the_host_field() {
+        let host = host_of("http://a.test/", Version::HTTP_11, &["b.test"]);
+        assert_eq!(host, Ok("a.test".to_owned()));
     }
 
     #[test]

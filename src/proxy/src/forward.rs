@@ -22,8 +22,11 @@ use crate::client_body::ClientBody;
 use crate::compress::{Coding, compress};
 use crate::dispatch::{ForwardError, Settled};
 use crate::forward_auth::Vouched;
-use crate::headers::{add_via, count_hop, dress, edit, set_forwarding, strip_hop_by_hop, tell_prefix};
+use crate::headers::{
+    add_via, count_hop, dress, edit, set_forwarding, strip_claims, strip_hop_by_hop, tell_prefix,
+};
 use crate::interim::InterimSender;
+use crate::message_length::settle_request_length;
 use crate::paths::rewritten;
 use crate::pool::Lease;
 use crate::reply;
@@ -160,17 +163,19 @@ impl Exchange<'_> {
             parts.headers.remove(EXPECT);
         }
         strip_hop_by_hop(&mut parts.headers);
+        strip_claims(&mut parts.headers, self.caller.is_trusted, &self.site.own_fields);
+        add_via(parts);
+        set_forwarding(parts, &self.caller, self.client.address.ip(), &host);
         if self.site.guard.is_some() {
             Vouched::pass_on(parts);
         }
-        add_via(parts);
-        set_forwarding(parts, &self.caller, self.client.address.ip(), &host);
         tell_prefix(parts, &self.site.route);
         parts.headers.insert(HOST, host);
         edit(&mut parts.headers, &self.site.route.request_headers);
         parts.uri = rewritten(&parts.uri, &self.site.route)
             .parse::<Uri>()
             .map_err(http::Error::from)?;
+        settle_request_length(&mut parts.headers);
         parts.version = Version::HTTP_11;
         Ok(())
     }

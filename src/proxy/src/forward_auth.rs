@@ -11,7 +11,7 @@ use crate::authority::path_and_query;
 use crate::body::{ReplyBody, RequestBody, UpstreamBody};
 use crate::dispatch::Settled;
 use crate::forward::Exchange;
-use crate::headers::{set_forwarding, strip_hop_by_hop};
+use crate::headers::{set_forwarding, strip_claims, strip_hop_by_hop};
 use crate::helper::Helper;
 use crate::pool::Peer;
 
@@ -89,6 +89,11 @@ impl ForwardAuth {
         for name in WITHHELD {
             question.headers.remove(name);
         }
+        strip_claims(
+            &mut question.headers,
+            exchange.caller.is_trusted,
+            &exchange.site.own_fields,
+        );
         let host = exchange.client_host(parts)?;
         set_forwarding(
             &mut question,

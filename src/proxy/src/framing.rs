@@ -21,7 +21,8 @@ const MAX_DIGITS: usize = 20;
 
 /// A client's HTTP/1 connection on which no request comes through that two programs could see end at
 /// different places: one with a length and a coding, with two codings, or with lines that do not end in
-/// CR LF (RFC 9112 2.2, 6.3 and 11.2).
+/// CR LF (RFC 9112 2.2, 6.3 and 11.2). Nor one with a fragment, which some take for a part of the path
+/// (RFC 9112 3.2).
 ///
 /// hyper would read such a request in one way and hide the other. Here a byte of it is spoilt instead,
 /// so that hyper refuses it with 400 and closes the connection.
@@ -192,6 +193,8 @@ struct Framing {
     line: Vec<u8>,
     /// Its last byte, which may not be kept in `line`.
     last: u8,
+    /// Whether a fragment, which no target has, stands in the present request line.
+    has_fragment: bool,
 }
 
 impl Default for Framing {
@@ -200,6 +203,7 @@ impl Default for Framing {
             place: Place::RequestLine,
             line: Vec::new(),
             last: 0,
+            has_fragment: false,
         }
     }
 }
@@ -240,11 +244,12 @@ impl Framing {
         let room = MAX_KEPT.saturating_sub(self.line.len());
         self.line.extend_from_slice(&part[..part.len().min(room)]);
         self.last = part.last().copied().unwrap_or(self.last);
+        self.has_fragment |= self.place == Place::RequestLine && memchr(b'#', part).is_some();
     }
 
     fn end_line(&mut self) -> Result<(), Ambiguous> {
         let mut line = mem::take(&mut self.line);
-        if mem::take(&mut self.last) != b'\r' {
+        if mem::take(&mut self.last) != b'\r' || self.has_fragment {
             return Err(Ambiguous);
         }
         if line.last() == Some(&b'\r') {
@@ -372,6 +377,15 @@ mod tests {
             let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n");
             for_all_pieces(&request, |passed| assert!(passed.contains('\0'), "{passed:?}"));
         }
+    }
+
+    #[test]
+    fn a_fragment_in_a_target_is_spoilt() {
+        for_all_pieces("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", |passed| {
+            assert!(passed.starts_with("GET /a#b HTTP/1.1\r\0Host"), "{passed:?}");
+        });
+        let elsewhere = "GET /a HTTP/1.1\r\nX: #\r\nContent-Length: 1\r\n\r\n#GET / HTTP/1.1\r\n\r\n";
+        for_all_pieces(elsewhere, |passed| assert_eq!(passed, elsewhere));
     }
 
     #[test]

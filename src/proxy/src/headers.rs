@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use fairlead_contract::{HeaderEdit, Route};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS,
+    CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VIA,
 };
@@ -17,14 +17,10 @@ pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-/// Fields in which a client could claim an address that is not its own.
-const CLAIMS: [HeaderName; 5] = [
-    FORWARDED,
-    X_FORWARDED_PREFIX,
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("true-client-ip"),
-    HeaderName::from_static("x-forwarded-port"),
-];
+/// Fields in which a client could claim to be somebody else, beside all that begin as the last does.
+const CLAIMS: [&str; 4] = ["forwarded", "x-real-ip", "true-client-ip", "x-forwarded-"];
+/// Programs behind CGI would take it for the proxy that they are to use themselves (CVE-2016-5385).
+const PROXY: HeaderName = HeaderName::from_static("proxy");
 
 /// Removes what holds for one connection only: the fields of RFC 9110 7.6.1 and every field that
 /// Connection names. `TE: trailers` says something of the client itself and comes back.
@@ -108,8 +104,32 @@ pub(crate) fn add_via(parts: &mut Parts) {
     parts.headers.append(VIA, HeaderValue::from_static(via));
 }
 
-/// Tells the upstream who called, by which name and how; what a client said of that is dropped, and
-/// what a trusted proxy said is kept and continued by `peer`, who it is itself.
+/// Removes what a client must not say: who it is, unless a trusted proxy says it, and fields in another
+/// spelling of a claim or of one of `own`, which are the route's to set. Programs behind CGI cannot tell
+/// `X_Forwarded_For` from `X-Forwarded-For`.
+pub(crate) fn strip_claims(headers: &mut HeaderMap, is_trusted: bool, own: &[HeaderName]) {
+    let is_forged = |name: &HeaderName| {
+        let name = name.as_str();
+        let is_respelt = || {
+            let name = name.replace('_', "-");
+            is_claim(&name) || own.iter().any(|own| own.as_str() == name)
+        };
+        (!is_trusted && is_claim(name)) || (name.contains('_') && is_respelt())
+    };
+    let forged: Vec<_> = headers.keys().filter(|name| is_forged(name)).cloned().collect();
+    for name in forged {
+        headers.remove(name);
+    }
+    headers.remove(PROXY);
+}
+
+fn is_claim(name: &str) -> bool {
+    let [whole @ .., beginning] = CLAIMS;
+    whole.contains(&name) || name.starts_with(beginning)
+}
+
+/// Tells the upstream who called, by which name and how; what a trusted proxy said of that is kept and
+/// continued by `peer`, who it is itself. Of clients it must be stripped before.
 pub(crate) fn set_forwarding(parts: &mut Parts, caller: &Caller, peer: IpAddr, host: &HeaderValue) {
     let headers = &mut parts.headers;
     let scheme = HeaderValue::from_static(caller.scheme());
@@ -118,9 +138,6 @@ pub(crate) fn set_forwarding(parts: &mut Parts, caller: &Caller, peer: IpAddr, h
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
         headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
         return;
-    }
-    for name in CLAIMS {
-        headers.remove(name);
     }
     if let Ok(peer) = HeaderValue::try_from(peer.to_canonical().to_string()) {
         headers.insert(X_FORWARDED_FOR, peer);
@@ -239,11 +256,16 @@ mod tests {
         let forged = [
             "forwarded",
             "x-forwarded-prefix",
+            "x-forwarded-user",
             "x-real-ip",
             "true-client-ip",
             "x-forwarded-for",
             "x-forwarded-host",
             "x-forwarded-proto",
+            "x_forwarded_for",
+            "x-real_ip",
+            "remote_user",
+            "proxy",
         ];
         let mut request = Request::builder();
         for name in forged {
@@ -257,6 +279,8 @@ mod tests {
             is_trusted: false,
         };
         let peer = "::ffff:192.0.2.1".parse().unwrap();
+        let own = [HeaderName::from_static("remote-user")];
+        strip_claims(&mut parts.headers, false, &own);
         set_forwarding(&mut parts, &caller, peer, &host);
         let expected = [
             ("x-forwarded-for", "192.0.2.1"),
@@ -265,6 +289,7 @@ mod tests {
         ];
         assert_eq!(parts.headers, headers(&expected));
         caller.is_trusted = true;
+        strip_claims(&mut parts.headers, true, &own);
         set_forwarding(
             &mut parts,
             &caller,

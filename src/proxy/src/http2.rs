@@ -13,7 +13,7 @@ use h2::ext::Protocol;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -185,6 +185,10 @@ async fn answer(
     request: Request<RecvStream>,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<(), StreamError> {
+    if has_malformed_field(request.headers()) {
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return Ok(());
+    }
     let interim = Interim::default();
     let (request, tunnel) = take(request, &interim);
     let answering = pin!(shared.answer(client, request));
@@ -201,6 +205,15 @@ async fn answer(
     }
     let stall_limit = shared.snapshot().config.proxy.stall_timeout.get();
     send_body(stream, body, stall_limit).await
+}
+
+/// Whether a value begins or ends with a space, which h2 lets through (RFC 9113 8.2.1).
+fn has_malformed_field(headers: &HeaderMap) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    headers
+        .values()
+        .map(HeaderValue::as_bytes)
+        .any(|value| is_space(value.first()) || is_space(value.last()))
 }
 
 /// The request with what it can be answered through beside its response.

@@ -30,6 +30,16 @@ pub(crate) fn settle_length<B>(response: &mut Response<B>) -> Result<(), Ambiguo
     Ok(())
 }
 
+/// Leaves a request one length of several equal ones (RFC 9110 8.6). Those that differ came no further than
+/// the client's connection.
+pub(crate) fn settle_request_length(headers: &mut HeaderMap) {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(length), Some(_)) = (lengths.next(), lengths.next()) {
+        let length = length.clone();
+        headers.insert(CONTENT_LENGTH, length);
+    }
+}
+
 fn check_coding(headers: &HeaderMap) -> Result<(), AmbiguousLength> {
     if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
         return Err(AmbiguousLength::Doubled);

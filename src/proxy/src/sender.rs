@@ -1,8 +1,8 @@
 use fairlead_contract::Protocol;
-use http::header::HOST;
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::{TrySendError, http1, http2};
 
 use crate::body::RequestBody;
@@ -27,11 +27,16 @@ impl Sender {
     }
 }
 
-/// Puts the authority where the protocol has it: HTTP/2 in the target (RFC 9113 8.3.1), HTTP/1.1 in the
-/// Host field.
+/// Puts things where the protocol has them: HTTP/2 the authority in the target (RFC 9113 8.3.1), HTTP/1.1 in
+/// the Host field, and with a body of unknown length its coding (RFC 9112 6.1).
 pub(crate) fn adapt(request: &mut Request<RequestBody>, protocol: Protocol) -> Result<(), http::Error> {
     if protocol.is_http2() {
         return name_in_target(request, protocol);
+    }
+    if is_body_without_length(request) {
+        // hyper would leave the body of a GET away.
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
     if let Some(authority) = request.uri().authority() {
         let host = HeaderValue::try_from(authority.as_str())?;
@@ -40,6 +45,10 @@ pub(crate) fn adapt(request: &mut Request<RequestBody>, protocol: Protocol) -> R
         *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
     }
     Ok(())
+}
+
+fn is_body_without_length(request: &Request<RequestBody>) -> bool {
+    !request.body().is_end_stream() && request.body().size_hint().exact().is_none()
 }
 
 fn name_in_target(request: &mut Request<RequestBody>, protocol: Protocol) -> Result<(), http::Error> {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_contract::{
-    CertificateDir, Config, Configuration, CookieName, Digest, Files, Host, HostPattern, Identity, Loaded,
-    Located, Problem, Proxy, Route, Upstream, UpstreamUrl,
+    CertificateDir, Config, Configuration, CookieName, Digest, FieldName, Files, HeaderEdit, Host,
+    HostPattern, Identity, Loaded, Located, Problem, Proxy, Route, Upstream, UpstreamUrl,
 };
+use http::HeaderName;
 use jiff::Timestamp;
 
 use crate::balance::Peers;
@@ -41,6 +42,8 @@ pub(crate) struct Site {
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
     pub(crate) stall_timeout: Duration,
+    /// Fields of requests that are the route's to set, and not its clients'.
+    pub(crate) own_fields: Vec<HeaderName>,
 }
 
 impl Site {
@@ -57,6 +60,7 @@ impl Site {
             connect_timeout: route.connect_timeout.unwrap_or(settings.connect_timeout).get(),
             response_timeout: route.response_timeout.unwrap_or(settings.response_timeout).get(),
             stall_timeout: settings.stall_timeout.get(),
+            own_fields: own_fields(&route),
             route,
             peers,
         }
@@ -71,6 +75,12 @@ impl Site {
             stall_timeout: self.stall_timeout,
         }
     }
+}
+
+fn own_fields(route: &Route) -> Vec<HeaderName> {
+    let vouched = route.forward_auth.iter().flat_map(|auth| &auth.copy_headers);
+    let edited = route.request_headers.iter().map(HeaderEdit::name);
+    vouched.map(FieldName::get).chain(edited).cloned().collect()
 }
 
 /// What makes an upstream the same one after a reload: where it is, and whom we expect there.

@@ -267,7 +267,7 @@ fn search_with_fail2ban(site: &Site, lines: &str) -> String {
     let documentation = include_str!("../../../docs/access-log.md");
     let filter = documentation
         .split("```ini\n")
-        .nth(1)
+        .find(|rest| rest.starts_with("[Definition]"))
         .and_then(|rest| rest.split("```").next());
     let directory = site.environment.root();
     for (name, text) in [("filter.conf", filter.unwrap()), ("access.log", lines)] {

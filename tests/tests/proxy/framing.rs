@@ -90,6 +90,17 @@ async fn headers_that_are_read_differently_elsewhere_are_refused() {
     .await;
 }
 
+/// Some would take it for a part of the path, and it has no place in a target (RFC 9112 3.2).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fragment_is_refused() {
+    let upstream = Upstream::saying("a").await;
+    let site = Site::of("a.test", upstream.address());
+    let proxy = site.start();
+    let answer = ask(&site, &proxy, "GET /a#b HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(upstream.connections(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_heads_are_refused() {
     let mut many = String::new();

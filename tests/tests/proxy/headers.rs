@@ -33,7 +33,7 @@ async fn a_client_cannot_forge_where_it_comes_from() {
     assert_eq!(seen["x-forwarded-for"], ["127.0.0.1"]);
 }
 
-const FORGED: [&str; 7] = [
+const FORGED: [&str; 12] = [
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-proto",
@@ -41,6 +41,13 @@ const FORGED: [&str; 7] = [
     "x-real-ip",
     "true-client-ip",
     "forwarded",
+    "x-forwarded-user",
+    // Programs behind CGI cannot tell them from those above.
+    "x_forwarded_for",
+    "X-Real_IP",
+    "X_Forwarded-Email",
+    // They would take it for the proxy that they are to use themselves.
+    "proxy",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,21 @@ async fn the_upstream_decides_whether_an_upload_may_start() {
     assert_eq!(within(answer).await.unwrap().status(), StatusCode::NO_CONTENT);
 }
 
+/// RFC 9113 8.2.1.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_with_a_space_around_it_is_malformed() {
+    let (_listener, _site, _proxy, mut client) = connected().await;
+    for value in [" a", "a ", "\ta"] {
+        let request = Request::get("https://a.test/")
+            .header("x-own", value)
+            .body(())
+            .unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        let refusal = within(answer).await.unwrap_err();
+        assert_eq!(refusal.reason(), Some(Reason::PROTOCOL_ERROR), "{value:?}");
+    }
+}
+
 /// Else a half upload would be stored as a whole one.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_is_cancelled_is_seen_to_break_off() {

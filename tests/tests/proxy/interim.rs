@@ -7,8 +7,8 @@ async fn interim_responses_reach_the_client_while_it_waits() {
     let (listener, site, proxy) = site().await;
     let mut client = connect(&site, &proxy).await;
     client.write("GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
-    let mut upstream = accept(&listener).await;
     for exchange in 1..=2 {
+        let mut upstream = accept(&listener).await;
         upstream.read_head().await;
         upstream
             .write("HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nX-Own: a\r\nConnection: x-own\r\n\r\n")
@@ -19,7 +19,7 @@ async fn interim_responses_reach_the_client_while_it_waits() {
             .write("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 199 Odd\r\n\r\n")
             .await;
         upstream
-            .write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .write("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
             .await;
         assert_eq!(client.read_head().await, "HTTP/1.1 102 Processing\r\n\r\n");
         assert_eq!(client.read_head().await, "HTTP/1.1 199 \r\n\r\n");

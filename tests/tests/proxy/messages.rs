@@ -1,7 +1,7 @@
 //! Messages that two programs could read differently do not pass as they came.
 
 use fairlead_tests::{Proxy, Site, Upstream, Wire, accept, body, get, request_on, within};
-use http::Response;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
@@ -106,6 +106,58 @@ async fn each_form_of_a_request_target_has_its_methods() {
     assert_eq!(upstream.connections(), 0);
     let answer = ask("OPTIONS *").await;
     assert!(answer.contains("OPTIONS * "), "{answer}");
+}
+
+/// Its host is the one the upstream sees, whatever the field says (RFC 9112 3.2.2).
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absolute_target_counts_more_than_the_host_field() {
+    let site = Site::of("a.test", Upstream::echoing().await.address());
+    let proxy = site.start();
+    let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+    client
+        .write("GET https://a.test/b HTTP/1.1\r\nHost: other.test\r\nConnection: close\r\n\r\n")
+        .await;
+    let answer = client.read_rest().await;
+    assert!(answer.contains("GET /b HTTP/1.1\n"), "{answer}");
+    assert!(
+        answer.contains("host: a.test\n") && !answer.contains("other.test"),
+        "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_says_its_length_twice_says_it_once_to_the_upstream() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+    client
+        .write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nbody")
+        .await;
+    let head = accept(&listener).await.read_until("body").await;
+    assert_eq!(head.matches("content-length: 4\r\n").count(), 1, "{head}");
+}
+
+/// A GET may have one (RFC 9110 9.3.1), and what is not passed on is not answered either.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_body_of_a_get_reaches_the_upstream() {
+    let site = Site::of("a.test", Upstream::echoing().await.address());
+    let proxy = site.start();
+    let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+    client
+        .write("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n")
+        .await;
+    let answer = client.read_rest().await;
+    assert!(answer.contains("\n\nbody"), "{answer}");
+
+    let (mut sender, upload) = body::channel();
+    let request = Request::get("https://a.test/").body(upload).unwrap();
+    let exchange = request_on(connect(&site, &proxy, "h2").await, request);
+    let (response, ()) = tokio::join!(exchange, async {
+        sender.send_data("body".into()).await.unwrap();
+        drop(sender);
+    });
+    let answer = body::read(response.into_body()).await.0;
+    assert!(answer.ends_with("\n\nbody"), "{answer}");
 }
 
 async fn site() -> (TcpListener, Site) {
