@@ -39,3 +39,13 @@ with subtest("a service's sandbox holds: what works without a line of it fails w
 
 with subtest("every name is this machine"):
     assert "127.0.0.1" in machine.succeed("getent ahostsv4 any.name.test")
+
+with subtest("the manual and the shell's completions came with the programs"):
+    share = machine.succeed("dirname $(dirname $(readlink -f $(command -v fairlead)))").strip() + "/share"
+    for page in ["man1/fairlead.1", "man1/fairlead-why.1", "man5/fairlead.toml.5", "man8/fairlead-proxy.8"]:
+        machine.succeed(f"zcat --force {share}/man/{page}* | grep -x '.SH NAME'")
+    completed = machine.succeed(
+        f"bash -c 'source {share}/bash-completion/completions/fairlead; COMP_WORDS=(fairlead wh); COMP_CWORD=1; "
+        "_fairlead fairlead wh fairlead; echo ${COMPREPLY[@]}'"
+    )
+    assert completed == "why\n", completed

@@ -1,0 +1,136 @@
+//! `./install` as users run it: everything comes to its place, and goes away again.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fairlead_contract::write_atomically;
+use fairlead_tests::Program;
+use tempfile::TempDir;
+
+/// A system that is only directories.
+struct System(TempDir);
+
+impl System {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn install(&self, arguments: &[&str]) {
+        let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../install"))
+            .arg("--destdir")
+            .arg(self.0.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    fn install_to(&self, prefix: &str) {
+        let programs = Program::Cli.path();
+        let programs = programs.parent().unwrap().to_str().unwrap();
+        self.install(&["--prefix", prefix, "--bin-dir", programs]);
+    }
+
+    fn write(&self, file: &str) {
+        let path = self.0.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        write_atomically(&path, b"", 0o644).unwrap();
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.0.path().join(file)).unwrap()
+    }
+
+    fn files(&self) -> BTreeSet<String> {
+        let mut files = BTreeSet::new();
+        let mut directories = vec![self.0.path().to_owned()];
+        while let Some(directory) = directories.pop() {
+            for path in entries(&directory) {
+                if path.is_dir() {
+                    directories.push(path);
+                } else {
+                    let file = path.strip_prefix(self.0.path()).unwrap();
+                    files.insert(file.to_str().unwrap().to_owned());
+                }
+            }
+        }
+        files
+    }
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
+}
+
+#[test]
+fn everything_is_installed_and_removed_and_files_of_others_stay() {
+    let system = System::new();
+    let others = [
+        "usr/lib/systemd/system/other.service",
+        "usr/share/man/man1/other.1",
+        "etc/fairlead/fairlead.toml",
+    ];
+    others.iter().for_each(|file| system.write(file));
+    system.install_to("/usr");
+    let installed = system.files();
+    for file in [
+        "usr/bin/fairlead",
+        "usr/bin/fairlead-proxy",
+        "usr/lib/systemd/system/fairlead-proxy.service",
+        "usr/lib/sysusers.d/fairlead.conf",
+        "usr/share/man/man1/fairlead-why.1",
+        "usr/share/man/man5/fairlead.toml.5",
+        "usr/share/man/man8/fairlead-proxy.8",
+        "usr/share/bash-completion/completions/fairlead",
+        "usr/share/fish/vendor_completions.d/fairlead.fish",
+        "usr/share/zsh/site-functions/_fairlead",
+        "usr/share/doc/fairlead/settings.md",
+    ] {
+        assert!(installed.contains(file), "{file}: {installed:#?}");
+    }
+    assert!(!installed.contains("usr/bin/fairlead-manual"));
+    system.install(&["--remove", "--prefix", "/usr"]);
+    assert_eq!(system.files(), others.map(str::to_owned).into());
+}
+
+#[test]
+fn under_another_prefix_the_units_start_the_programs_that_lie_there() {
+    let system = System::new();
+    system.install_to("/usr/local");
+    for file in system.files().iter().filter(|file| file.ends_with(".service")) {
+        assert!(file.starts_with("usr/local/lib/systemd/system/"), "{file}");
+        let unit = system.read(file);
+        let commands: Vec<_> = unit.lines().filter(|line| line.starts_with("Exec")).collect();
+        assert!(!commands.is_empty(), "{file}");
+        for command in commands {
+            let (_, program) = command.split_once('=').unwrap();
+            let program = program.trim_start_matches('+').split(' ').next().unwrap();
+            assert!(program.starts_with("/usr/local/bin/"), "{file}: {command}");
+            assert!(system.files().contains(&program[1..]), "{file}: {command}");
+        }
+    }
+}
+
+#[test]
+fn debians_zsh_finds_the_completions_where_it_looks() {
+    let system = System::new();
+    system.write("usr/share/zsh/vendor-completions/_other");
+    system.install_to("/usr");
+    assert!(
+        system
+            .files()
+            .contains("usr/share/zsh/vendor-completions/_fairlead")
+    );
+    system.install(&["--remove"]);
+    assert_eq!(
+        system.files(),
+        ["usr/share/zsh/vendor-completions/_other".to_owned()].into()
+    );
+}
