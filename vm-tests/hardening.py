@@ -50,3 +50,10 @@ with subtest("following Docker's events writes messages to the journal, but no l
     machine.succeed("systemctl stop fairlead-docker-events.service", "journalctl --sync")
     machine.succeed(f"{journal} | grep -q 'following the events'")
     machine.fail(f"{journal} | grep -x dirty")
+
+with subtest("the sandbox lets the proxy and the certs program confine themselves with Landlock"):
+    lacks_it, _ = machine.execute("grep -q landlock_create_ruleset /proc/kallsyms")
+    machine.succeed("systemctl restart fairlead-proxy.service", "systemctl start fairlead-certs.service")
+    for unit in ["fairlead-proxy", "fairlead-certs"]:
+        said = machine.succeed(f"journalctl --sync; journalctl --output=cat --unit={unit}.service")
+        assert ("no Landlock" in said) == bool(lacks_it) and "Landlock failed" not in said, said

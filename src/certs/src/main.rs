@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
-use fairlead_contract::{Paths, start_logging};
+use fairlead_contract::{Configuration, Confinement, DnsProvider, Files, Paths, start_logging};
 use rustls::crypto::aws_lc_rs;
 
 use crate::arguments::Arguments;
@@ -38,6 +38,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let Arguments { paths } = Arguments::parse();
     start_logging();
     let _lock = lock(&paths)?;
+    confine(&paths);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -46,6 +47,21 @@ fn main() -> anyhow::Result<ExitCode> {
         Outcome::Done => ExitCode::SUCCESS,
         Outcome::Failed => ExitCode::FAILURE,
     })
+}
+
+/// Leaves to the program its own directories to write in, unless it is to run one of the operator's, which
+/// may do more. It reads anywhere, because secrets and authorities are anywhere.
+fn confine(paths: &Paths) {
+    let configuration = Configuration::parse(&Files::read_without_pairs(paths));
+    let dns = configuration.config.acme.and_then(|acme| acme.dns);
+    if dns.is_some_and(|dns| matches!(dns.provider, DnsProvider::Exec(_))) {
+        return;
+    }
+    let confinement = Confinement {
+        readable: vec!["/".into()],
+        writable: vec![paths.state.clone(), paths.runtime.clone()],
+    };
+    confinement.enter();
 }
 
 /// Waits until no other pass runs: two would order the same certificate twice.

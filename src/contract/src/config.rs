@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use crate::document::ignore;
 use crate::{Challenge, Dns, HostPattern, KeyType, Limit, Network, Provider, SecretFile};
@@ -43,6 +44,18 @@ pub struct Proxy {
     pub drain_timeout: Limit,
     /// What is written of each exchange.
     pub access_log: AccessLog,
+    /// Absolute paths that the proxy may read besides its own directories and the system's, from its next
+    /// start on: what links in the store lead to, and files that upstreams name.
+    #[serde(deserialize_with = "read_absolute")]
+    pub readable: Vec<PathBuf>,
+}
+
+fn read_absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let paths = Vec::<PathBuf>::deserialize(deserializer)?;
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(D::Error::custom(format!("{path:?} is no absolute path"))),
+        None => Ok(paths),
+    }
 }
 
 /// `[proxy] access-log`.
@@ -68,6 +81,7 @@ impl Default for Proxy {
             proxy_protocol: Vec::new(),
             drain_timeout: Limit::from_secs(10),
             access_log: AccessLog::Off,
+            readable: Vec::new(),
         }
     }
 }

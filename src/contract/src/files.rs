@@ -181,6 +181,18 @@ impl FileError {
         }
     }
 
+    /// Why, in words for whoever can change it.
+    pub fn reason(&self) -> String {
+        match self.source.kind() {
+            io::ErrorKind::PermissionDenied => format!(
+                "{}: its owner and mode must let us, and the proxy reads in /etc, /usr, its own directories and those \
+                 that [proxy] readable names when it starts",
+                self.source
+            ),
+            _ => self.source.to_string(),
+        }
+    }
+
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }

@@ -7,6 +7,7 @@
 mod challenge;
 mod config;
 mod configuration;
+mod confinement;
 mod cookie;
 mod credential;
 mod discovery;
@@ -39,6 +40,7 @@ mod write;
 pub use challenge::{Challenge, InvalidToken, Token};
 pub use config::{AccessLog, Acme, Allow, Certificates, Config, Docker, ExternalAccount, Proxy};
 pub use configuration::{Configuration, Subject};
+pub use confinement::Confinement;
 pub use cookie::{CookieName, InvalidCookieName};
 pub use credential::{Credential, InvalidCredential, PasswordHash};
 pub use discovery::{Discovery, Rejection};

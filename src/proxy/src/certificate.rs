@@ -39,11 +39,11 @@ impl Certificate {
         let chain = pair
             .chain
             .as_ref()
-            .map_err(|error| fault(&chain_file, &error.source))?;
+            .map_err(|error| fault(&chain_file, &error.reason()))?;
         let key = pair
             .key
             .as_ref()
-            .map_err(|error| fault(&key_file, &error.source))?;
+            .map_err(|error| fault(&key_file, &error.reason()))?;
         if let Some(same) = previous.filter(|previous| previous.chain == *chain && previous.key == *key) {
             return Ok(same.clone());
         }

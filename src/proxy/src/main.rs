@@ -49,7 +49,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use fairlead_contract::{CheckReport, Files, Paths, start_logging};
+use fairlead_contract::{CheckReport, Configuration, Confinement, Files, Paths, read_file, start_logging};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
@@ -74,13 +74,17 @@ fn main() -> Result<ExitCode> {
         .install_default()
         .ok()
         .context("another cryptography provider is installed already")?;
+    // Before there are threads: those that run already would stay free.
+    let confinement = confinement(&args.paths);
     if args.check {
+        confinement.enter();
         return check(&args.paths);
     }
     let listeners = match Listeners::take()? {
         Some(listeners) => listeners,
         None => bind(&args.addresses)?,
     };
+    confinement.enter();
     let access_log = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -89,6 +93,22 @@ fn main() -> Result<ExitCode> {
     // After the runtime: what was cut off with it is written too.
     access_log.finish();
     Ok(ExitCode::SUCCESS)
+}
+
+/// The proxy writes nothing, and reads what the files say and what the system is made of.
+fn confinement(paths: &Paths) -> Confinement {
+    let path = paths.config_file();
+    let settings = Configuration::parse(&Files {
+        config: Some((path.clone(), read_file(&path))),
+        ..Files::default()
+    });
+    let mut readable = settings.config.proxy.readable;
+    readable.extend([paths.config.clone(), paths.state.clone(), paths.runtime.clone()]);
+    Confinement {
+        readable,
+        writable: Vec::new(),
+    }
+    .with_system()
 }
 
 fn check(paths: &Paths) -> Result<ExitCode> {

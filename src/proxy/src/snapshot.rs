@@ -224,7 +224,9 @@ impl<'a> Authorities<'a> {
                 Ok(content) => {
                     read.insert(path.as_path(), content.as_slice());
                 }
-                Err(error) => problems.push(Problem::new(path, format!("cannot be read: {}", error.source))),
+                Err(error) => {
+                    problems.push(Problem::new(path, format!("cannot be read: {}", error.reason())));
+                }
             }
         }
         Self(read)

@@ -9,6 +9,7 @@ mod bad_input;
 mod bodies;
 mod callers;
 mod compression;
+mod confinement;
 mod drain;
 mod failures;
 mod floods;

@@ -72,7 +72,7 @@ async fn an_upstream_s_certificate_must_be_the_expected_one() {
     let site = Site::new();
     let pair = site.authority.issue(&["up.test"]);
     let address = Upstream::echoing_over(Transport::Tls(pair)).await.address();
-    let roots = site.environment.root().join("roots.pem");
+    let roots = site.environment.paths().config.join("roots.pem");
     fairlead_contract::write_atomically(&roots, site.authority.root().as_bytes(), 0o644).unwrap();
     let url = format!("url = \"https://localhost:{}\"", address.port());
     let ours = format!("ca-file = \"{}\"", roots.display());
@@ -102,7 +102,7 @@ async fn a_file_of_authorities_is_one_of_the_files_that_a_reload_reads() {
     let site = Site::new();
     let pair = site.authority.issue(&["up.test"]);
     let address = Upstream::echoing_over(Transport::Tls(pair)).await.address();
-    let roots = site.environment.root().join("roots.pem");
+    let roots = site.environment.paths().config.join("roots.pem");
     let write = |text: &str| fairlead_contract::write_atomically(&roots, text.as_bytes(), 0o644).unwrap();
     write(&fairlead_tests::Authority::new().root());
     let upstream = format!(
