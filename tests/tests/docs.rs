@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -306,6 +306,67 @@ fn every_label_that_a_page_names_is_one_that_is_read() {
 fn around<'a>(text: &'a str, part: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
     text.match_indices(part)
         .map(move |(at, _)| (&text[..at], &text[at + part.len()..]))
+}
+
+/// The labels of each container that a block starts: by `docker run`, or in a file of Compose.
+fn labelled(block: &Block) -> Vec<Vec<(String, String)>> {
+    let of_run = |command: &String| {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let labels = words.windows(2).filter(|pair| pair[0] == "--label");
+        labels
+            .filter_map(|pair| pair[1].split_once('='))
+            .map(|(label, value)| (label.to_owned(), value.to_owned()))
+            .collect()
+    };
+    match block.kind.as_deref() {
+        Some("sh") => block.commands().iter().map(of_run).collect(),
+        Some("yaml") => {
+            let lines = block.text.lines().filter_map(|line| line.trim().split_once(": "));
+            let label = |(label, value): (&str, &str)| (label.to_owned(), value.trim_matches('"').to_owned());
+            vec![lines.map(label).collect()]
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn the_labels_of_every_container_that_a_page_starts_are_accepted() {
+    let mut count = 0;
+    for block in blocks() {
+        for labels in labelled(&block) {
+            let mut routes: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+            for (label, value) in &labels {
+                let Some(word) = label.strip_prefix("fairlead.") else {
+                    continue;
+                };
+                let (name, word) = word
+                    .strip_prefix("route.")
+                    .and_then(|word| word.split_once('.'))
+                    .unwrap_or(("", word));
+                routes.entry(name).or_default().insert(word, value);
+            }
+            for words in routes.into_values() {
+                judge(&block.place(), &words);
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 5, "{count}");
+}
+
+/// As the watcher does.
+fn judge(place: &str, words: &BTreeMap<&str, &str>) {
+    assert!(words.contains_key("hosts"), "{place}: {words:?}");
+    let of_upstream = Words::known::<UpstreamWords>();
+    let only = |wanted: &dyn Fn(&str) -> bool| -> Words {
+        let words = words.iter().filter(|(word, _)| wanted(word));
+        words.map(|(word, value)| (*word, *value)).collect()
+    };
+    let upstream = only(&|word| of_upstream.contains(&word)).read::<UpstreamWords>();
+    assert!(upstream.is_ok(), "{place}: {upstream:?}");
+    let route =
+        only(&|word| !of_upstream.contains(&word) && !["port", "network"].contains(&word)).read_route();
+    assert!(route.is_ok(), "{place}: {route:?}");
 }
 
 #[test]
