@@ -221,6 +221,30 @@ fn ask(environment: &Environment, place: &str, command: &str) {
 }
 
 #[test]
+fn the_steps_to_a_first_site_are_those_that_are_taken_on_a_whole_machine() {
+    let script = fs::read_to_string(root().join("vm-tests/first_site.py")).unwrap();
+    let page = read(PathBuf::from("docs/first-site.md"));
+    // The machine was set up by ./install, with the units enabled.
+    let is_setup =
+        |command: &str| command.starts_with("./install") || command.starts_with("systemctl enable");
+    for block in &page.blocks {
+        let commands = block.commands();
+        for command in commands
+            .iter()
+            .filter(|command| block.is("sh") && !is_setup(command))
+        {
+            let (program, arguments) = command.split_once(' ').unwrap();
+            let is_taken = script
+                .lines()
+                .any(|line| line.contains(program) && line.contains(arguments));
+            assert!(is_taken, "{}: {command}", block.place());
+        }
+    }
+    let route = page.blocks.iter().rfind(|block| block.is("toml")).unwrap();
+    assert!(script.contains(&route.text), "{}", route.place());
+}
+
+#[test]
 fn commands_stand_in_blocks_that_are_run() {
     for block in blocks().iter().filter(|block| block.kind.is_none()) {
         let first = block.text.split_whitespace().next().unwrap_or_default();

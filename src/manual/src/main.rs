@@ -1,7 +1,8 @@
 //! `fairlead-manual`: writes the manual pages and shell completions of the programs.
 //!
 //! Those of the programs are made from the definitions by which they read their command lines, and those
-//! of the files from the pages of docs/, so that they cannot say anything else. This program is run by what installs the others and is not installed.
+//! of the files from the pages of docs/, so that they cannot say anything else. This program is run by what
+//! installs the others and is not installed.
 
 #[path = "../../certs/src/arguments.rs"]
 mod certs;
