@@ -39,6 +39,7 @@ let
     pkgs.fail2ban
     pkgs.openssl
     pkgs.pebble
+    pkgs.strace
   ];
   wholePrograms =
     lib.concatMap

@@ -13,6 +13,7 @@
   rust-analyzer,
   rustfmt,
   shellcheck,
+  strace,
 }:
 mkShell {
   inputsFrom = builtins.attrValues fairlead.programs;
@@ -28,5 +29,6 @@ mkShell {
     rust-analyzer
     rustfmt
     shellcheck
+    strace
   ];
 }

@@ -90,7 +90,7 @@ impl Environment {
     }
 
     /// Says by environment variables where the directories are.
-    pub(crate) fn equip(&self, command: &mut Command) {
+    pub fn equip(&self, command: &mut Command) {
         for variable in [
             "JOURNAL_STREAM",
             "LISTEN_FDS",

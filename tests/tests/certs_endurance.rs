@@ -1,0 +1,210 @@
+//! The certs program against a real Pebble, when everything that can break does, at every step.
+//!
+//! strace(1) counts the steps, which are system calls, and breaks the one that it is told.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::thread;
+
+use fairlead_tests::{Answering, Environment, Finished, Pebble, PebbleSettings, Program};
+
+const NAME: &str = "a.test";
+
+/// An installation with a Pebble that can reach it.
+struct Installation {
+    environment: Environment,
+    answering: Answering,
+    pebble: Pebble,
+}
+
+/// What the authority has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Made {
+    accounts: usize,
+    orders: usize,
+}
+
+impl Installation {
+    fn new(change: impl FnOnce(&mut PebbleSettings)) -> Self {
+        let environment = Environment::new();
+        let answering = Answering::start(&environment);
+        let mut settings = PebbleSettings::new(answering.address());
+        change(&mut settings);
+        let pebble = Pebble::start(settings);
+        environment.write_config(&pebble.settings());
+        Self {
+            environment,
+            answering,
+            pebble,
+        }
+    }
+
+    /// Forgets everything, as on the first day.
+    fn wipe(&self) {
+        let paths = self.environment.paths();
+        for directory in [paths.certificates_dir(), paths.account_dir()] {
+            fs::remove_dir_all(&directory).expect("the store can be removed");
+            fs::create_dir(&directory).expect("the store can be made");
+        }
+    }
+
+    /// A pass in which `fault` comes over the `step`th system call of this name; `None` if it had fewer.
+    fn break_pass(&self, call: &str, fault: &str, step: usize) -> Option<Finished> {
+        let log = self.environment.root().join("strace");
+        let mut command = Command::new("strace");
+        command
+            .args(["--quiet=all", "--follow-forks", "--output"])
+            .arg(&log)
+            .args(["-e", &format!("inject={call}:{fault}:when={step}")])
+            .args(["-e", &format!("trace={call}")])
+            .arg(Program::Certs.path());
+        self.environment.equip(&mut command);
+        // What is logged is written too, and no step of interest.
+        command.env("FAIRLEAD_LOG", "error");
+        let finished = self.environment.start(command).finish();
+        let log = fs::read_to_string(log).expect("strace writes a log");
+        let is_killed = finished.status.signal() == Some(9);
+        (is_killed || log.contains("(INJECTED)")).then_some(finished)
+    }
+
+    fn made(&self) -> Made {
+        Made {
+            accounts: self.pebble.accounts(),
+            orders: self.pebble.orders(),
+        }
+    }
+
+    /// The order that is kept on disk, if one is: its whole file.
+    fn kept(&self) -> Option<String> {
+        let pending = self.environment.paths().account_dir().join("pending");
+        fs::read_to_string(pending.join(format!("{NAME}.toml"))).ok()
+    }
+
+    /// Lets the time pass that a failure has to wait, if there is one, and makes a pass that must succeed.
+    fn recover(&self) {
+        if self.environment.certificate(NAME).ledger_file().exists() {
+            self.environment.change_ledger(NAME, |ledger| {
+                if let Some(failure) = &mut ledger.failure {
+                    failure.next_try = failure.last;
+                }
+            });
+        }
+        self.environment.pass();
+    }
+}
+
+/// Breaks a first pass at each of its system calls of this name, and returns how many it has.
+///
+/// Each lane has an installation of its own, and its share of the steps.
+fn at_every(call: &'static str, fault: &'static str) -> usize {
+    const LANES: usize = 2;
+    let lanes = [0, 1].map(|lane| {
+        thread::spawn(move || {
+            let installation = Installation::new(|_| {});
+            installation.environment.declare(&[NAME], "");
+            (1 + lane..)
+                .step_by(LANES)
+                .take_while(|step| is_made_good(&installation, call, fault, *step))
+                .count()
+        })
+    });
+    lanes
+        .into_iter()
+        .map(|lane| lane.join().expect("every step is made good"))
+        .sum()
+}
+
+/// Returns whether the pass has that step. Fails unless the next pass makes it good.
+fn is_made_good(installation: &Installation, call: &str, fault: &str, step: usize) -> bool {
+    let place = format!("{fault} at step {step} of {call}");
+    installation.wipe();
+    let before = installation.made();
+    let Some(broken) = installation.break_pass(call, fault, step) else {
+        return false;
+    };
+    let place = format!("{place}: {}", broken.stderr);
+    let orders = installation.made().orders - before.orders;
+    let kept = installation.kept();
+    installation.recover();
+    let after = installation.made();
+    let is_known = match &kept {
+        Some(kept) => kept.contains("\norder = "),
+        // Not begun yet, or stored already.
+        None => true,
+    };
+    let expected = match is_known {
+        true => orders.max(1),
+        // The authority was not heard to say where the order is, if it made one.
+        false => orders + 1,
+    };
+    assert_eq!(after.accounts - before.accounts, 1, "another account, {place}");
+    assert_eq!(after.orders - before.orders, expected, "another order, {place}");
+    let (_, key) = installation.environment.pair(NAME);
+    assert!(
+        kept.is_none_or(|kept| kept.contains(&key)),
+        "another key, {place}"
+    );
+    assert_eq!(installation.kept(), None, "the order is still kept, {place}");
+    assert_eq!(installation.environment.ledger(NAME).failure, None, "{place}");
+    true
+}
+
+#[test]
+fn a_pass_killed_at_any_step_on_the_wire_costs_no_account_no_key_and_no_order() {
+    assert!(at_every("writev", "signal=KILL") > 10);
+    assert!(at_every("recvfrom", "signal=KILL") > 10);
+}
+
+#[test]
+fn a_pass_killed_at_any_step_on_the_disk_costs_no_account_no_key_and_no_order() {
+    assert!(at_every("renameat", "signal=KILL") > 5);
+    assert_eq!(at_every("rename", "signal=KILL"), 2);
+    assert!(at_every("unlink", "signal=KILL") > 1);
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_step_costs_no_account_no_key_and_no_order() {
+    assert!(at_every("fsync", "error=ENOSPC") > 5);
+    assert!(at_every("mkdir", "error=ENOSPC") > 1);
+}
+
+#[test]
+fn two_hundred_names_cost_one_order_each_though_every_fifth_nonce_is_refused() {
+    let installation = Installation::new(|settings| settings.refused_nonces = 20);
+    let names: Vec<_> = (0..200).map(|number| format!("n{number}.test")).collect();
+    for name in &names {
+        installation.environment.declare(&[name], "");
+    }
+    installation.environment.pass();
+    for name in &names {
+        assert_eq!(installation.environment.ledger(name).failure, None);
+    }
+    let made = Made {
+        accounts: 1,
+        orders: names.len(),
+    };
+    assert_eq!(installation.made(), made);
+}
+
+#[test]
+fn an_authority_that_goes_in_mid_order_is_named_in_the_ledger_and_no_answer_stays() {
+    let mut installation = Installation::new(|_| {});
+    let environment = &installation.environment;
+    environment.declare(&[NAME], "");
+    installation.answering.hold();
+    let running = environment.spawn(Program::Certs, &[]);
+    installation.answering.wait_for_requests();
+    installation.pebble.stop();
+    installation.answering.release();
+    let finished = running.finish();
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+    let failure = environment.ledger(NAME).failure.expect("a failure is remembered");
+    assert!(
+        failure.error.contains("cannot reach https://"),
+        "{}",
+        failure.error
+    );
+    let answers = fs::read_dir(environment.paths().challenges_dir()).unwrap();
+    assert_eq!(answers.count(), 0);
+}
