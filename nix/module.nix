@@ -40,19 +40,15 @@ let
         type = types.nullOr providerType;
         default = null;
         description = ''
-          Who makes the certificate, or `{ fullchain = "..."; key = "..."; }` if another program keeps
-          one in these files. When null,
+          Who makes the certificate: `"acme"`, the name of an `authority`, `"internal"` or `"off"`; or
+          `{ fullchain = "..."; key = "..."; }` if another program keeps one in these files. When null,
           {option}`services.fairlead.settings.certificates.provider` decides.
         '';
       };
     };
   };
 
-  providerType = types.either (types.enum [
-    "acme"
-    "internal"
-    "off"
-  ]) (types.attrsOf types.str);
+  providerType = types.either types.str (types.attrsOf types.str);
 
   withoutNulls = lib.filterAttrsRecursive (_: value: value != null);
 
@@ -176,8 +172,8 @@ in
           type = providerType;
           default = "acme";
           description = ''
-            Who makes the certificates of routes that do not say: the ACME server, this machine's own
-            authority, or nobody.
+            Who makes the certificates of routes that do not say: the ACME server (`"acme"`, or the name
+            of an `authority`), this machine's own authority (`"internal"`), or nobody (`"off"`).
           '';
         };
       };

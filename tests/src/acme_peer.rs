@@ -26,9 +26,13 @@ pub struct AcmePeer {
 /// What the server says and does.
 #[derive(Clone, Debug)]
 pub struct AcmeScript {
+    /// Every answer, for as long as the server is down.
+    pub down: Option<Answer>,
     /// The answer to questions about renewal (RFC 9773); `None`: none is offered.
     pub renewal_info: Option<Answer>,
-    /// The answer to orders that say what they replace, instead of an order.
+    /// The answer to every order, instead of an order.
+    pub ordering: Option<Answer>,
+    /// The same for those alone that say what they replace.
     pub replacing: Option<Answer>,
     /// The profiles its directory names.
     pub profiles: Vec<&'static str>,
@@ -42,7 +46,9 @@ impl Default for AcmeScript {
     /// Certificates for 90 days, and no extension is offered.
     fn default() -> Self {
         Self {
+            down: None,
             renewal_info: None,
+            ordering: None,
             replacing: None,
             profiles: Vec::new(),
             alternate: Alternate::Absent,
@@ -110,8 +116,7 @@ impl AcmePeer {
     pub async fn start(environment: &Environment, script: AcmeScript) -> Self {
         let authority = Authority::named(Self::ROOT);
         let pair = authority.issue(&["127.0.0.1"]);
-        let root = environment.root().join("acme-peer.pem");
-        write_atomically(&root, authority.root().as_bytes(), 0o644).expect("a root can be written");
+        let root = authority.root();
         let state = Arc::new(Mutex::new(State {
             script,
             authority,
@@ -124,8 +129,10 @@ impl AcmePeer {
             move |request| respond(request, state.clone())
         })
         .await;
+        let file = environment.root().join(format!("{}.pem", upstream.address()));
+        write_atomically(&file, root.as_bytes(), 0o644).expect("a root can be written");
         let settings = format!(
-            "[acme]\ndirectory = \"https://{}/directory\"\naccept-terms = true\nca-file = {root:?}\n",
+            "directory = \"https://{}/directory\"\naccept-terms = true\nca-file = {file:?}\n",
             upstream.address()
         );
         Self {
@@ -136,8 +143,13 @@ impl AcmePeer {
     }
 
     /// The text of a `fairlead.toml` that uses it; more keys of `[acme]` may follow.
-    pub fn settings(&self) -> &str {
-        &self.settings
+    pub fn settings(&self) -> String {
+        self.settings_as("acme")
+    }
+
+    /// The same for this table.
+    pub fn settings_as(&self, table: &str) -> String {
+        format!("[{table}]\n{}", self.settings)
     }
 
     /// The URL of its directory (RFC 8555 7.1.1).
@@ -193,6 +205,9 @@ async fn respond(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Respon
 
 impl State {
     fn answer(&mut self, request: &AcmeRequest, base: &str) -> Response<Body> {
+        if self.script.down.is_some() {
+            return answer(self.script.down.as_ref());
+        }
         let mut segments = request.path.trim_start_matches('/').split('/');
         let kind = segments.next().unwrap_or_default();
         match (kind, segments.next()) {
@@ -229,8 +244,10 @@ impl State {
     }
 
     fn make_order(&mut self, wanted: &Value, base: &str) -> Response<Body> {
-        if wanted.get("replaces").is_some() && self.script.replacing.is_some() {
-            return answer(self.script.replacing.as_ref());
+        let replacing = self.script.replacing.as_ref();
+        let replacing = replacing.filter(|_| wanted.get("replaces").is_some());
+        if let Some(refusal) = self.script.ordering.as_ref().or(replacing) {
+            return answer(Some(refusal));
         }
         let id = self.orders.len().to_string();
         let order = Order {

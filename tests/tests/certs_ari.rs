@@ -21,7 +21,7 @@ impl Installation {
             ..AcmeScript::default()
         };
         let peer = AcmePeer::start(&environment, script).await;
-        environment.write_config(peer.settings());
+        environment.write_config(&peer.settings());
         environment.declare(&["a.test"], "");
         let installation = Self { environment, peer };
         installation.environment.pass();
@@ -239,7 +239,7 @@ async fn an_expired_certificate_is_replaced_and_not_asked_about() {
         ..AcmeScript::default()
     };
     let peer = AcmePeer::start(&environment, script).await;
-    environment.write_config(peer.settings());
+    environment.write_config(&peer.settings());
     environment.declare(&["a.test"], "");
     environment.pass();
     environment.pass();

@@ -92,7 +92,7 @@ async fn a_profile_is_ordered_only_where_it_is_offered() {
     peer.change(|script| script.profiles.push("shortlived"));
     environment.pass();
     assert_eq!(peer.requests("/order")[0].payload["profile"], "shortlived");
-    environment.write_config(peer.settings());
+    environment.write_config(&peer.settings());
     environment.declare(&["a.test", "b.test"], "");
     environment.pass();
     let last = peer.requests("/order").pop().expect("there are orders");
@@ -157,7 +157,7 @@ fn an_account_is_bound_to_the_one_the_operator_has_there() {
     environment.write_config(&pebble.settings());
     environment.declare(&["a.test"], "");
     let finished = environment.failing_pass();
-    let expected = "write what it gave you for that as \"external-account\" under [acme]";
+    let expected = "write what it gave you for that as \"external-account\" beside its directory";
     assert!(finished.stderr.contains(expected), "{}", finished.stderr);
 
     let key = environment.root().join("eab");
@@ -168,7 +168,7 @@ fn an_account_is_bound_to_the_one_the_operator_has_there() {
     };
     bind("not base64url!");
     let finished = environment.failing_pass();
-    let expected = "the key of the external-account under [acme] is not base64url";
+    let expected = "the key of the external-account is not base64url";
     assert!(finished.stderr.contains(expected), "{}", finished.stderr);
 
     bind(&format!("{EXTERNAL_KEY}\n"));

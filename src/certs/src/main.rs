@@ -53,8 +53,9 @@ fn main() -> anyhow::Result<ExitCode> {
 /// may do more. It reads anywhere, because secrets and authorities are anywhere.
 fn confine(paths: &Paths) {
     let configuration = Configuration::parse(&Files::read_without_pairs(paths));
-    let dns = configuration.config.acme.and_then(|acme| acme.dns);
-    if dns.is_some_and(|dns| matches!(dns.provider, DnsProvider::Exec(_))) {
+    let authorities = configuration.config.authorities().into_iter();
+    let mut dns = authorities.filter_map(|acme| acme.dns);
+    if dns.any(|dns| matches!(dns.provider, DnsProvider::Exec(_))) {
         return;
     }
     let confinement = Confinement {

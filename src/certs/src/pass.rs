@@ -1,9 +1,10 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::time::Duration;
 
 use anyhow::Context;
 use fairlead_contract::{
-    CertificateDir, Configuration, Failure, Files, HostPattern, Issued, Ledger, PairPaths, Paths,
+    Acme, CertificateDir, Configuration, Failure, Files, HostPattern, Issued, Ledger, PairPaths, Paths,
     remove_if_present,
 };
 use futures_util::StreamExt;
@@ -80,8 +81,8 @@ struct Round<'a> {
     now: Timestamp,
     /// Opened only if some route wants it.
     internal: Option<Result<InternalAuthority, InternalError>>,
-    /// Opened when the first certificate asks for it.
-    acme: OnceCell<Option<Result<Authority, AcmeError>>>,
+    /// By directory; each opened when the first certificate asks for it.
+    acme: BTreeMap<String, (Acme, OnceCell<Result<Authority, AcmeError>>)>,
 }
 
 /// A certificate that serves.
@@ -99,26 +100,28 @@ struct Task {
 }
 
 impl Task {
-    /// The certificate that the new one takes the place of, if the same authority issued it.
-    fn replaced(&self) -> Option<&Leaf> {
+    /// The certificate that the new one takes the place of, if the authority with this directory issued it.
+    fn replaced(&self, directory: &str) -> Option<&Leaf> {
         let (leaf, issued) = self.known.recorded()?;
         let shares_a_name = self
             .wanted
             .names
             .iter()
             .any(|name| leaf.names.contains(&name.to_string()));
-        (shares_a_name && issued.issuer == self.issuer.to_string()).then_some(leaf)
+        (shares_a_name && issued.issuer == directory).then_some(leaf)
     }
 }
 
 impl<'a> Round<'a> {
     fn open(paths: &'a Paths, configuration: &'a Configuration) -> Self {
+        let authorities = configuration.config.authorities().into_iter();
+        let authorities = authorities.map(|acme| (acme.directory.clone(), (acme, OnceCell::new())));
         Self {
             paths,
             configuration,
             now: now(),
             internal: None,
-            acme: OnceCell::new(),
+            acme: authorities.collect(),
         }
     }
 
@@ -250,7 +253,7 @@ impl<'a> Round<'a> {
     async fn ask(&self, kept: Kept) -> Option<Task> {
         let Kept { wanted, mut known } = kept;
         let (leaf, issued) = known.recorded()?;
-        let answer = match self.authority().await {
+        let answer = match self.authority(&issued.issuer).await {
             Ok(authority) => authority.ask_about(leaf).await.map_err(AttemptError::Acme),
             Err(error) => Err(error),
         };
@@ -300,20 +303,15 @@ impl<'a> Round<'a> {
             .await
     }
 
-    async fn authority(&self) -> Result<&Authority, AttemptError> {
-        let open = async || {
-            let acme = self.configuration.config.acme.as_ref()?;
-            Some(Authority::open(self.paths, acme).await)
-        };
-        match self.acme.get_or_init(open).await {
-            Some(Ok(authority)) => Ok(authority),
-            Some(Err(error)) => Err(AttemptError::NoAccount {
-                cause: chain(error),
-                is_local: error.is_local(),
-                asked: error.asked_to_wait(),
-            }),
-            None => Err(AttemptError::NotOpened),
-        }
+    async fn authority(&self, directory: &str) -> Result<&Authority, AttemptError> {
+        let (acme, authority) = self.acme.get(directory).ok_or(AttemptError::NotOpened)?;
+        let opened = authority.get_or_init(|| Authority::open(self.paths, acme)).await;
+        opened.as_ref().map_err(|error| AttemptError::NoAccount {
+            cause: chain(error),
+            is_local: error.is_local(),
+            is_down: error.is_down(),
+            asked: error.asked_to_wait(),
+        })
     }
 
     /// Obtains and stores one certificate; returns its name if that failed.
@@ -321,15 +319,14 @@ impl<'a> Round<'a> {
         let name = &task.wanted.name;
         let obtained = match &task.issuer {
             Issuer::Internal => self.issue(task),
-            Issuer::Acme(_) => self.order(task).await,
+            Issuer::Acme(directory) => self.order(task, directory).await,
             Issuer::Files(_) => Err(AttemptError::NotOpened),
         };
         match obtained {
-            Ok(leaf) => {
+            Ok((issuer, leaf)) => {
                 tracing::info!(
                     certificate = %name,
-                    "obtained from {} because {}; valid until {}, to be renewed from {}",
-                    task.issuer,
+                    "obtained from {issuer} because {}; valid until {}, to be renewed from {}",
                     task.reason.as_str(),
                     leaf.not_after,
                     leaf.due()
@@ -343,7 +340,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn issue(&self, task: &Task) -> Result<Leaf, AttemptError> {
+    fn issue(&self, task: &Task) -> Result<(Issuer, Leaf), AttemptError> {
         let authority = match &self.internal {
             Some(Ok(authority)) => authority,
             Some(Err(error)) => return Err(AttemptError::NoInternal(chain(error))),
@@ -351,18 +348,36 @@ impl<'a> Round<'a> {
         };
         let pair = authority.issue(&task.wanted.names, task.wanted.key_type)?;
         self.store(&task.wanted, &task.known, &task.issuer, &pair)?;
-        Ok(pair.leaf)
+        Ok((Issuer::Internal, pair.leaf))
     }
 
-    async fn order(&self, task: &Task) -> Result<Leaf, AttemptError> {
-        let authority = self.authority().await?;
+    /// Orders at a directory, and as long as that is down at the next one.
+    async fn order(&self, task: &Task, directory: &str) -> Result<(Issuer, Leaf), AttemptError> {
+        let mut causes = Vec::new();
+        let fallbacks = task.wanted.fallbacks.iter().map(String::as_str);
+        for directory in iter::once(directory).chain(fallbacks) {
+            match self.order_at(task, directory).await {
+                Err(error) if error.is_down() && !task.wanted.fallbacks.is_empty() => {
+                    let cause = chain(&error);
+                    tracing::warn!(certificate = %task.wanted.name, "{directory} is down: {cause}");
+                    causes.push(cause);
+                }
+                ended => return ended.map(|leaf| (Issuer::Acme(directory.to_owned()), leaf)),
+            }
+        }
+        Err(AttemptError::AllDown(causes.join("; ")))
+    }
+
+    async fn order_at(&self, task: &Task, directory: &str) -> Result<Leaf, AttemptError> {
+        let authority = self.authority(directory).await?;
         // Counted before it begins: whatever kills this pass, the next one waits, and a disk that cannot
         // hold the count spends no order.
         let begun = self.add_failure(task, UNDER_WAY.to_owned(), None);
         let ledger = add_to_ledger(&task.wanted, &task.known, begun);
         store::write_ledger(&self.directory(&task.wanted), &ledger)?;
-        let pair = authority.obtain(&task.wanted, task.replaced()).await?;
-        self.store(&task.wanted, &task.known, &task.issuer, &pair)?;
+        let pair = authority.obtain(&task.wanted, task.replaced(directory)).await?;
+        let issuer = Issuer::Acme(directory.to_owned());
+        self.store(&task.wanted, &task.known, &issuer, &pair)?;
         forget_order(self.paths, &task.wanted.name);
         Ok(pair.leaf)
     }
@@ -453,8 +468,11 @@ enum AttemptError {
     NoAccount {
         cause: String,
         is_local: bool,
+        is_down: bool,
         asked: Option<AskedToWait>,
     },
+    #[error("every authority is down: {0}")]
+    AllDown(String),
     #[error("its issuer was not opened")]
     NotOpened,
     #[error(transparent)]
@@ -475,7 +493,16 @@ impl AttemptError {
             Self::Acme(error) => error.is_local(),
             Self::NoInternal(_) | Self::NotOpened | Self::Internal(_) | Self::Kept(_) => true,
             // The authority may have been asked already; what it made is kept for the next try.
-            Self::Store(_) => false,
+            Self::Store(_) | Self::AllDown(_) => false,
+        }
+    }
+
+    /// Whether the authority cannot do anything at present, for anybody.
+    fn is_down(&self) -> bool {
+        match self {
+            Self::NoAccount { is_down, .. } => *is_down,
+            Self::Acme(error) => error.is_down(),
+            _ => false,
         }
     }
 
@@ -483,9 +510,7 @@ impl AttemptError {
         match self {
             Self::NoAccount { asked, .. } => *asked,
             Self::Acme(error) => error.asked_to_wait(),
-            Self::NoInternal(_) | Self::NotOpened | Self::Internal(_) | Self::Kept(_) | Self::Store(_) => {
-                None
-            }
+            _ => None,
         }
     }
 }

@@ -149,7 +149,9 @@ fn is_of_another_issuer(
         (Ok(Issuer::Internal), Some(issued)) if issued.issuer == "internal" => {
             leaf.authority_key.as_deref() != authority_key
         }
-        (Ok(issuer), Some(issued)) => issued.issuer != issuer.to_string(),
+        (Ok(issuer), Some(issued)) => {
+            issued.issuer != issuer.to_string() && !wanted.fallbacks.contains(&issued.issuer)
+        }
         (Ok(_), None) | (Err(_), _) => false,
     }
 }
@@ -201,6 +203,7 @@ mod tests {
             challenge: None,
             key_type: KeyType::P256,
             issuer: Ok(issuer),
+            fallbacks: Vec::new(),
         }
     }
 
@@ -330,6 +333,24 @@ mod tests {
             let stored = Stored::Whole(leaf(&["a.test"]));
             let decision = decide_on(&wanted(&["a.test"], acme()), stored, ledger, day);
             assert_eq!(decision, expected, "{not_after} {day}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_from_a_fallback_stays_until_it_is_due() {
+        let other = "https://other.test";
+        let wanted = Wanted {
+            fallbacks: vec![other.to_owned()],
+            ..wanted(&["a.test"], acme())
+        };
+        for (issuer, day, expected) in [
+            (other, 59, Decision::Keep),
+            (other, 60, obtain(Reason::Due)),
+            ("https://third.test", 59, obtain(Reason::Issuer)),
+        ] {
+            let ledger = ledger(&["a.test"], Some(issued(issuer)), None);
+            let decision = decide_on(&wanted, Stored::Whole(leaf(&["a.test"])), ledger, day);
+            assert_eq!(decision, expected, "{issuer} {day}");
         }
     }
 

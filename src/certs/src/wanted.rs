@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::Path;
 
 use fairlead_contract::{
-    Acme, Challenge, Config, Configuration, HostPattern, KeyType, PairPaths, Provider, Subject,
+    Challenge, Config, Configuration, HostPattern, KeyType, PairPaths, Provider, Subject,
 };
 
 /// A certificate that routes need.
@@ -19,6 +19,8 @@ pub(crate) struct Wanted {
     pub(crate) key_type: KeyType,
     /// Whom to ask, or why nobody can be asked.
     pub(crate) issuer: Result<Issuer, String>,
+    /// The directories that are asked as long as an ACME issuer's is down, in this order.
+    pub(crate) fallbacks: Vec<String>,
 }
 
 /// Who signs.
@@ -56,13 +58,21 @@ fn find_one(subject: Subject, config: &Config, config_file: &Path) -> Option<Wan
     let provider = subject
         .provider
         .unwrap_or_else(|| config.certificates.provider.clone());
-    let acme = config.acme.as_ref();
-    let challenge = subject.challenge.or_else(|| acme?.challenge);
+    let authority = config.authority(&provider);
+    let challenge = subject.challenge.or_else(|| authority?.challenge);
+    let mut fallbacks = Vec::new();
     let issuer = match &provider {
         Provider::Off => return None,
         Provider::Files(paths) => Ok(Issuer::Files(paths.clone())),
         Provider::Internal => Ok(Issuer::Internal),
-        Provider::Acme => find_acme(&subject.hosts, challenge, acme, config_file),
+        Provider::Acme | Provider::Authority(_) => {
+            let find =
+                |provider: &Provider| find_acme(&subject.hosts, challenge, provider, config, config_file);
+            find(&provider).and_then(|first| {
+                fallbacks = find_fallbacks(&provider, config, find)?;
+                Ok(Issuer::Acme(first))
+            })
+        }
     };
     Some(Wanted {
         name: subject.hosts.first()?.clone(),
@@ -71,18 +81,41 @@ fn find_one(subject: Subject, config: &Config, config_file: &Path) -> Option<Wan
         challenge,
         key_type: subject.key_type.unwrap_or(config.certificates.key_type),
         issuer,
+        fallbacks,
     })
 }
 
+fn find_fallbacks(
+    provider: &Provider,
+    config: &Config,
+    find: impl Fn(&Provider) -> Result<String, String>,
+) -> Result<Vec<String>, String> {
+    let names = config.authority(provider).map(|acme| acme.fallback);
+    let names = names.unwrap_or_default().into_iter();
+    names.map(|name| find(&Provider::Authority(name))).collect()
+}
+
+/// The directory to ask, or why it cannot be.
 fn find_acme(
     hosts: &[HostPattern],
     challenge: Option<Challenge>,
-    acme: Option<&Acme>,
+    provider: &Provider,
+    config: &Config,
     config_file: &Path,
-) -> Result<Issuer, String> {
+) -> Result<String, String> {
     let config_file = config_file.display();
+    let acme = config.authority(provider);
+    let table = match provider {
+        Provider::Authority(name) => format!("[authority.{name}]"),
+        _ => "[acme]".to_owned(),
+    };
+    if acme.is_none() && *provider != Provider::Acme {
+        return Err(format!(
+            "there is no {table} in {config_file}, which the route names"
+        ));
+    }
     let is_wildcard = |host: &&HostPattern| matches!(host, HostPattern::Wildcard(_));
-    if acme.is_none_or(|acme| acme.dns.is_none()) {
+    if acme.as_ref().is_none_or(|acme| acme.dns.is_none()) {
         if let Some(wildcard) = hosts.iter().find(is_wildcard) {
             return Err(format!(
                 "{wildcard} is a wildcard, and wildcards need DNS-01: say under [acme.dns] in {config_file} how \
@@ -97,13 +130,13 @@ fn find_acme(
     }
     match acme {
         Some(acme) if !acme.directory.starts_with("https://") => Err(format!(
-            "the directory {:?} under [acme] in {config_file} must start with https://",
+            "the directory {:?} under {table} in {config_file} must start with https://",
             acme.directory
         )),
-        Some(acme) if acme.accept_terms => Ok(Issuer::Acme(acme.directory.clone())),
+        Some(acme) if acme.accept_terms => Ok(acme.directory),
         _ => Err(format!(
             "ACME needs your consent to the authority's terms of service: write \"accept-terms = true\" \
-             under [acme] in {config_file}, or use provider = \"internal\""
+             under {table} in {config_file}, or use provider = \"internal\""
         )),
     }
 }
@@ -188,6 +221,36 @@ mod tests {
             kinds("[certificates]\nkey-type = \"p384\"\n"),
             [KeyType::P384, KeyType::Rsa2048]
         );
+    }
+
+    #[test]
+    fn a_route_names_its_authority_which_takes_from_acme_what_it_does_not_say() {
+        let config = "[acme]\naccept-terms = true\nchallenge = \"tls-alpn-01\"\nfallback = [\"other\"]\n\
+                      [authority.staging]\ndirectory = \"https://staging.test\"\naccept-terms = true\n\
+                      [authority.other]\ndirectory = \"https://other.test\"\naccept-terms = true\n";
+        let routes = route("\"a.test\"", "") + &route("\"b.test\"", "provider = \"staging\"");
+        let wanted = find(&format!("{config}{routes}"));
+        let lets_encrypt = "https://acme-v02.api.letsencrypt.org/directory";
+        for (wanted, directory, fallbacks) in [
+            (&wanted[0], lets_encrypt, &["https://other.test".to_owned()][..]),
+            (&wanted[1], "https://staging.test", &[]),
+        ] {
+            assert_eq!(wanted.issuer, Ok(Issuer::Acme(directory.to_owned())));
+            assert_eq!(wanted.challenge, Some(Challenge::TlsAlpn01));
+            assert_eq!(wanted.fallbacks, fallbacks);
+        }
+        for text in [
+            config.replacen("[authority.other]", "[authority.other]\nemail = \"x\"", 1),
+            config.replacen(
+                "https://other.test\"\naccept-terms = true",
+                "https://other.test\"",
+                1,
+            ),
+        ] {
+            let message = find(&format!("{text}{routes}"))[0].issuer.clone();
+            let refused = message.is_err_and(|message| message.contains("under [authority.other] in"));
+            assert_eq!(refused, !text.contains("email"), "{text}");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
+use std::collections::BTreeMap;
+use std::iter;
 use std::path::PathBuf;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use crate::document::ignore;
-use crate::{Challenge, Dns, HostPattern, KeyType, Limit, Network, Provider, SecretFile};
+use crate::{AuthorityName, Challenge, Dns, HostPattern, KeyType, Limit, Network, Provider, SecretFile};
 
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -19,8 +21,79 @@ pub struct Config {
     pub certificates: Certificates,
     /// Needed as soon as a route's certificate comes from ACME.
     pub acme: Option<Acme>,
+    /// Further ACME servers, for routes that name one as their provider.
+    pub authority: BTreeMap<AuthorityName, Acme>,
     #[serde(rename = "route", deserialize_with = "ignore")]
     _route: (),
+}
+
+impl Config {
+    /// The ACME server that `provider` names, if it names one that is there.
+    ///
+    /// What one of several does not say of the operator and the DNS, `[acme]` says for it.
+    pub fn authority(&self, provider: &Provider) -> Option<Acme> {
+        let name = match provider {
+            Provider::Acme => return self.acme.clone(),
+            Provider::Authority(name) => name,
+            Provider::Internal | Provider::Files(_) | Provider::Off => return None,
+        };
+        let named = self.authority.get(name)?.clone();
+        let Some(acme) = self.acme.clone() else {
+            return Some(named);
+        };
+        Some(Acme {
+            email: named.email.or(acme.email),
+            challenge: named.challenge.or(acme.challenge),
+            dns: named.dns.or(acme.dns),
+            ..named
+        })
+    }
+
+    /// Every ACME server that routes can name.
+    pub fn authorities(&self) -> Vec<Acme> {
+        let named = self.authority.keys().cloned().map(Provider::Authority);
+        let providers = iter::once(Provider::Acme).chain(named);
+        providers
+            .filter_map(|provider| self.authority(&provider))
+            .collect()
+    }
+
+    /// What is wrong between the tables: the keys that lead to it, and the fault.
+    pub(crate) fn contradictions(&self) -> Vec<(Vec<String>, String)> {
+        let acme = self.acme.iter().map(|acme| (vec!["acme".to_owned()], acme));
+        let named = self.authority.iter();
+        let named = named.map(|(name, acme)| (vec!["authority".to_owned(), name.to_string()], acme));
+        let mut owners = BTreeMap::new();
+        let mut faults = Vec::new();
+        for (table, acme) in acme.chain(named) {
+            if let Some(owner) = owners.insert(&acme.directory, table.join(".")) {
+                let fault = format!("it has the same directory as [{owner}]; keep one of them");
+                faults.push((table.clone(), fault));
+            }
+            let unknown = acme
+                .fallback
+                .iter()
+                .filter(|name| !self.authority.contains_key(name));
+            faults.extend(unknown.map(|name| {
+                let fault = format!("fallback = \"{name}\": there is no [authority.{name}]");
+                ([table.clone(), vec!["fallback".to_owned()]].concat(), fault)
+            }));
+        }
+        if let Some(fault) = self.find_unknown(&self.certificates.provider) {
+            faults.push((vec!["certificates".to_owned(), "provider".to_owned()], fault));
+        }
+        faults
+    }
+
+    /// Says so if a provider is an authority that is not there.
+    pub(crate) fn find_unknown(&self, provider: &Provider) -> Option<String> {
+        match provider {
+            Provider::Authority(name) if !self.authority.contains_key(name) => Some(format!(
+                "provider = \"{name}\": there is no [authority.{name}] in fairlead.toml"
+            )),
+            _ => None,
+        }
+    }
 }
 
 /// `[proxy]`: limits that hold for every route.
@@ -149,7 +222,7 @@ pub struct Certificates {
     pub key_type: KeyType,
 }
 
-/// `[acme]`: the certificate authority and the account there.
+/// `[acme]` or `[authority.NAME]`: a certificate authority and the account there.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Acme {
@@ -171,6 +244,9 @@ pub struct Acme {
     /// The common name of the root that the chain is to lead to, if the authority offers several.
     pub preferred_chain: Option<String>,
     pub external_account: Option<ExternalAccount>,
+    /// Who is asked instead as long as this server is down, in this order.
+    #[serde(default)]
+    pub fallback: Vec<AuthorityName>,
     /// Roots to trust when calling the directory, instead of the system's.
     pub ca_file: Option<PathBuf>,
 }

@@ -45,11 +45,14 @@ impl Configuration {
             }
         }
         this.claim_for_operator(operators);
+        this.problems.extend(this.find_unknown_providers(0));
+        let of_operator = this.routes.len();
         if let Some((file, bytes)) = this.open(files.discovery.as_ref()) {
             let discovered = ParsedDiscovery::parse(&file, bytes);
             this.problems.extend(discovered.problems);
             this.rejections = discovered.rejections;
             this.claim_for_containers(discovered.routes);
+            this.notes.extend(this.find_unknown_providers(of_operator));
         }
         this
     }
@@ -102,14 +105,38 @@ impl Configuration {
         };
         let (routes, problems) = document.take_routes();
         self.problems.extend(problems);
-        match document.read_rest() {
-            Ok(config) => self.config = config,
+        let positions = document.positions();
+        match document.read_rest::<Config>() {
+            Ok(config) => {
+                let faults = config.contradictions();
+                self.config_is_faulty = !faults.is_empty();
+                self.problems
+                    .extend(faults.into_iter().map(|(keys, fault)| Problem {
+                        position: positions.get(&keys).copied(),
+                        ..Problem::new(file, fault)
+                    }));
+                if !self.config_is_faulty {
+                    self.config = config;
+                }
+            }
             Err(problem) => {
                 self.config_is_faulty = true;
                 self.problems.push(problem);
             }
         }
         routes
+    }
+
+    /// The routes from that index on whose provider is an authority that is not there.
+    fn find_unknown_providers(&self, first: usize) -> Vec<Problem> {
+        if self.config_is_faulty {
+            return Vec::new();
+        }
+        let find = |located: &Located| {
+            let fault = self.config.find_unknown(located.route.provider.as_ref()?)?;
+            Some(Problem::at(&located.file, located.position, fault))
+        };
+        self.routes[first..].iter().filter_map(find).collect()
     }
 
     fn read_routes(&mut self, file: &Arc<Path>, bytes: &[u8]) -> Vec<Located> {
@@ -275,6 +302,7 @@ mod tests {
             ("", false),
             ("[[route]]\nhosts = []\nupstreams = []\n", false),
             ("[acme]\nemial = \"a@b.test\"\n", true),
+            ("[certificates]\nprovider = \"internel\"\n", true),
             ("[acme\n", true),
             ("\u{0}", true),
         ] {
@@ -297,12 +325,13 @@ mod tests {
             (
                 "[acme]\nemial = \"a@b.test\"\n",
                 "fairlead.toml:2:1: unknown field `emial`, expected one of `directory`, `email`, `accept-terms`, \
-                 `challenge`, `dns`, `profile`, `preferred-chain`, `external-account`, `ca-file` (did you mean `email`?)",
+                 `challenge`, `dns`, `profile`, `preferred-chain`, `external-account`, `fallback`, \
+                 `ca-file` (did you mean `email`?)",
             ),
             (
                 "[[routes]]\n",
                 "fairlead.toml:1:3: unknown field `routes`, expected one of `proxy`, `docker`, `certificates`, \
-                 `acme`, `route` (did you mean `route`?)",
+                 `acme`, `authority`, `route` (did you mean `route`?)",
             ),
         ] {
             assert_eq!(shown(&parse(text, &[], "").problems), [expected]);
@@ -312,6 +341,45 @@ mod tests {
         let start = "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, ";
         assert!(shown.starts_with(start), "{shown}");
         assert!(shown.ends_with(" (did you mean `hosts`?)"), "{shown}");
+    }
+
+    #[test]
+    fn authorities_that_are_not_there_or_there_twice_are_said() {
+        let named = |name: &str| route("a.test") + &format!("provider = \"{name}\"\n");
+        let config = "[authority.staging]\ndirectory = \"https://ca.test\"\n";
+        assert_eq!(parse(config, &[("r.toml", &named("staging"))], "").problems, []);
+        let configuration = parse(
+            config,
+            &[("r.toml", &named("stagin"))],
+            &named("x").replace("a.", "b."),
+        );
+        let unknown =
+            |name: &str| format!("provider = \"{name}\": there is no [authority.{name}] in fairlead.toml");
+        assert_eq!(
+            shown(&configuration.problems),
+            [format!("r.toml:1:1: {}", unknown("stagin"))]
+        );
+        assert_eq!(
+            shown(&configuration.notes),
+            [format!("docker.toml:1:1: {}", unknown("x"))]
+        );
+
+        for (text, expected) in [
+            (
+                "[acme]\n[authority.a]\n",
+                "fairlead.toml:2:1: it has the same directory as [acme]; keep one of them",
+            ),
+            (
+                "[acme]\nfallback = [\"a\"]\n",
+                "fairlead.toml:2:12: fallback = \"a\": there is no [authority.a]",
+            ),
+            (
+                "[certificates]\nprovider = \"a\"\n",
+                "fairlead.toml:2:12: provider = \"a\": there is no [authority.a] in fairlead.toml",
+            ),
+        ] {
+            assert_eq!(shown(&parse(text, &[], "").problems), [expected]);
+        }
     }
 
     #[test]

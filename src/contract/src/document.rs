@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +46,30 @@ impl<'a> Document<'a> {
                 let message = format!("`{key}` is a list of tables: write [[{key}]]");
                 vec![(position, Err(Problem::at(self.file, position, message)))]
             }
+        }
+    }
+
+    /// Where each value of the first three levels of tables stands, by the keys that lead to it.
+    pub(crate) fn positions(&self) -> BTreeMap<Vec<String>, Position> {
+        let mut positions = BTreeMap::new();
+        self.note_positions(self.table.get_ref(), &[], &mut positions);
+        positions
+    }
+
+    fn note_positions(
+        &self,
+        table: &DeTable<'_>,
+        above: &[String],
+        positions: &mut BTreeMap<Vec<String>, Position>,
+    ) {
+        for (key, value) in table {
+            let keys = [above, &[key.get_ref().to_string()]].concat();
+            if let DeValue::Table(table) = value.get_ref()
+                && above.len() < 2
+            {
+                self.note_positions(table, &keys, positions);
+            }
+            positions.insert(keys, self.position(value));
         }
     }
 

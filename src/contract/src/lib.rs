@@ -58,7 +58,7 @@ pub use network::{InvalidNetwork, Network};
 pub use path::{InvalidPath, PathPrefix, Scope};
 pub use paths::{CertificateDir, Paths};
 pub use problem::{Position, Problem};
-pub use provider::{InvalidProvider, PairPaths, Provider};
+pub use provider::{AuthorityName, InvalidAuthorityName, InvalidProvider, PairPaths, Provider};
 pub use redirect::{InvalidStatus, InvalidTarget, Redirect, RedirectStatus, Target};
 pub use route::{HeaderEdit, InvalidHeader, Located, PlainHttp, Route, Waiting};
 pub use shown::{escaped, is_hidden};

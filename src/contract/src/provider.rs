@@ -13,6 +13,8 @@ pub enum Provider {
     /// The ACME server of `[acme]`.
     #[default]
     Acme,
+    /// The ACME server of `[authority.NAME]`.
+    Authority(AuthorityName),
     /// This machine's own certificate authority.
     Internal,
     /// Another program, which keeps a pair in files of its own.
@@ -20,6 +22,44 @@ pub enum Provider {
     /// Nobody: the operator puts a pair into the store.
     Off,
 }
+
+/// What an ACME server is called in the settings: lower-case letters, digits and hyphens, and none of
+/// the other providers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AuthorityName(String);
+
+impl AuthorityName {
+    pub fn parse(text: &str) -> Result<Self, InvalidAuthorityName> {
+        const TAKEN: [&str; 4] = ["acme", "internal", "files", "off"];
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if text.is_empty() || TAKEN.contains(&text) || !text.bytes().all(allowed) {
+            return Err(InvalidAuthorityName(text.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for AuthorityName {
+    type Error = InvalidAuthorityName;
+
+    fn try_from(text: String) -> Result<Self, InvalidAuthorityName> {
+        Self::parse(&text)
+    }
+}
+
+impl fmt::Display for AuthorityName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "{0:?} cannot be the name of an authority: lower-case letters, digits and hyphens can, except acme, \
+     internal, files and off"
+)]
+pub struct InvalidAuthorityName(String);
 
 /// A pair that another program keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +79,10 @@ impl fmt::Display for PairPaths {
 
 impl Provider {
     /// One word for people.
-    pub fn as_str(&self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Acme => "acme",
+            Self::Authority(name) => &name.0,
             Self::Internal => "internal",
             Self::Files(_) => "files",
             Self::Off => "off",
@@ -53,10 +94,14 @@ impl FromStr for Provider {
     type Err = InvalidProvider;
 
     fn from_str(text: &str) -> Result<Self, InvalidProvider> {
-        [Self::Acme, Self::Internal, Self::Off]
-            .into_iter()
-            .find(|provider| provider.as_str() == text)
-            .ok_or_else(|| InvalidProvider(text.to_owned()))
+        match text {
+            "acme" => Ok(Self::Acme),
+            "internal" => Ok(Self::Internal),
+            "off" => Ok(Self::Off),
+            name => AuthorityName::parse(name)
+                .map(Self::Authority)
+                .map_err(|_| InvalidProvider(text.to_owned())),
+        }
     }
 }
 
@@ -68,7 +113,7 @@ impl From<PairPaths> for Provider {
 
 impl<'de> Deserialize<'de> for Provider {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected = "`acme`, `internal`, `off` or a table with `fullchain` and `key`";
+        let expected = "`acme`, `internal`, `off`, an authority's name or a table with `fullchain` and `key`";
         text_or_table::<_, _, PairPaths>(deserializer, expected)
     }
 }
@@ -83,7 +128,9 @@ impl Serialize for Provider {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is none of acme, internal and off, nor a table with fullchain and key")]
+#[error(
+    "{0:?} is none of acme, internal and off, nor an authority's name, nor a table with fullchain and key"
+)]
 pub struct InvalidProvider(String);
 
 #[cfg(test)]
@@ -105,6 +152,7 @@ mod tests {
             "\"acme\"",
             "\"internal\"",
             "\"off\"",
+            "\"staging-2\"",
             "{ fullchain = \"/etc/a.pem\", key = \"a-key\" }",
         ] {
             let table = read(value).unwrap();
@@ -117,8 +165,9 @@ mod tests {
     fn what_is_no_provider_is_said() {
         for (value, expected) in [
             (
-                "\"zerossl\"",
-                "\"zerossl\" is none of acme, internal and off, nor a table with fullchain and key",
+                "\"ZeroSSL\"",
+                "\"ZeroSSL\" is none of acme, internal and off, nor an authority's name, nor a table with \
+                 fullchain and key",
             ),
             ("\"files\"", "\"files\" is none of"),
             ("{ fullchain = \"/etc/a.pem\" }", "missing field `key`"),
@@ -128,7 +177,7 @@ mod tests {
             ),
             (
                 "1",
-                "invalid type: integer `1`, expected `acme`, `internal`, `off` or a table",
+                "invalid type: integer `1`, expected `acme`, `internal`, `off`, an auth",
             ),
         ] {
             let fault = read(value).unwrap_err();

@@ -262,7 +262,7 @@ mod tests {
             (
                 "provider",
                 "Acme",
-                "\"Acme\" is none of acme, internal and off, nor a table with fullchain and key",
+                "\"Acme\" is none of acme, internal and off, nor an authority's name, nor a table with fullchain and key",
             ),
             (
                 "response-headers",

@@ -177,7 +177,7 @@ pub(crate) enum Fault {
     Host(&'static str, InvalidHost),
     #[error("the label {0} = {1:?} is not a port from 1 to 65535")]
     Port(&'static str, String),
-    #[error("the label {0} = {1:?} is none of acme, internal and off")]
+    #[error("the label {0} = {1:?} is none of acme, internal and off, nor an authority's name")]
     Provider(&'static str, String),
     #[error("the label {prefix}{fault}")]
     Word {

@@ -36,7 +36,7 @@ pub(crate) async fn prefer(
     }
     let offered: Vec<_> = offered.into_iter().flatten().collect();
     tracing::warn!(
-        "the authority offers no chain to {preferred:?} (preferred-chain under [acme]), only to {offered:?}; \
+        "the authority offers no chain to {preferred:?} (preferred-chain in fairlead.toml), only to {offered:?}; \
          its default is taken"
     );
     chain

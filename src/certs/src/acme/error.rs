@@ -57,23 +57,23 @@ pub(crate) enum AcmeError {
     AccountGone { path: PathBuf, problem: Problem },
     #[error(
         "the authority makes accounts only for those who have one there already: write what it gave you for \
-         that as \"external-account\" under [acme]; it said: {}",
+         that as \"external-account\" beside its directory in fairlead.toml; it said: {}",
         words(.0)
     )]
     ExternalAccountRequired(Problem),
-    #[error("the key of the external-account under [acme] is not base64url")]
+    #[error("the key of the external-account is not base64url")]
     ExternalAccountKey(#[source] DecodeError),
     #[error(
-        "the authority offers no profile {wanted:?}: write one it offers ({}) under [acme], or none",
+        "the authority offers no profile {wanted:?}: write one it offers ({}) beside its directory in fairlead.toml, or none",
         escaped(&offered.join(", "))
     )]
     NoProfile { wanted: String, offered: Vec<String> },
     #[error("{} holds no usable account: {cause}; remove it to register a new one", path.display())]
     AccountFile { path: PathBuf, cause: String },
-    #[error("the roots in {} cannot be used (ca-file under [acme]): {cause}", path.display())]
+    #[error("the roots in {} cannot be used (ca-file in fairlead.toml): {cause}", path.display())]
     CaFile { path: PathBuf, cause: String },
     #[error(
-        "the system's trusted roots cannot be used; install ca-certificates, or set ca-file under [acme]"
+        "the system's trusted roots cannot be used; install ca-certificates, or set ca-file beside the directory in fairlead.toml"
     )]
     SystemRoots(#[source] rustls::Error),
     #[error("the authority asks for DNS-01, which needs [acme.dns] in fairlead.toml")]
@@ -122,6 +122,15 @@ impl AcmeError {
                 | Self::Write(_)
                 | Self::Render(_)
         )
+    }
+
+    /// Whether the authority does not answer, or says that it cannot.
+    pub(crate) fn is_down(&self) -> bool {
+        match self {
+            Self::Request(RequestError::Refused(refusal)) => refusal.status.is_server_error(),
+            Self::Request(_) => true,
+            _ => false,
+        }
     }
 
     /// What the authority said about the time of the next attempt.

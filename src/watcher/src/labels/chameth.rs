@@ -52,7 +52,7 @@ fn read(labels: &Labels, docker: &Docker) -> Result<Claim, Fault> {
         upstream: UpstreamWords::default(),
         words: provider
             .transpose()?
-            .map(|provider| ("provider", provider.as_str()))
+            .map(|provider| ("provider", provider.as_str().to_owned()))
             .into_iter()
             .collect(),
         response_headers: headers
@@ -216,7 +216,7 @@ mod tests {
             let claim = claim(&[(VHOST, "a"), (PROVIDER, text)]).unwrap();
             assert_eq!(claim.words.read_route().unwrap().provider, Some(provider));
         }
-        assert!(fault(&[(VHOST, "a"), (PROVIDER, "zerossl")]).contains("\"zerossl\""));
+        assert!(fault(&[(VHOST, "a"), (PROVIDER, "ZeroSSL")]).contains("\"ZeroSSL\""));
     }
 
     #[test]

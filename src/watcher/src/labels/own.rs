@@ -229,7 +229,7 @@ mod tests {
             (
                 "fairlead.provider",
                 "Acme",
-                r#"the label fairlead.provider = "Acme": "Acme" is none of acme, internal and off, nor a table with fullchain and key"#,
+                r#"the label fairlead.provider = "Acme": "Acme" is none of acme, internal and off, nor an authority's name, nor a table with fullchain and key"#,
             ),
             (
                 REDIRECT_TO_PRIMARY,

@@ -1,0 +1,163 @@
+//! Several ACME servers: each route's is its own, and nobody else is asked unless that one is down.
+
+use std::fs;
+
+use fairlead_tests::{AcmePeer, AcmeScript, Answer, Environment};
+
+/// An installation with two peers: `[acme]`, whose further keys are `more`, and `[authority.other]`.
+struct Installation {
+    environment: Environment,
+    main: AcmePeer,
+    other: AcmePeer,
+}
+
+impl Installation {
+    async fn new(more: &str) -> Self {
+        let environment = Environment::new();
+        let main = AcmePeer::start(&environment, AcmeScript::default()).await;
+        let other = AcmePeer::start(&environment, AcmeScript::default()).await;
+        let config = format!(
+            "{}{more}{}",
+            main.settings(),
+            other.settings_as("authority.other")
+        );
+        environment.write_config(&config);
+        Self {
+            environment,
+            main,
+            other,
+        }
+    }
+
+    /// How many certificates each of them signed.
+    fn signed(&self) -> (usize, usize) {
+        let signed = |peer: &AcmePeer| peer.requests("/finalize/").len();
+        (signed(&self.main), signed(&self.other))
+    }
+
+    fn make_due(&self) {
+        self.environment.change_ledger("a.test", |ledger| {
+            let issued = ledger.issued.as_mut().expect("there is a certificate");
+            let info = issued.renewal_info.as_mut().expect("it was asked about");
+            issued.due = issued.at;
+            info.window = Some(fairlead_contract::Window {
+                start: issued.at,
+                end: issued.not_after,
+                explanation: None,
+            });
+        });
+    }
+
+    fn end_waiting(&self) {
+        self.environment.change_ledger("a.test", |ledger| {
+            let failure = ledger.failure.as_mut().expect("there is a failure");
+            failure.next_try = failure.last;
+        });
+    }
+}
+
+fn down() -> Option<Answer> {
+    Some(Answer::problem(503, "serverInternal"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_gets_its_certificate_from_the_authority_it_names_with_an_account_of_its_own() {
+    let installation = Installation::new("").await;
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    environment.declare(&["b.test"], "provider = \"other\"");
+    environment.pass();
+    assert_eq!(environment.issued("a.test").issuer, installation.main.directory());
+    assert_eq!(
+        environment.issued("b.test").issuer,
+        installation.other.directory()
+    );
+    assert_eq!(installation.signed(), (1, 1));
+    let files = fs::read_dir(environment.paths().account_dir()).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.ends_with("_directory.toml")).count(), 2);
+
+    // Another name is another issuer.
+    environment.declare(&["a.test"], "provider = \"other\"");
+    environment.pass();
+    assert_eq!(installation.signed(), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_is_not_there_is_said_and_no_other_is_asked() {
+    let installation = Installation::new("").await;
+    let environment = &installation.environment;
+    environment.write_discovery(
+        "[[route]]\nhosts = [\"a.test\"]\nupstreams = [\"http://127.0.0.1:9\"]\nprovider = \"othr\"\n",
+    );
+    environment.failing_pass();
+    let error = environment.ledger("a.test").failure.unwrap().error;
+    assert!(error.contains("there is no [authority.othr] in"), "{error}");
+    assert_eq!(installation.signed(), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fallback_is_asked_as_long_as_the_first_is_down_and_its_certificate_is_kept_until_it_is_due() {
+    let installation = Installation::new("fallback = [\"other\"]\n").await;
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    installation.main.change(|script| script.down = down());
+    let finished = environment.pass();
+    assert!(finished.stderr.contains("is down: "), "{}", finished.stderr);
+    assert_eq!(
+        environment.issued("a.test").issuer,
+        installation.other.directory()
+    );
+
+    installation.main.change(|script| script.down = None);
+    environment.pass();
+    assert_eq!(installation.signed(), (0, 1));
+    installation.make_due();
+    environment.pass();
+    assert_eq!(installation.signed(), (1, 1));
+    assert_eq!(environment.issued("a.test").issuer, installation.main.directory());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_are_down_each_is_named_and_the_next_try_begins_with_the_first() {
+    let installation = Installation::new("fallback = [\"other\"]\n").await;
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    for peer in [&installation.main, &installation.other] {
+        peer.change(|script| script.down = down());
+    }
+    environment.failing_pass();
+    let failure = environment.ledger("a.test").failure.unwrap();
+    assert_eq!(
+        (failure.issuer, failure.attempts),
+        (Some(installation.main.directory()), 1)
+    );
+    assert!(
+        failure.error.starts_with("every authority is down: "),
+        "{}",
+        failure.error
+    );
+    for peer in [&installation.main, &installation.other] {
+        peer.change(|script| script.down = None);
+    }
+    installation.end_waiting();
+    environment.pass();
+    assert_eq!(installation.signed(), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_an_answer_and_nobody_else_is_asked() {
+    let installation = Installation::new("fallback = [\"other\"]\n").await;
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    for refusal in [
+        Answer::problem(429, "rateLimited"),
+        Answer::problem(400, "rejectedIdentifier"),
+    ] {
+        installation.main.change(|script| script.ordering = Some(refusal));
+        environment.failing_pass();
+        installation.end_waiting();
+    }
+    assert_eq!(installation.signed(), (0, 0));
+    assert_eq!(installation.other.requests("/order").len(), 0);
+}
