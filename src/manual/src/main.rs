@@ -57,6 +57,8 @@ fn programs() -> [(Section, clap::Command); 4] {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -123,5 +125,25 @@ mod tests {
         program
             .try_get_matches_from(words)
             .unwrap_or_else(|error| panic!("{example}: {error}"));
+    }
+
+    #[test]
+    fn every_unit_names_pages_that_there_are() {
+        let documents = documents(&programs()).unwrap();
+        let units = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../systemd/system")).unwrap();
+        let files = units
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_file());
+        for file in files {
+            let unit = fs::read_to_string(&file).unwrap();
+            let named = unit.lines().find_map(|line| line.strip_prefix("Documentation="));
+            let named = named.unwrap_or_else(|| panic!("{}: no Documentation=", file.display()));
+            for page in named.split(' ') {
+                let (name, section) = page.strip_prefix("man:").unwrap().split_once('(').unwrap();
+                let section = section.trim_end_matches(')');
+                let path = format!("man/man{section}/{name}.{section}");
+                assert!(documents.iter().any(|document| document.path == *path), "{page}");
+            }
+        }
     }
 }
