@@ -51,3 +51,14 @@ with subtest("a connection made during the crash loop is served once the proxy c
     machine.wait_until_succeeds(f"{CURL} -f https://app.test/", timeout=60)
     machine.wait_until_fails("systemctl is-active waiting.service", timeout=30)
     machine.fail("systemctl is-failed waiting.service")
+
+with subtest("a proxy that hangs is replaced, and the connections that waited are served"):
+    machine.succeed(
+        "printf '[Service]\\nWatchdogSec=2s\\n' > /run/systemd/system/fairlead-proxy.service.d/watchdog.conf",
+        "systemctl daemon-reload",
+        "systemctl restart fairlead-proxy.service",
+    )
+    machine.succeed("kill -STOP $(systemctl show -P MainPID fairlead-proxy.service)")
+    machine.succeed(f"{CURL} -f --max-time 30 https://app.test/")
+    said = machine.succeed("journalctl --sync; journalctl -o cat -u fairlead-proxy.service")
+    assert "Watchdog timeout" in said, said

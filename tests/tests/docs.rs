@@ -416,3 +416,31 @@ fn every_command_that_a_text_names_is_one_of_the_command_line() {
         }
     }
 }
+
+#[test]
+fn every_test_that_stands_behind_a_promise_is_there() {
+    let sources: String = ["src", "tests"]
+        .map(|part| sources_below(&root().join(part)))
+        .concat();
+    let text = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ")).skip(2);
+    for row in rows {
+        let shown_by = row.trim_end_matches(" |").rsplit('|').next().unwrap();
+        let tests: Vec<_> = shown_by.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "{row}");
+        for test in tests {
+            let is_there = root().join(test).is_file() || sources.contains(&format!("fn {test}()"));
+            assert!(is_there, "{test} of {row}");
+        }
+    }
+}
+
+fn sources_below(directory: &Path) -> String {
+    let entries = fs::read_dir(directory).unwrap();
+    let read = |path: PathBuf| match path.extension() {
+        _ if path.is_dir() => sources_below(&path),
+        Some(extension) if extension == "rs" => fs::read_to_string(path).unwrap(),
+        _ => String::new(),
+    };
+    entries.map(|entry| read(entry.unwrap().path())).collect()
+}

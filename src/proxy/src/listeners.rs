@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use fairlead_contract::remove_if_present;
 use listenfd::ListenFd;
+use socket2::SockRef;
 use tracing::warn;
 
 use crate::arguments::Addresses;
@@ -90,6 +91,7 @@ impl Listeners {
     fn sort_in(&mut self, handed: &mut ListenFd, index: usize, name: &str) -> Result<()> {
         let tcp = |handed: &mut ListenFd| -> Result<_> {
             let listener = handed.take_tcp_listener(index)?.context("it is gone")?;
+            ensure_listening(&listener)?;
             listener.set_nonblocking(true)?;
             Ok(listener)
         };
@@ -98,6 +100,7 @@ impl Listeners {
             "https" => self.https.push(tcp(handed)?),
             "admin" => {
                 let listener = handed.take_unix_listener(index)?.context("it is gone")?;
+                ensure_listening(&listener)?;
                 listener.set_nonblocking(true)?;
                 self.admin.push(listener);
             }
@@ -108,6 +111,13 @@ impl Listeners {
         }
         Ok(())
     }
+}
+
+/// A connection that was accepted elsewhere has the same type as a listener.
+fn ensure_listening<'a>(socket: impl Into<SockRef<'a>>) -> Result<()> {
+    let is_listening = socket.into().is_listener()?;
+    ensure!(is_listening, "it does not listen: its unit must have Accept=no");
+    Ok(())
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::Mutex;
 
-use fairlead_contract::{Digest, Files, Paths, Problem, Refusal, Status};
+use fairlead_contract::{Digest, Files, Paths, Problem, Refusal, Status, notify_manager};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tracing::{error, info, warn};
@@ -116,7 +116,7 @@ pub(crate) fn summary(status: &Status) -> String {
 
 /// Tells systemd. A state that cannot be told is no reason to stop serving.
 pub(crate) fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    if let Err(error) = notify_manager(states) {
         warn!(error = &error as &dyn std::error::Error, "cannot notify systemd");
     }
 }

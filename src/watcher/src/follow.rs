@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use fairlead_contract::Paths;
+use fairlead_contract::{Paths, notify_manager};
 use futures_util::StreamExt;
 use sd_notify::NotifyState;
 use thiserror::Error;
@@ -95,7 +95,7 @@ fn delay(failures: u32, random: f64) -> Duration {
 /// The unit counts as started even when Docker is not there: waiting for it is this program's work.
 fn tell_systemd(status: &str) {
     let status = status.escape_debug().to_string();
-    if let Err(error) = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]) {
+    if let Err(error) = notify_manager(&[NotifyState::Ready, NotifyState::Status(&status)]) {
         warn!("systemd cannot be told the status: {error}");
     }
 }

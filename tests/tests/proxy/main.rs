@@ -18,6 +18,7 @@ mod framing;
 mod headers;
 mod http2;
 mod interim;
+mod manager;
 mod messages;
 mod metrics;
 mod paths;

@@ -268,7 +268,7 @@ async fn nothing_there_is_a_proxy_that_serves_nothing() {
 async fn a_burst_of_reloads_ends_with_the_newest_files_and_paired_notifications() {
     let site = Site::of("a.test", Upstream::saying("a").await.address());
     let proxy = site.start();
-    for _ in 0..5 {
+    for _ in 0..50 {
         proxy.running().signal(Signal::HUP);
     }
     site.environment

@@ -1,12 +1,18 @@
 //! Listeners: inherited by name, or made from flags.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 
 use fairlead_tests::{
     Environment, Program, Proxy, Running, Site, Sockets, Upstream, Wire, activate, ask, get, request_on,
 };
 use tokio::net::TcpStream;
+
+/// As open(2) has it, on every architecture of ours.
+const O_CLOEXEC: u32 = 0o2_000_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_decide_and_not_their_order() {
@@ -56,15 +62,46 @@ fn a_missing_listener_is_named() {
 }
 
 #[test]
-fn a_socket_of_the_wrong_type_is_named() {
-    let environment = Environment::new();
-    let sockets = Sockets::bind(&environment);
-    let mut named = sockets.named();
-    named.retain(|(name, _)| *name != "https");
-    named.push(("https", UdpSocket::bind("127.0.0.1:0").unwrap().into()));
-    let finished = environment.start(activate(&environment, named)).finish();
-    assert!(!finished.status.success());
-    assert!(finished.stderr.contains("https"), "{}", finished.stderr);
+fn a_socket_that_is_no_listener_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let wrong: [OwnedFd; 4] = [
+        UdpSocket::bind("127.0.0.1:0").unwrap().into(),
+        listener.accept().unwrap().0.into(),
+        UnixDatagram::unbound().unwrap().into(),
+        File::open("/dev/null").unwrap().into(),
+    ];
+    for wrong in wrong {
+        let environment = Environment::new();
+        let sockets = Sockets::bind(&environment);
+        let mut named = sockets.named();
+        named.retain(|(name, _)| *name != "https");
+        named.push(("https", wrong));
+        let finished = environment.start(activate(&environment, named)).finish();
+        assert!(!finished.status.success());
+        assert!(
+            finished
+                .stderr
+                .contains("the socket named \"https\" cannot be used"),
+            "{}",
+            finished.stderr
+        );
+    }
+    drop(connected);
+}
+
+/// Whatever a program is started from the proxy: it has nothing to do with these.
+#[test]
+fn no_listener_is_left_to_children() {
+    let site = Site::new();
+    let proxy = site.start();
+    for descriptor in 3..6 {
+        let info = format!("/proc/{}/fdinfo/{descriptor}", proxy.running().pid());
+        let info = std::fs::read_to_string(info).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = u32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+        assert_ne!(flags & O_CLOEXEC, 0, "{descriptor}: {info}");
+    }
 }
 
 /// Most likely a misspelt name; the other listeners are worth more than a refusal to start.
