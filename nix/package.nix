@@ -40,7 +40,7 @@ stdenvNoCC.mkDerivation {
     cp -r sysusers.d tmpfiles.d $out/lib/
     ${lib.getExe manual} $out/share
     mkdir $out/share/doc
-    cp -r ${../docs} $out/share/doc/fairlead
+    cp -r --no-preserve=mode ${../docs} $out/share/doc/fairlead
     cp ${lib.getExe programs.fairlead-cli} $out/bin/fairlead
     ${lib.concatMapStrings (name: ''
       ln -s ${lib.getExe programs.${name}} $out/bin/

@@ -275,6 +275,15 @@ fn every_link_between_pages_leads_somewhere() {
 }
 
 #[test]
+fn every_page_can_be_found_from_the_readme() {
+    let readme = read(PathBuf::from("README.md"));
+    for page in pages().iter().filter(|page| page.path.starts_with("docs")) {
+        let path = page.path.to_str().unwrap();
+        assert!(readme.links.iter().any(|link| link == path), "{path}");
+    }
+}
+
+#[test]
 fn every_unit_that_a_page_names_is_there() {
     let units: BTreeSet<_> = fs::read_dir(root().join("systemd/system"))
         .unwrap()
