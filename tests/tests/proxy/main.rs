@@ -18,6 +18,7 @@ mod framing;
 mod headers;
 mod http2;
 mod interim;
+mod limits;
 mod manager;
 mod messages;
 mod metrics;
