@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Challenge, CookieName, Credential, ErrorPage, ForwardAuth, HostPattern, Hsts, KeyType, Limit, Network,
-    PathPrefix, Position, Problem, Provider, Redirect, Scope, Size, Upstream,
+    Challenge, CookieName, Credential, ErrorPage, ForwardAuth, HealthCheck, HostPattern, Hsts, KeyType,
+    Limit, Network, PathPrefix, Position, Problem, Provider, Redirect, Scope, Size, Upstream,
 };
 
 /// Host names and the upstreams that answer for them. Means the same in every file that holds one.
@@ -43,6 +43,9 @@ pub struct Route {
     /// Send each client to the upstream that answered it first, by a cookie of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<CookieName>,
+    /// Ask the upstreams whether they are well, and pass over those that are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
     /// Instead of that of `[proxy]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<Limit>,
@@ -87,6 +90,9 @@ pub struct Route {
     /// Who makes the pages of errors; of several for a status the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ErrorPage>,
+    /// Tell upstreams who called by `Forwarded` (RFC 7239) too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forwarded: bool,
     /// Changes to the headers of requests, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub request_headers: Vec<HeaderEdit>,

@@ -23,7 +23,8 @@ use crate::compress::{Coding, compress};
 use crate::dispatch::{ForwardError, Settled};
 use crate::forward_auth::Vouched;
 use crate::headers::{
-    add_via, count_hop, dress, edit, set_forwarding, strip_claims, strip_hop_by_hop, tell_prefix,
+    add_forwarded, add_via, count_hop, dress, edit, set_forwarding, strip_claims, strip_hop_by_hop,
+    tell_prefix,
 };
 use crate::interim::InterimSender;
 use crate::message_length::settle_request_length;
@@ -166,6 +167,9 @@ impl Exchange<'_> {
         strip_claims(&mut parts.headers, self.caller.is_trusted, &self.site.own_fields);
         add_via(parts);
         set_forwarding(parts, &self.caller, self.client.address.ip(), &host);
+        if self.site.route.forwarded {
+            add_forwarded(parts, &self.caller, self.client.address.ip(), &host);
+        }
         if self.site.guard.is_some() {
             Vouched::pass_on(parts);
         }

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use fairlead_contract::{HeaderEdit, Route};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS,
+    CONNECTION, CONTENT_LENGTH, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VIA,
 };
@@ -144,6 +144,20 @@ pub(crate) fn set_forwarding(parts: &mut Parts, caller: &Caller, peer: IpAddr, h
     }
     headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(X_FORWARDED_PROTO, scheme);
+}
+
+/// The same in the words of RFC 7239: who was at the other end of the connection, behind what trusted proxies
+/// said before.
+pub(crate) fn add_forwarded(parts: &mut Parts, caller: &Caller, peer: IpAddr, host: &HeaderValue) {
+    let peer = match peer.to_canonical() {
+        IpAddr::V4(peer) => peer.to_string(),
+        IpAddr::V6(peer) => format!("\"[{peer}]\""),
+    };
+    let host = host.to_str().unwrap_or_default();
+    let element = format!("for={peer};host=\"{host}\";proto={}", caller.scheme());
+    if let Ok(element) = HeaderValue::try_from(element) {
+        parts.headers.append(FORWARDED, element);
+    }
 }
 
 fn continue_chain(headers: &mut HeaderMap, peer: IpAddr) {

@@ -1,5 +1,5 @@
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// After the first failure; each further one doubles it.
@@ -19,22 +19,36 @@ pub(crate) struct Health {
     failures: AtomicU32,
     /// In milliseconds of [`EPOCH`].
     rests_until: AtomicU64,
+    /// A check found it unwell; only a check can find it well again.
+    is_unwell: AtomicBool,
 }
 
 impl Health {
     /// The usual case; costs a read and no look at the clock.
     pub(crate) fn is_good(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) == 0
+        self.failures.load(Ordering::Relaxed) == 0 && !self.is_unwell.load(Ordering::Relaxed)
     }
 
     /// Whether a request may go there now. Of an upstream that has rested, only the first who asks is
     /// told so: the next rest begins with the answer.
     pub(crate) fn admits(&self) -> bool {
-        self.is_good() || self.admits_at(now())
+        self.is_good() || (!self.is_unwell.load(Ordering::Relaxed) && self.admits_at(now()))
+    }
+
+    /// What a check found. Returns whether that was known.
+    pub(crate) fn checked(&self, is_well: bool) -> bool {
+        if is_well {
+            self.succeeded();
+        }
+        self.is_unwell.swap(!is_well, Ordering::Relaxed) != is_well
+    }
+
+    pub(crate) fn forget_checks(&self) {
+        self.is_unwell.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn succeeded(&self) {
-        if !self.is_good() {
+        if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
     }

@@ -1,7 +1,8 @@
+use std::iter::once;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_contract::{Endpoint, Upstream};
+use fairlead_contract::{Endpoint, Host, Upstream};
 use http::header::{HOST, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
@@ -11,6 +12,9 @@ use crate::balance::Peers;
 use crate::body::RequestBody;
 use crate::dispatch::{Dispatch, ForwardError};
 use crate::pool::{Lease, Peer};
+
+/// For a service that has no name.
+const NOBODY: HeaderValue = HeaderValue::from_static("localhost");
 
 /// A service that helps to answer.
 pub(crate) struct Helper {
@@ -29,8 +33,18 @@ impl Helper {
             .and_then(|authority| HeaderValue::try_from(authority).ok());
         Self {
             peers: Peers::new(peer.into_iter().map(|peer| (peer, 1))),
-            host: host.unwrap_or_else(|| HeaderValue::from_static("localhost")),
+            host: host.unwrap_or(NOBODY),
             target: target.clone(),
+        }
+    }
+
+    /// An upstream that is asked in the name of one of its sites.
+    pub(crate) fn of(peer: Arc<Peer>, host: Option<&Host>) -> Self {
+        let host = host.and_then(|host| HeaderValue::try_from(host.as_str()).ok());
+        Self {
+            peers: Peers::new(once((peer, 1))),
+            host: host.unwrap_or(NOBODY),
+            target: None,
         }
     }
 

@@ -12,6 +12,7 @@ mod basic;
 mod body;
 mod caller;
 mod certificate;
+mod checks;
 mod client_body;
 mod compress;
 mod dial;

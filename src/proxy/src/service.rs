@@ -12,6 +12,7 @@ use crate::authority::{find_host, path_and_query};
 use crate::body::ReplyBody;
 use crate::caller::Caller;
 use crate::certificate::Certificate;
+use crate::checks::Checks;
 use crate::client_body::ClientBody;
 use crate::forward::Exchange;
 use crate::headers::dress;
@@ -28,6 +29,7 @@ const CHALLENGES: &str = "/.well-known/acme-challenge/";
 /// What all connections share.
 pub(crate) struct Shared {
     snapshot: ArcSwap<Snapshot>,
+    checks: Checks,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) access_log: AccessLog,
     pub(crate) paths: Paths,
@@ -64,8 +66,11 @@ impl From<Response<ReplyBody>> for Decision {
 impl Shared {
     pub(crate) fn new(snapshot: Snapshot, paths: &Paths, ports: Ports) -> Self {
         let metrics = Arc::<Metrics>::default();
+        let checks = Checks::default();
+        checks.replace(snapshot.checks());
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
+            checks,
             access_log: AccessLog::new(metrics.clone()),
             metrics,
             paths: paths.clone(),
@@ -80,6 +85,7 @@ impl Shared {
     }
 
     pub(crate) fn swap(&self, snapshot: Snapshot) {
+        self.checks.replace(snapshot.checks());
         self.snapshot.store(Arc::new(snapshot));
     }
 

@@ -1,21 +1,23 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_contract::{
-    CertificateDir, Config, Configuration, CookieName, Digest, FieldName, Files, HeaderEdit, Host,
-    HostPattern, Identity, Loaded, Located, Problem, Proxy, Route, Upstream, UpstreamUrl,
+    CertificateDir, Config, Configuration, CookieName, Digest, FieldName, Files, HeaderEdit, HealthCheck,
+    Host, HostPattern, Identity, Loaded, Located, Problem, Proxy, Route, Upstream, UpstreamUrl,
 };
 use http::HeaderName;
 use jiff::Timestamp;
 
 use crate::balance::Peers;
 use crate::certificate::Certificate;
+use crate::checks::Check;
 use crate::dial::{Dial, DialError};
 use crate::dispatch::Dispatch;
 use crate::error_pages::ErrorPages;
 use crate::guard::Guard;
+use crate::helper::Helper;
 use crate::paths::{AmbiguousPath, ByPath};
 use crate::pool::Peer;
 use crate::sticky::Sticky;
@@ -26,6 +28,8 @@ pub(crate) struct Snapshot {
     sites: ByHost<ByPath<Arc<Site>>>,
     /// For hosts that no route names.
     fallback: Option<ByPath<Arc<Site>>>,
+    /// Those whose upstreams are asked whether they are well.
+    checked: Vec<Arc<Site>>,
     peers: HashMap<PeerKey, Arc<Peer>>,
     certificates: BTreeMap<CertificateDir, Arc<Certificate>>,
     by_name: ByHost<Arc<Certificate>>,
@@ -64,6 +68,21 @@ impl Site {
             route,
             peers,
         }
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let Some(HealthCheck { path, interval }) = &self.route.health_check else {
+            return Vec::new();
+        };
+        let host = self.route.hosts.iter().find_map(|host| match host {
+            HostPattern::Exact(host) => Some(host),
+            HostPattern::Wildcard(_) => None,
+        });
+        let check = |peer: &Arc<Peer>| {
+            let helper = Helper::of(peer.clone(), host);
+            Check::new(peer.clone(), helper, path.get().clone().into(), interval.get())
+        };
+        self.peers.iter().map(check).collect()
     }
 
     pub(crate) fn dispatch<'a>(&'a self, home: Option<&'a Arc<Peer>>) -> Dispatch<'a> {
@@ -124,11 +143,15 @@ impl Snapshot {
         let peers = find_peers(&routes, &authorities, previous, &mut problems);
         let mut sites = ByHost::<ByPath<_>>::default();
         let mut fallback = None;
+        let mut checked = Vec::new();
         for Located { route, .. } in routes {
             let find = |upstream: &Upstream| peers.get(&authorities.key(upstream)?).cloned();
             let site = Arc::new(Site::new(route, find, &config.proxy));
             for host in &site.route.hosts {
                 sites.entry(host).insert(site.route.path.clone(), site.clone());
+            }
+            if site.route.health_check.is_some() {
+                checked.push(site.clone());
             }
             if site.route.fallback {
                 fallback = Some(ByPath::of(site.route.path.clone(), site));
@@ -148,6 +171,7 @@ impl Snapshot {
             },
             sites,
             fallback,
+            checked,
             peers,
             certificates,
             by_name,
@@ -191,6 +215,17 @@ impl Snapshot {
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
         self.peers.values()
+    }
+
+    /// What the upstreams of all routes are to be asked. Of one that is not asked any more, it is forgotten
+    /// what it said.
+    pub(crate) fn checks(&self) -> Vec<Check> {
+        let checks: Vec<_> = self.checked.iter().flat_map(|site| site.checks()).collect();
+        let asked: HashSet<_> = checks.iter().map(|check| Arc::as_ptr(check.peer())).collect();
+        for peer in self.peers().filter(|peer| !asked.contains(&Arc::as_ptr(peer))) {
+            peer.health.forget_checks();
+        }
+        checks
     }
 
     fn names_without_certificate(&self) -> Vec<String> {

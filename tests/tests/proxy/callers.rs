@@ -30,6 +30,27 @@ async fn a_trusted_proxy_is_believed_and_the_chain_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_route_may_tell_of_the_client_in_the_words_of_rfc_7239() {
+    let site = Site::new();
+    let upstream = Upstream::echoing().await;
+    site.serve_with(&["a.test"], &[upstream.address()], "forwarded = true\n");
+    let proxy = site.start();
+    let ask = async || {
+        let request = Request::get("https://a.test/").header("forwarded", "for=198.51.100.1");
+        let request = request.body(body::empty()).unwrap();
+        let echo = site.client().fetch(&proxy, request).await.into_body();
+        let fields = echo.lines().filter_map(|line| line.strip_prefix("forwarded: "));
+        fields.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let own = "for=127.0.0.1;host=\"a.test\";proto=https";
+    assert_eq!(ask().await, [own]);
+    site.environment
+        .write_config("[proxy]\ntrusted-proxies = [\"127.0.0.1\"]\n");
+    proxy.reload();
+    assert_eq!(ask().await, ["for=198.51.100.1", own]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_trusted_proxy_took_over_https_is_not_redirected() {
     let site = Site::of("a.test", Upstream::saying("a").await.address());
     let outcome = async |proxy: &Proxy| ask(proxy, "X-Forwarded-Proto: https\r\n").await[..13].to_owned();

@@ -8,6 +8,7 @@ mod admin;
 mod bad_input;
 mod bodies;
 mod callers;
+mod checks;
 mod compression;
 mod confinement;
 mod drain;
