@@ -1,13 +1,14 @@
 //! What the settings say about keys, profiles, chains and accounts is what an authority is asked for.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use fairlead_contract::write_atomically;
 use fairlead_tests::{
-    AcmePeer, AcmeScript, Alternate, Answering, Client, Environment, Pebble, PebbleSettings, Proxy, Upstream,
-    route,
+    AcmePeer, AcmeScript, Alternate, Answering, Client, Environment, Pebble, PebbleSettings, Program, Proxy,
+    Upstream, route,
 };
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
@@ -176,4 +177,35 @@ fn an_account_is_bound_to_the_one_the_operator_has_there() {
     environment.declare(&["b.test"], "");
     environment.pass();
     assert_eq!((pebble.accounts(), pebble.orders()), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn direct_subdomains_share_a_certificate_that_a_new_one_needs_no_order_for() {
+    let environment = Environment::new();
+    let upstream = Upstream::saying("hello").await;
+    let declare = |host: &str| {
+        environment.write_routes(&format!("{host}.toml"), &route(&[host], &[upstream.address()]));
+    };
+    let certificates = || -> Vec<_> {
+        let entries = fs::read_dir(environment.paths().certificates_dir()).expect("there is a store");
+        let names = entries.map(|entry| entry.expect("it can be listed").file_name());
+        names.filter(|name| name != "internal-ca.pem").collect()
+    };
+    environment.write_config("[certificates]\nprovider = \"internal\"\nwildcards = [\"a.test\"]\n");
+    declare("x.a.test");
+    environment.pass();
+    let before = environment.pair("*.a.test");
+    let proxy = Proxy::start(&environment);
+    let client = trusting(&environment.paths().internal_ca_file());
+    declare("y.a.test");
+    environment.pass();
+    proxy.reload();
+    assert_eq!(environment.pair("*.a.test"), before);
+    assert_eq!(certificates(), ["*.a.test"]);
+    for uri in ["https://x.a.test/", "https://y.a.test/"] {
+        assert_eq!(client.get(&proxy, uri).await.status(), 200, "{uri}");
+    }
+    assert!(proxy.status().loaded.names_without_certificate.is_empty());
+    let told = environment.run(Program::Cli, &["why", "y.a.test"]).stdout;
+    assert!(told.contains("valid until"), "{told}");
 }

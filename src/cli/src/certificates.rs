@@ -72,9 +72,9 @@ pub(crate) enum State {
 
 /// The certificates that routes want, in their order, then the others of the store.
 pub(crate) fn list(machine: &Machine) -> Vec<Certificate> {
-    let subjects = machine.configuration.subjects();
-    let wanted: Vec<_> = subjects
-        .into_iter()
+    let wanted: Vec<_> = machine
+        .subjects
+        .iter()
         .map(|subject| of_subject(subject, machine))
         .collect();
     let known: BTreeSet<_> = wanted
@@ -86,14 +86,28 @@ pub(crate) fn list(machine: &Machine) -> Vec<Certificate> {
     [wanted, others].concat()
 }
 
-/// The certificate of a route, which it may share with other routes of its primary.
+/// The certificate of a route's host, which it may share with other hosts and routes.
+pub(crate) fn of_host(located: &Located, host: &HostPattern, machine: &Machine) -> Certificate {
+    let name = machine.configuration.certificate_of(&located.route, host);
+    let subject = machine
+        .subjects
+        .iter()
+        .find(|subject| subject.hosts.first() == name.as_ref());
+    let alone = || Subject {
+        hosts: vec![host.clone()],
+        ..Subject::default()
+    };
+    of_subject(&subject.cloned().unwrap_or_else(alone), machine)
+}
+
+/// The certificate of a route's primary.
 pub(crate) fn of_route(located: &Located, machine: &Machine) -> Certificate {
-    of_subject(machine.configuration.subject_of(&located.route), machine)
+    of_host(located, &located.route.hosts[0], machine)
 }
 
 /// One certificate for all the hosts, named after the first.
-fn of_subject(subject: Subject, machine: &Machine) -> Certificate {
-    let Subject { hosts, provider, .. } = subject;
+fn of_subject(subject: &Subject, machine: &Machine) -> Certificate {
+    let Subject { hosts, provider, .. } = subject.clone();
     let name = hosts[0].clone();
     let provider = provider.unwrap_or_else(|| machine.configuration.config.certificates.provider.clone());
     let found = machine.store.find(&name);

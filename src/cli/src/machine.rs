@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use fairlead_contract::{Configuration, Digest, Files, Paths, Status, escaped};
+use fairlead_contract::{Configuration, Digest, Files, Paths, Status, Subject, escaped};
 use jiff::Timestamp;
 
 use crate::admin::{NoStatus, ask_status};
@@ -18,6 +18,8 @@ pub(crate) struct Machine {
     pub(crate) paths: Paths,
     pub(crate) digests: Digests,
     pub(crate) configuration: Configuration,
+    /// The certificates that the routes ask for.
+    pub(crate) subjects: Vec<Subject>,
     /// Whether some file is there and not for whoever asks.
     pub(crate) is_forbidden: bool,
     pub(crate) store: Store,
@@ -28,9 +30,11 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) async fn observe(paths: Paths) -> Self {
         let files = Files::read(&paths);
+        let configuration = Configuration::parse(&files);
         Self {
             digests: files.digests(),
-            configuration: Configuration::parse(&files),
+            subjects: configuration.subjects(),
+            configuration,
             is_forbidden: is_forbidden(&files),
             store: Store::read(&paths),
             proxy: ask(&paths).await,
@@ -101,11 +105,13 @@ pub(crate) mod tests {
             ..Files::default()
         };
         let digests = files.digests();
+        let configuration = Configuration::parse(&files);
         Machine {
             paths: paths(),
             proxy: Ok(status(&digests, 500)),
             digests,
-            configuration: Configuration::parse(&files),
+            subjects: configuration.subjects(),
+            configuration,
             is_forbidden: false,
             store: Store::default(),
             now: moment(1000),

@@ -6,7 +6,9 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use crate::document::ignore;
-use crate::{AuthorityName, Challenge, Dns, HostPattern, KeyType, Limit, Network, Provider, SecretFile};
+use crate::{
+    AuthorityName, Challenge, Dns, Host, HostPattern, KeyType, Limit, Network, Provider, SecretFile,
+};
 
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -220,6 +222,19 @@ pub struct Certificates {
     pub provider: Provider,
     /// The kind of their keys.
     pub key_type: KeyType,
+    /// Domains whose direct subdomains share one certificate, unless a route wants its own.
+    pub wildcards: Vec<Host>,
+}
+
+impl Certificates {
+    /// The name of the certificate that the host shares with others, if it does.
+    pub(crate) fn shared(&self, host: &HostPattern) -> Option<HostPattern> {
+        let mut wildcards = self.wildcards.iter().cloned().map(HostPattern::Wildcard);
+        wildcards.find(|wildcard| match host {
+            HostPattern::Exact(name) => wildcard.covers(name),
+            HostPattern::Wildcard(_) => wildcard == host,
+        })
+    }
 }
 
 /// `[acme]` or `[authority.NAME]`: a certificate authority and the account there.

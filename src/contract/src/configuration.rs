@@ -61,24 +61,54 @@ impl Configuration {
     pub fn subjects(&self) -> Vec<Subject> {
         let mut index = BTreeMap::new();
         let mut subjects = Vec::new();
-        for Located { route, .. } in &self.routes {
-            let subject = *index.entry(route.primary()).or_insert(subjects.len());
+        for part in self.routes.iter().flat_map(|located| self.parts(&located.route)) {
+            let subject = *index.entry(part.hosts[0].clone()).or_insert(subjects.len());
             if subject == subjects.len() {
                 subjects.push(Subject::default());
             }
-            subjects[subject].include(route);
+            subjects[subject].include(part);
         }
         subjects
     }
 
-    /// The certificate that the route asks for, alone or with other routes.
-    pub fn subject_of(&self, route: &Route) -> Subject {
-        let mut subject = Subject::default();
-        let routes = self.routes.iter().map(|located| &located.route);
-        for sharer in routes.filter(|other| other.primary() == route.primary()) {
-            subject.include(sharer);
+    /// The name of the certificate that a route asks for to answer for one of its hosts.
+    pub fn certificate_of(&self, route: &Route, host: &HostPattern) -> Option<HostPattern> {
+        let shared = self.shared(route, host);
+        let mut own = route
+            .hosts
+            .iter()
+            .filter(|host| self.shared(route, host).is_none());
+        shared.or_else(|| own.next().cloned())
+    }
+
+    /// What a route asks for: the certificates that its hosts share with others, and one for the rest.
+    fn parts(&self, route: &Route) -> Vec<Subject> {
+        let mut own = Subject {
+            provider: route.provider.clone(),
+            challenge: route.challenge,
+            key_type: route.key_type,
+            ..Subject::default()
+        };
+        let mut parts = Vec::new();
+        for host in &route.hosts {
+            match self.shared(route, host) {
+                Some(wildcard) => parts.push(Subject {
+                    hosts: vec![wildcard],
+                    ..Subject::default()
+                }),
+                None => own.hosts.push(host.clone()),
+            }
         }
-        subject
+        parts.extend((!own.hosts.is_empty()).then_some(own));
+        parts
+    }
+
+    /// A route that says something of its certificate gets one of its own.
+    fn shared(&self, route: &Route, host: &HostPattern) -> Option<HostPattern> {
+        let wants_own = route.provider.is_some() || route.challenge.is_some() || route.key_type.is_some();
+        (!wants_own)
+            .then(|| self.config.certificates.shared(host))
+            .flatten()
     }
 
     fn open<'a>(
@@ -174,7 +204,8 @@ impl Configuration {
     }
 }
 
-/// What one certificate is for: the hosts of all routes with the same primary.
+/// What one certificate is for: the hosts of all routes with the same primary, or a wildcard that routes
+/// share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     /// Never empty, none twice; the first one names it.
@@ -188,15 +219,15 @@ pub struct Subject {
 }
 
 impl Subject {
-    fn include(&mut self, route: &Route) {
-        for host in &route.hosts {
-            if !self.hosts.contains(host) {
-                self.hosts.push(host.clone());
+    fn include(&mut self, part: Self) {
+        for host in part.hosts {
+            if !self.hosts.contains(&host) {
+                self.hosts.push(host);
             }
         }
-        self.provider = self.provider.take().or_else(|| route.provider.clone());
-        self.challenge = self.challenge.or(route.challenge);
-        self.key_type = self.key_type.or(route.key_type);
+        self.provider = self.provider.take().or(part.provider);
+        self.challenge = self.challenge.or(part.challenge);
+        self.key_type = self.key_type.or(part.key_type);
     }
 }
 
@@ -428,6 +459,44 @@ mod tests {
             key_type: None,
         };
         assert_eq!(configuration.subjects(), [subject]);
+    }
+
+    #[test]
+    fn direct_subdomains_share_a_certificate_unless_their_route_wants_its_own() {
+        let config = "[certificates]\nwildcards = [\"a.test\"]\n";
+        let hosts =
+            |hosts: &str| format!("[[route]]\nhosts = [{hosts}]\nupstreams = [\"http://127.0.0.1:80\"]\n");
+        let routes = [
+            hosts("\"x.a.test\", \"other.test\", \"a.test\""),
+            hosts("\"y.a.test\""),
+            hosts("\"*.a.test\""),
+            hosts("\"deep.x.a.test\""),
+            hosts("\"own.a.test\"") + "key-type = \"rsa2048\"\n",
+        ];
+        let configuration = parse(config, &[("r.toml", &routes.concat())], "");
+        assert_eq!(configuration.problems, []);
+        let subjects = configuration.subjects();
+        let named: Vec<Vec<_>> = subjects
+            .iter()
+            .map(|subject| subject.hosts.iter().map(ToString::to_string).collect())
+            .collect();
+        let expected = [
+            &["*.a.test"][..],
+            &["other.test", "a.test"],
+            &["deep.x.a.test"],
+            &["own.a.test"],
+        ];
+        assert_eq!(named, expected);
+        for (route, host, expected) in [
+            (0, "x.a.test", "*.a.test"),
+            (0, "a.test", "other.test"),
+            (1, "y.a.test", "*.a.test"),
+            (4, "own.a.test", "own.a.test"),
+        ] {
+            let host = HostPattern::parse(host).unwrap();
+            let name = configuration.certificate_of(&configuration.routes[route].route, &host);
+            assert_eq!(name.map(|name| name.to_string()).as_deref(), Some(expected));
+        }
     }
 
     #[test]

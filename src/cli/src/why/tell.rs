@@ -8,7 +8,7 @@ use fairlead_contract::{
 use super::find::{Found, as_host, find, left_out_with, nearest};
 use super::{Done, Step, Story};
 use crate::answer::chain;
-use crate::certificates::{Certificate, State, of_route};
+use crate::certificates::{Certificate, State, of_host};
 use crate::compare::{Difference, Kind, Standing, differences, standing};
 use crate::machine::{Machine, READERS};
 use crate::routes::containers;
@@ -52,7 +52,7 @@ fn story(found: &Found<'_>, machine: &Machine) -> Story {
 }
 
 fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
-    let certificate = of_route(located, machine);
+    let certificate = of_host(located, host, machine);
     let mut steps = vec![declared(located, host)];
     steps.extend(other_claims(&located.route.scope(host), machine));
     if located.route.redirect.is_none() {
