@@ -13,6 +13,7 @@ use fairlead_tests::{
     Answering, Authority, Client, Environment, Finished, Pebble, PebbleSettings, Program, Proxy, Upstream,
     route,
 };
+use jiff::{SignedDuration, Timestamp};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
@@ -765,4 +766,41 @@ fn a_certificate_put_there_by_hand_stays_until_it_is_due() {
     pass(&environment);
     assert_eq!(stored(&environment, "a.test"), present);
     assert_ne!(stored(&environment, "old.test"), old);
+}
+
+#[test]
+fn a_certificate_that_no_route_needs_is_archived_after_a_month_and_not_while_a_file_is_wrong() {
+    let environment = Environment::new();
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    for host in ["gone.test", "stays.test"] {
+        declare(&environment, &[host], "");
+    }
+    pass(&environment);
+    let before = stored(&environment, "gone.test");
+    fs::remove_file(environment.paths().routes_dir().join("gone.test.toml")).unwrap();
+    pass(&environment);
+    assert!(ledger(&environment, "gone.test").unused_since.is_some());
+    assert_eq!(ledger(&environment, "stays.test").unused_since, None);
+
+    environment.change_ledger("gone.test", |ledger| {
+        ledger.unused_since = Some(Timestamp::now() - SignedDuration::from_hours(31 * 24));
+    });
+    environment.write_routes("wrong.toml", "[[route]]\nhosts = [\"gone.test\"\n");
+    pass(&environment);
+    assert_eq!(stored(&environment, "gone.test"), before);
+
+    fs::remove_file(environment.paths().routes_dir().join("wrong.toml")).unwrap();
+    pass(&environment);
+    assert!(!directory(&environment, "gone.test").path().exists());
+    let archived: Vec<_> = fs::read_dir(environment.paths().archive_dir()).unwrap().collect();
+    let [Ok(place)] = archived.as_slice() else {
+        panic!("{archived:?}");
+    };
+    let place = CertificateDir::new(place.path());
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+    assert_eq!((read(place.chain_file()), read(place.key_file())), before);
+
+    declare(&environment, &["gone.test"], "");
+    pass(&environment);
+    assert_ne!(stored(&environment, "gone.test"), before);
 }

@@ -4,6 +4,7 @@
 //! Time between passes belongs to systemd.
 
 mod acme;
+mod archive;
 mod arguments;
 mod backoff;
 mod dns;

@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
 use crate::acme::{AcmeError, Authority, forget_order, remove_leftover_answers};
+use crate::archive::archive_unused;
 use crate::backoff::{AskedToWait, Attempt, add_failure, add_hindrance};
 use crate::internal::{InternalAuthority, InternalError};
 use crate::kept::{KeptError, read_kept};
@@ -161,6 +162,7 @@ impl<'a> Round<'a> {
         // Last, so that nothing new waits for an authority that does not answer.
         let renewals = self.ask_all(kept).await;
         failed.extend(self.obtain_all(renewals).await);
+        archive_unused(self.paths, self.configuration, self.now);
         failed
     }
 
@@ -456,6 +458,7 @@ fn ledger_of(wanted: &Wanted, issued: Option<Issued>, failure: Option<Failure>) 
         provider: wanted.provider.clone(),
         issued,
         failure,
+        unused_since: None,
     }
 }
 

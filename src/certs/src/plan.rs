@@ -246,6 +246,7 @@ mod tests {
             provider: Provider::Acme,
             issued,
             failure,
+            unused_since: None,
         })
     }
 

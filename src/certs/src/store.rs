@@ -7,6 +7,7 @@ use fairlead_contract::{
     CertificateDir, FileError, HostPattern, Ledger, Paths, WriteError, read_file, remove_if_present,
     write_atomically,
 };
+use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::pair::Pair;
@@ -59,6 +60,35 @@ pub(crate) fn write_pair(directory: &CertificateDir, pair: &Pair) -> Result<(), 
         rename(&next(path), path)?;
     }
     sync(directory.path())
+}
+
+/// The certificates in the store, pairs or not, sorted.
+pub(crate) fn list(paths: &Paths) -> Result<Vec<HostPattern>, StoreError> {
+    let directory = paths.certificates_dir();
+    let read = || -> io::Result<Vec<HostPattern>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&directory)? {
+            let name = HostPattern::parse(&entry?.file_name().to_string_lossy());
+            names.extend(name.ok().filter(|name| paths.certificate(name).path().is_dir()));
+        }
+        names.sort();
+        Ok(names)
+    };
+    read().map_err(|source| StoreError::List {
+        path: directory.clone(),
+        source,
+    })
+}
+
+/// Moves all there is of a certificate into the archive, and returns where it is then.
+pub(crate) fn archive(paths: &Paths, name: &HostPattern, now: Timestamp) -> Result<PathBuf, StoreError> {
+    let archive = paths.archive_dir();
+    make_directory(&archive)?;
+    let place = archive.join(format!("{name}.{now}"));
+    rename(paths.certificate(name).path(), &place)?;
+    sync(&archive)?;
+    sync(&paths.certificates_dir())?;
+    Ok(place)
 }
 
 /// Whether the store holds this very pair.
@@ -200,6 +230,8 @@ fn sync(directory: &Path) -> Result<(), StoreError> {
 pub(crate) enum StoreError {
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error("cannot list {}", path.display())]
+    List { path: PathBuf, source: io::Error },
     #[error("cannot make the directory {}", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error("cannot rename {} to {}", from.display(), to.display())]

@@ -140,6 +140,7 @@ pub(crate) mod tests {
             provider: Provider::Acme,
             issued,
             failure,
+            unused_since: None,
         }
     }
 

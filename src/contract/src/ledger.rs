@@ -18,6 +18,9 @@ pub struct Ledger {
     /// The names wanted in the certificate, the primary first.
     pub names: Vec<HostPattern>,
     pub provider: Provider,
+    /// Since when no route has had any of its names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_since: Option<Timestamp>,
     /// The certificate in the store; `None` before the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued: Option<Issued>,
@@ -112,6 +115,7 @@ mod tests {
         let ledger = Ledger {
             names: vec![HostPattern::parse("app.test").unwrap()],
             provider: Provider::Acme,
+            unused_since: Some(at),
             issued: Some(Issued {
                 issuer: "https://ca.test/directory".to_owned(),
                 at,

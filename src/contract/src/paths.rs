@@ -61,6 +61,12 @@ impl Paths {
         CertificateDir(self.certificates_dir().join(name.to_string()))
     }
 
+    /// The certificates that no route needs any more, one directory each. A name that no certificate has,
+    /// and in the same directory because nothing can be renamed from one place of a sandbox to another.
+    pub fn archive_dir(&self) -> PathBuf {
+        self.certificates_dir().join(".archive")
+    }
+
     /// The root that signs `internal` certificates, for clients to trust. Writer: the certs program.
     pub fn internal_ca_file(&self) -> PathBuf {
         self.certificates_dir().join("internal-ca.pem")
