@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use fairlead_contract::write_atomically;
 use fairlead_tests::{
-    AcmePeer, AcmeScript, Alternate, Answering, Client, Environment, Pebble, PebbleSettings, Program, Proxy,
-    Upstream, route,
+    AcmePeer, AcmeScript, Alternate, Answer, Answering, Client, Environment, Pebble, PebbleSettings, Program,
+    Proxy, Upstream, route,
 };
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
@@ -208,4 +208,28 @@ async fn direct_subdomains_share_a_certificate_that_a_new_one_needs_no_order_for
     assert!(proxy.status().loaded.names_without_certificate.is_empty());
     let told = environment.run(Program::Cli, &["why", "y.a.test"]).stdout;
     assert!(told.contains("valid until"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_authority_wants_of_the_operator_is_told_with_the_page_and_the_present_certificate_stays() {
+    let (environment, peer) = installation(AcmeScript::default(), "").await;
+    environment.pass();
+    let before = environment.pair("a.test");
+    let mut terms = Answer::problem(403, "userActionRequired");
+    terms.body["instance"] = "https://ca.test/terms".into();
+    peer.change(|script| script.ordering = Some(terms));
+    environment.declare(&["a.test", "b.test"], "");
+    environment.failing_pass();
+    let failure = environment
+        .ledger("a.test")
+        .failure
+        .expect("a failure is remembered");
+    let expected = "such as agreeing to new terms: see https://ca.test/terms; it said: as the test wants it";
+    assert!(failure.error.contains(expected), "{}", failure.error);
+    assert_eq!(environment.pair("a.test"), before);
+
+    // Not asked again at once.
+    let orders = peer.requests("/order").len();
+    environment.pass();
+    assert_eq!(peer.requests("/order").len(), orders);
 }

@@ -123,8 +123,15 @@ fn refuse_errors(response: Response<Bytes>, url: &str) -> Result<Response<Bytes>
         url: url.to_owned(),
         status,
         problem,
+        instance: read_instance(response.body()),
         retry_after: read_retry_after(response.headers(), Timestamp::now()),
     })))
+}
+
+/// The `instance` of a problem document (RFC 9457 3.1.5).
+fn read_instance(body: &[u8]) -> Option<String> {
+    let document = serde_json::from_slice::<serde_json::Value>(body).ok()?;
+    document.get("instance")?.as_str().map(str::to_owned)
 }
 
 /// The library adds the seconds to its clock, which panics where no clock can go.

@@ -61,6 +61,16 @@ pub(crate) enum AcmeError {
         words(.0)
     )]
     ExternalAccountRequired(Problem),
+    #[error(
+        "the authority wants something done by you before it signs again, such as agreeing to new terms{}; it \
+         said: {}",
+        instance.as_deref().map_or_else(String::new, |url| format!(": see {}", escaped(url))),
+        words(problem)
+    )]
+    UserActionRequired {
+        instance: Option<String>,
+        problem: Problem,
+    },
     #[error("the key of the external-account is not base64url")]
     ExternalAccountKey(#[source] DecodeError),
     #[error(
@@ -160,7 +170,21 @@ impl AcmeError {
         if is_of_type(problem, "externalAccountRequired") {
             return Self::ExternalAccountRequired(problem.clone());
         }
+        if is_of_type(problem, "userActionRequired") {
+            return Self::UserActionRequired {
+                instance: self.instance().map(str::to_owned),
+                problem: problem.clone(),
+            };
+        }
         self
+    }
+
+    /// The page that a problem document sends people to (RFC 8555 7.3.3).
+    fn instance(&self) -> Option<&str> {
+        match self {
+            Self::Request(RequestError::Refused(refusal)) => refusal.instance.as_deref(),
+            _ => None,
+        }
     }
 
     /// The problem document behind the error, if the authority sent one.
@@ -220,6 +244,8 @@ pub(crate) struct Refusal {
     pub(crate) url: String,
     pub(crate) status: StatusCode,
     pub(crate) problem: Option<Problem>,
+    /// The problem's own URL, which the library has no place for.
+    pub(crate) instance: Option<String>,
     pub(crate) retry_after: Option<Timestamp>,
 }
 
@@ -293,6 +319,7 @@ mod tests {
                 url: "https://ca.test/".to_owned(),
                 status: StatusCode::TOO_MANY_REQUESTS,
                 problem,
+                instance: None,
                 retry_after,
             })))
         };
