@@ -30,12 +30,15 @@ with subtest("a certificate is obtained that lives for a minute"):
         "systemctl daemon-reload",
         "mkdir -p /tmp/site && echo hello > /tmp/site/index.html",
         "systemd-run --unit=site busybox httpd -f -p 127.0.0.1:8001 -h /tmp/site",
-        "cat > /etc/fairlead/routes.d/site.toml <<'END'\n"
-        '[[route]]\nhosts = ["app.test"]\nupstreams = ["http://127.0.0.1:8001"]\nEND',
     )
     machine.wait_until_succeeds("curl -sf https://acme.test:15000/roots/0 > /tmp/issuing-root.pem", timeout=30)
     machine.wait_for_open_port(14000, timeout=30)
-    machine.succeed("systemctl restart fairlead-proxy.service")
+    # Not before: the watcher's reload starts a pass as soon as there is a route.
+    machine.succeed(
+        "cat > /etc/fairlead/routes.d/site.toml <<'END'\n"
+        '[[route]]\nhosts = ["app.test"]\nupstreams = ["http://127.0.0.1:8001"]\nEND',
+        "systemctl restart fairlead-proxy.service",
+    )
     machine.succeed("systemctl start fairlead-certs.service", "systemctl restart fairlead-certs.timer")
     machine.wait_until_succeeds(f"{CURL} -f https://app.test/", timeout=30)
 

@@ -204,8 +204,12 @@ impl Certificate {
                 moment(failure.next_try, now)
             );
         }
-        if self.issued.is_some() {
-            text += &format!("; the present one is valid until {}", self.end(now));
+        if let Some(issued) = &self.issued {
+            let verb = match issued.not_after <= now {
+                true => "expired",
+                false => "is valid until",
+            };
+            text += &format!("; the present one {verb} {}", self.end(now));
         }
         text
     }
@@ -318,6 +322,10 @@ mod tests {
             "failing: no\\u{a}way; tried 2 times, next try 1970-01-01 00:21 UTC, in 5 minutes; \
              the present one is valid until 1970-01-04 00:16 UTC, in 3 days"
         );
+        let expired = ledger(&names, Some(issued(500, 940)), Some(failure()));
+        let (_, said) = told("", Some(expired));
+        let end = "; the present one expired 1970-01-01 00:15 UTC, 60 s ago";
+        assert!(said.ends_with(end), "{said}");
         let hindrance = Failure {
             issuer: None,
             ..failure()
