@@ -1,3 +1,4 @@
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -114,6 +115,15 @@ impl Proxy {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
         body.to_owned()
+    }
+
+    /// What it holds in memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.running.pid());
+        let status = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kibibytes.unwrap_or_else(|| panic!("{file} has no VmRSS:\n{status}")) << 10
     }
 
     pub fn admin_socket(&self) -> &Path {

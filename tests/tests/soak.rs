@@ -198,16 +198,10 @@ struct Taken {
 
 impl Taken {
     fn by(proxy: &Proxy) -> Self {
-        let process = format!("/proc/{}", proxy.running().pid());
-        let status = fs::read_to_string(format!("{process}/status")).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", proxy.running().pid())).unwrap();
         Self {
-            memory: kibibytes << 10,
-            descriptors: fs::read_dir(format!("{process}/fd")).unwrap().count(),
+            memory: proxy.resident(),
+            descriptors: descriptors.count(),
         }
     }
 }

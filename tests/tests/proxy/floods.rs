@@ -1,7 +1,6 @@
 //! Clients of HTTP/2 that send what costs them little and the proxy much: each is cut off or slowed down,
 //! in bounded memory, and harms nobody else.
 
-use std::fs;
 use std::time::Duration;
 
 use fairlead_tests::{Proxy, Site, Upstream, body, within};
@@ -130,7 +129,7 @@ impl Attack {
         let upstream = Upstream::start(|_| async { Response::new(body::full("x".repeat(1 << 20))) }).await;
         let site = Site::of("a.test", upstream.address());
         let proxy = site.start();
-        let resident_before = resident(&proxy);
+        let resident_before = proxy.resident();
         Self {
             site,
             upstream,
@@ -168,7 +167,7 @@ impl Attack {
     }
 
     async fn assert_harmless(&self) {
-        let grown = resident(&self.proxy).saturating_sub(self.resident_before);
+        let grown = self.proxy.resident().saturating_sub(self.resident_before);
         assert!(grown < ROOM, "grown by {grown} bytes");
         let response = self.site.client().get(&self.proxy, "https://a.test/").await;
         assert_eq!(response.status(), 200);
@@ -209,15 +208,4 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, u32, V
     within(stream.read_exact(&mut payload)).await.ok()?;
     let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
     Some((head[3], id, payload))
-}
-
-/// What the proxy holds in memory, in bytes.
-fn resident(proxy: &Proxy) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", proxy.running().pid())).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kibibytes << 10
 }
