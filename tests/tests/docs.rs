@@ -431,8 +431,11 @@ fn every_test_that_stands_behind_a_promise_is_there() {
     let sources: String = ["src", "tests"]
         .map(|part| sources_below(&root().join(part)))
         .concat();
-    let text = fs::read_to_string(root().join("docs/operations.md")).unwrap();
-    let rows = text.lines().filter(|line| line.starts_with("| ")).skip(2);
+    let pages = ["operations.md", "certificates.md"].map(|page| root().join("docs").join(page));
+    let texts = pages.map(|page| fs::read_to_string(page).unwrap());
+    let rows = texts
+        .iter()
+        .flat_map(|text| text.lines().filter(|line| line.starts_with("| ")).skip(2));
     for row in rows {
         let shown_by = row.trim_end_matches(" |").rsplit('|').next().unwrap();
         let tests: Vec<_> = shown_by.split('`').skip(1).step_by(2).collect();
