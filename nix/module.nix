@@ -36,6 +36,15 @@ let
         default = false;
         description = "Whether requests for the aliases are redirected to the primary.";
       };
+      useACMEHost = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "example.com";
+        description = ''
+          Name of a certificate of {option}`security.acme.certs` that the route shows, instead of one that
+          fairlead orders.
+        '';
+      };
       provider = mkOption {
         type = types.nullOr providerType;
         default = null;
@@ -58,14 +67,34 @@ let
       removeAttrs route [
         "aliases"
         "redirectToPrimary"
+        "useACMEHost"
       ]
     )
     // {
       hosts = [ primary ] ++ route.aliases;
     }
+    // lib.optionalAttrs (route.useACMEHost != null) {
+      provider = {
+        fullchain = "/var/lib/acme/${route.useACMEHost}/fullchain.pem";
+        key = "/var/lib/acme/${route.useACMEHost}/key.pem";
+      };
+    }
     // lib.optionalAttrs route.redirectToPrimary { redirect-to-primary = true; };
 
   routes = lib.mapAttrsToList toRoute cfg.routes;
+
+  usingACMEHost = lib.filterAttrs (_: route: route.useACMEHost != null) cfg.routes;
+  acmeHosts = lib.unique (lib.mapAttrsToList (_: route: route.useACMEHost) usingACMEHost);
+  acmeGroups = lib.unique (map (host: config.security.acme.certs.${host}.group) acmeHosts);
+  namingBoth = lib.attrNames (lib.filterAttrs (_: route: route.provider != null) usingACMEHost);
+
+  credentialsInStore = lib.attrNames (
+    lib.filterAttrs (_: path: lib.hasPrefix builtins.storeDir path) cfg.credentials
+  );
+
+  # 443, 192.0.2.1:443 and [2001:db8::1]:443, as ListenStream= has them.
+  portOf = address: lib.toInt (lib.last (lib.splitString ":" address));
+  listeningAt = addresses: [ "" ] ++ addresses;
 
   acme = withoutNulls {
     inherit (cfg.acme) email directory;
@@ -109,7 +138,40 @@ in
     openFirewall = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether to open TCP ports 80 and 443 in the firewall.";
+      description = "Whether to open the TCP ports of {option}`services.fairlead.listen` in the firewall.";
+    };
+
+    listen = {
+      http = mkOption {
+        type = types.nonEmptyListOf types.str;
+        default = [ "80" ];
+        example = [
+          "192.0.2.1:80"
+          "[2001:db8::1]:80"
+        ];
+        description = "Where to listen for plain HTTP: ports, or addresses with ports.";
+      };
+      https = mkOption {
+        type = types.nonEmptyListOf types.str;
+        default = [ "443" ];
+        example = [
+          "192.0.2.1:443"
+          "[2001:db8::1]:443"
+        ];
+        description = "Where to listen for HTTPS: ports, or addresses with ports.";
+      };
+    };
+
+    credentials = mkOption {
+      type = types.attrsOf types.str;
+      default = { };
+      example = {
+        tsig = "/run/secrets/tsig";
+      };
+      description = ''
+        Files with secrets for the certs program, by the names that
+        {option}`services.fairlead.settings` calls them (`LoadCredential=` in {manpage}`systemd.exec(5)`).
+      '';
     };
 
     metrics = {
@@ -168,6 +230,21 @@ in
     settings = mkOption {
       type = types.submodule {
         freeformType = toml.type;
+        options.proxy.access-log = mkOption {
+          type = types.enum [
+            "off"
+            "json"
+            "combined"
+          ];
+          default = "off";
+          description = "What is written of each exchange.";
+        };
+        options.proxy.trusted-proxies = mkOption {
+          type = types.listOf types.str;
+          default = [ ];
+          example = [ "10.0.0.0/8" ];
+          description = "Proxies before this one, whose `X-Forwarded-*` fields are believed.";
+        };
         options.certificates.provider = mkOption {
           type = providerType;
           default = "acme";
@@ -210,6 +287,19 @@ in
           virtualisation.docker.enable = true, or name another socket, which group docker must be able
           to open: services.fairlead.settings.docker.socket.'';
       }
+      {
+        assertion = namingBoth == [ ];
+        message = ''
+          Two places say who makes the certificate of ${lib.concatStringsSep ", " namingBoth}: remove
+          `provider` or `useACMEHost` of these routes in services.fairlead.routes.'';
+      }
+      {
+        assertion = credentialsInStore == [ ];
+        message = ''
+          Everybody on this machine can read what lies in the Nix store, and services.fairlead.credentials
+          takes secrets from there: ${lib.concatStringsSep ", " credentialsInStore}. Name files outside of it, as
+          sops-nix and agenix make them, such as "/run/secrets/tsig".'';
+      }
     ];
 
     services.fairlead.settings = mkIf (acme != { }) { inherit acme; };
@@ -241,39 +331,39 @@ in
           fairlead-watcher = "fairlead watcher";
         };
 
-    networking.firewall.allowedTCPPorts = mkIf cfg.openFirewall [
-      80
-      443
-    ];
+    # The certs program copies what is renewed there; it looks as soon as there is the mark.
+    security.acme.certs = lib.genAttrs acmeHosts (_: {
+      postRun = "${lib.getExe' pkgs.coreutils "touch"} /run/fairlead/certs/dirty";
+    });
+
+    networking.firewall.allowedTCPPorts = mkIf cfg.openFirewall (
+      lib.unique (map portOf (cfg.listen.http ++ cfg.listen.https))
+    );
 
     # NixOS ignores [Install]: what a unit is wanted by is said again here.
     systemd = {
       packages = [ cfg.package ];
       tmpfiles.packages = [ cfg.package ];
 
-      sockets =
-        lib.genAttrs
-          [
-            "fairlead-admin"
-            "fairlead-http"
-            "fairlead-https"
-          ]
-          (_: {
-            wantedBy = [ "sockets.target" ];
-          })
-        // {
-          fairlead-metrics = mkIf cfg.metrics.enable {
-            listenStreams = [
-              ""
-              cfg.metrics.address
-            ];
-            # By the service too: systemd starts no socket of a service that runs.
-            wantedBy = [
-              "sockets.target"
-              "fairlead-proxy.service"
-            ];
-          };
+      sockets = {
+        fairlead-admin.wantedBy = [ "sockets.target" ];
+        fairlead-http = {
+          wantedBy = [ "sockets.target" ];
+          listenStreams = mkIf (cfg.listen.http != [ "80" ]) (listeningAt cfg.listen.http);
         };
+        fairlead-https = {
+          wantedBy = [ "sockets.target" ];
+          listenStreams = mkIf (cfg.listen.https != [ "443" ]) (listeningAt cfg.listen.https);
+        };
+        fairlead-metrics = mkIf cfg.metrics.enable {
+          listenStreams = listeningAt [ cfg.metrics.address ];
+          # By the service too: systemd starts no socket of a service that runs.
+          wantedBy = [
+            "sockets.target"
+            "fairlead-proxy.service"
+          ];
+        };
+      };
 
       paths.fairlead-certs.wantedBy = [ "multi-user.target" ];
       paths.fairlead-watcher.wantedBy = mkIf cfg.docker.enable [ "multi-user.target" ];
@@ -294,6 +384,10 @@ in
         path = [ config.systemd.package ];
         # A pass that waits for the authority finishes first; the next one is the new program.
         restartIfChanged = false;
+        serviceConfig = {
+          LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") cfg.credentials;
+          SupplementaryGroups = acmeGroups;
+        };
       };
 
       services.fairlead-docker-events = mkIf cfg.docker.enable {
