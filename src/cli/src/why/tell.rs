@@ -218,7 +218,11 @@ fn certified(located: &Located, host: &HostPattern, certificate: &Certificate, m
         (None, State::Ok | State::Due) => (Done::Yes, said),
         (None, State::Failing) if certificate.holds(machine.now) => (Done::Yes, said),
         (None, State::Operators) | (_, State::Unknown) => (Done::Unknown, said),
-        (_, State::Waiting | State::Failing | State::Expired | State::Unwanted) => (Done::No, said),
+        (_, State::Waiting | State::Failing | State::Expired | State::Unwanted) => {
+            let refused = refused_pair(certificate, machine);
+            let also = refused.map(|refused| format!("; there is a pair, but {refused}"));
+            (Done::No, said + &also.unwrap_or_default())
+        }
     };
     Step::new("certificate", done, text)
 }
@@ -246,11 +250,10 @@ fn has_certificate(
 fn not_used(certificate: &Certificate, machine: &Machine) -> String {
     let directory = machine.paths.certificate(&certificate.name);
     let is_inside = |file: &Path| file.starts_with(directory.path());
+    if let Some(refused) = refused_pair(certificate, machine) {
+        return refused;
+    }
     if let Ok(status) = &machine.proxy {
-        let notes = &status.loaded.notes;
-        if let Some(note) = notes.iter().find(|note| is_inside(&note.file)) {
-            return format!("the proxy cannot use it: {}", escaped(&note.to_string()));
-        }
         let differences = differences(&status.loaded.files, &machine.digests);
         if let Some(difference) = differences.iter().find(|difference| is_inside(&difference.file)) {
             return match difference.kind {
@@ -260,6 +263,14 @@ fn not_used(certificate: &Certificate, machine: &Machine) -> String {
         }
     }
     format!("no pair for it is in {}", directory.path().display())
+}
+
+/// What the proxy says of a pair that it found and does not use.
+fn refused_pair(certificate: &Certificate, machine: &Machine) -> Option<String> {
+    let directory = machine.paths.certificate(&certificate.name);
+    let mut notes = machine.proxy.as_ref().ok()?.loaded.notes.iter();
+    let note = notes.find(|note| note.file.starts_with(directory.path()))?;
+    Some(format!("the proxy cannot use it: {}", escaped(&note.to_string())))
 }
 
 fn conclude(steps: &[Step], host: &HostPattern, certificate: &Certificate, machine: &Machine) -> String {

@@ -1,0 +1,80 @@
+//! The watcher against a daemon that breaks off, hangs, is replaced, and loses what it has just listed.
+
+use fairlead_contract::{Configuration, Files};
+use fairlead_tests::{DockerApi, Environment, Program, Running, listed};
+use serde_json::json;
+
+const EVENT: &str =
+    r#"{"Type":"container","Action":"start","Actor":{"ID":"1","Attributes":{}},"time":1,"timeNano":1}"#;
+
+fn watched() -> (Environment, DockerApi) {
+    let environment = Environment::new();
+    let api = DockerApi::new(&environment);
+    environment.write_config(&api.settings());
+    (environment, api)
+}
+
+fn follow(environment: &Environment) -> Running {
+    environment.spawn(Program::Watcher, &["--follow"])
+}
+
+#[test]
+fn events_that_are_cut_off_anywhere_are_followed_anew_with_a_mark() {
+    for sent in [
+        String::new(),
+        format!("{EVENT}\n"),
+        format!("{EVENT}\n{}", &EVENT[..40]),
+        EVENT[..40].to_owned(),
+        "no event at all\n".to_owned(),
+        "\u{0}\n[]\n".to_owned(),
+    ] {
+        let (environment, api) = watched();
+        api.cut_stream_after(&sent);
+        let follower = follow(&environment);
+        follower.wait_for_log("trying again in");
+        follower.wait_for_output_lines(1);
+        assert!(environment.paths().watcher_dirty_file().exists(), "{sent:?}");
+    }
+}
+
+#[test]
+fn a_daemon_that_hangs_is_said_to_and_asked_again() {
+    let (environment, api) = watched();
+    api.hang_once();
+    let follower = follow(&environment);
+    follower.wait_for_log("did not answer within 10s");
+    follower.wait_for_output_lines(1);
+}
+
+#[test]
+fn a_socket_that_was_replaced_is_followed() {
+    let (environment, api) = watched();
+    let follower = follow(&environment);
+    let marks = follower.wait_for_output_lines(1);
+    api.replace_socket();
+    follower.wait_for_output_lines(marks + 1);
+}
+
+#[test]
+fn an_image_that_goes_during_a_pass_leaves_out_its_container_alone() {
+    let (environment, api) = watched();
+    api.add_image("sha256:00", json!({}));
+    let mut gone = listed("gone", &[("fairlead.hosts", "gone.test")]);
+    gone["ImageID"] = json!("sha256:11");
+    api.set_containers(vec![gone, listed("web", &[("fairlead.hosts", "app.test")])]);
+    let finished = environment.run(Program::Watcher, &[]);
+    assert!(finished.status.success(), "{}", finished.stderr);
+    let found = Configuration::parse(&Files::read(environment.paths()));
+    let hosts: Vec<String> = found
+        .routes
+        .iter()
+        .map(|located| located.route.hosts[0].to_string())
+        .collect();
+    assert_eq!(hosts, ["app.test"]);
+    let left_out: Vec<&str> = found
+        .rejections
+        .iter()
+        .map(|rejection| rejection.container.as_str())
+        .collect();
+    assert_eq!(left_out, ["gone"]);
+}
