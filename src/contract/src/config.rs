@@ -91,7 +91,7 @@ impl Config {
     pub(crate) fn find_unknown(&self, provider: &Provider) -> Option<String> {
         match provider {
             Provider::Authority(name) if !self.authority.contains_key(name) => Some(format!(
-                "provider = \"{name}\": there is no [authority.{name}] in fairlead.toml"
+                "provider = \"{name}\": neither acme, internal or off, nor an [authority.{name}] of fairlead.toml"
             )),
             _ => None,
         }

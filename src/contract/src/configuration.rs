@@ -384,8 +384,11 @@ mod tests {
             &[("r.toml", &named("stagin"))],
             &named("x").replace("a.", "b."),
         );
-        let unknown =
-            |name: &str| format!("provider = \"{name}\": there is no [authority.{name}] in fairlead.toml");
+        let unknown = |name: &str| {
+            format!(
+                "provider = \"{name}\": neither acme, internal or off, nor an [authority.{name}] of fairlead.toml"
+            )
+        };
         assert_eq!(
             shown(&configuration.problems),
             [format!("r.toml:1:1: {}", unknown("stagin"))]
@@ -406,7 +409,7 @@ mod tests {
             ),
             (
                 "[certificates]\nprovider = \"a\"\n",
-                "fairlead.toml:2:12: provider = \"a\": there is no [authority.a] in fairlead.toml",
+                "fairlead.toml:2:12: provider = \"a\": neither acme, internal or off, nor an [authority.a] of fairlead.toml",
             ),
         ] {
             assert_eq!(shown(&parse(text, &[], "").problems), [expected]);

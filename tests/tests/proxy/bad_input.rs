@@ -46,8 +46,8 @@ fn every_absurd_value_is_named_with_its_place() {
         (
             "routes.d/b.toml",
             route("provider = \"acne\""),
-            "b.toml:4:",
-            "acne",
+            "b.toml:1:",
+            "provider = \"acne\": neither acme, internal or off, nor",
         ),
         (
             "routes.d/b.toml",
