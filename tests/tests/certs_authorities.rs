@@ -92,7 +92,7 @@ async fn an_authority_that_is_not_there_is_said_and_no_other_is_asked() {
     );
     environment.failing_pass();
     let error = environment.ledger("a.test").failure.unwrap().error;
-    assert!(error.contains("nor an [authority.othr] of"), "{error}");
+    assert!(error.contains("there is no [authority.othr] in"), "{error}");
     assert_eq!(installation.signed(), (0, 0));
 }
 

@@ -144,7 +144,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_write_interim(context))?;
+        let written = self.poll_write_interim(context);
+        ready!(self.watch_stall(written, context))?;
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         self.watch_stall(flushed, context)
     }

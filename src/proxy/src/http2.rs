@@ -35,8 +35,10 @@ const MAX_HEADER_BYTES: u32 = 64 * 1024;
 const MAX_UNSENT_BYTES: usize = 256 * 1024;
 /// What a client may send before somebody has taken it: enough for a fast upload over a long way.
 const WINDOW: u32 = 1 << 20;
-/// A client that does not answer a ping before the next one is due is gone (RFC 9113 6.7).
+/// Between two pings (RFC 9113 6.7).
 const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// For so many intervals a ping may be without an answer: before it, a slow client gets what was sent before.
+const PATIENCE: u8 = 2;
 /// How long a connection stays without a request.
 const IDLE_LIMIT: Duration = Duration::from_secs(180);
 
@@ -141,7 +143,8 @@ fn builder() -> Builder {
 /// What shows whether somebody is still there.
 struct Life {
     pings: Option<PingPong>,
-    is_pinged: bool,
+    /// For how many intervals a ping has been under way.
+    unanswered: Option<u8>,
     last_request: Instant,
 }
 
@@ -149,7 +152,7 @@ impl Life {
     fn new(pings: Option<PingPong>) -> Self {
         Self {
             pings,
-            is_pinged: false,
+            unanswered: None,
             last_request: Instant::now(),
         }
     }
@@ -158,12 +161,20 @@ impl Life {
         let Some(pings) = &mut self.pings else {
             return Ok(());
         };
-        if self.is_pinged {
-            let answer = poll_fn(|context| pings.poll_pong(context)).now_or_never();
-            answer.ok_or(ConnectionError::Silent)??;
+        if let Some(intervals) = self.unanswered {
+            match poll_fn(|context| pings.poll_pong(context)).now_or_never() {
+                Some(answer) => {
+                    answer?;
+                }
+                None if intervals + 1 == PATIENCE => return Err(ConnectionError::Silent),
+                None => {
+                    self.unanswered = Some(intervals + 1);
+                    return Ok(());
+                }
+            }
         }
         pings.send_ping(Ping::opaque())?;
-        self.is_pinged = true;
+        self.unanswered = Some(0);
         Ok(())
     }
 }
