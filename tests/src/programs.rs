@@ -216,7 +216,11 @@ struct Heard {
 impl Said {
     fn new(notify: PathBuf) -> Self {
         Self {
-            heard: Mutex::default(),
+            heard: Mutex::new(Heard {
+                // All, before the first of them can end.
+                open: 3,
+                ..Heard::default()
+            }),
             more: Condvar::new(),
             notify,
         }
@@ -246,7 +250,6 @@ impl Said {
     }
 
     fn read(self: Arc<Self>, stream: impl Read + Send + 'static, part: fn(&mut Heard) -> &mut String) {
-        self.lock().open += 1;
         thread::spawn(move || {
             let mut stream = BufReader::new(stream);
             let mut line = Vec::new();
@@ -267,7 +270,6 @@ impl Said {
     }
 
     fn receive(self: Arc<Self>, socket: UnixDatagram) {
-        self.lock().open += 1;
         thread::spawn(move || {
             let mut buffer = [0; 8192];
             while let Ok(length @ 1..) = socket.recv(&mut buffer) {
