@@ -93,14 +93,7 @@ impl Authority {
 
     /// Clients that trust this authority and nobody else, with each of these versions of TLS.
     pub fn client_with(&self, versions: &[&'static SupportedProtocolVersion]) -> Client {
-        let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(self.root().as_bytes()).expect("the root is PEM");
-        roots.add(root).expect("the root is a certificate");
-        Client::new(
-            configure(versions)
-                .with_root_certificates(roots)
-                .with_no_client_auth(),
-        )
+        trusting(self.root().as_bytes(), versions)
     }
 
     pub fn client(&self) -> Client {
@@ -114,6 +107,24 @@ fn root_params(name: &str) -> CertificateParams {
     // Under the name of what it signs, OpenSSL would take that for self-signed.
     params.distinguished_name.push(DnType::CommonName, name);
     params
+}
+
+impl Client {
+    /// A client that trusts this authority, in PEM form, and nobody else.
+    pub fn trusting(root: impl AsRef<[u8]>) -> Self {
+        trusting(root.as_ref(), rustls::ALL_VERSIONS)
+    }
+}
+
+fn trusting(root: &[u8], versions: &[&'static SupportedProtocolVersion]) -> Client {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(root).expect("the root is PEM");
+    roots.add(root).expect("the root is a certificate");
+    Client::new(
+        configure(versions)
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
 }
 
 fn configure(versions: &[&'static SupportedProtocolVersion]) -> ConfigBuilder<ClientConfig, WantsVerifier> {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fairlead_contract::{CertificateDir, Failure, HostPattern, Ledger, Provider, write_atomically};
@@ -14,10 +13,6 @@ use fairlead_tests::{
     route,
 };
 use jiff::{SignedDuration, Timestamp};
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 /// An installation with a Pebble that can reach it.
 struct Installation {
@@ -632,7 +627,7 @@ async fn the_proxy_answers_each_kind_of_challenge_and_serves_the_certificate() {
         "answers stay published"
     );
     proxy.reload();
-    let client = trusting(&pebble);
+    let client = Client::trusting(pebble.root());
     for uri in ["https://one.test/", "https://two.test/"] {
         assert_eq!(client.get(&proxy, uri).await.status(), 200, "{uri}");
     }
@@ -656,17 +651,6 @@ async fn the_kind_of_challenge_is_the_routes_or_else_the_configured_one() {
         error.contains("http://c.test:1/.well-known/acme-challenge/"),
         "{error}"
     );
-}
-
-fn trusting(pebble: &Pebble) -> Client {
-    let root = CertificateDer::from_pem_slice(pebble.root().as_bytes()).expect("the root is PEM");
-    let mut roots = RootCertStore::empty();
-    roots.add(root).expect("the root is a certificate");
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has these versions");
-    Client::new(tls.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[test]

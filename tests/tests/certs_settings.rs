@@ -3,17 +3,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use fairlead_contract::write_atomically;
 use fairlead_tests::{
     AcmePeer, AcmeScript, Alternate, Answer, Answering, Client, Environment, Pebble, PebbleSettings, Program,
     Proxy, Upstream, route,
 };
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 /// An installation whose certificates come from the peer; `more` are further lines of `[acme]`.
 async fn installation(script: AcmeScript, more: &str) -> (Environment, AcmePeer) {
@@ -32,17 +27,6 @@ fn describe(chain: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn trusting(root: &Path) -> Client {
-    let root = CertificateDer::from_pem_file(root).expect("the root is PEM");
-    let mut roots = RootCertStore::empty();
-    roots.add(root).expect("the root is a certificate");
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has these versions");
-    Client::new(tls.with_root_certificates(roots).with_no_client_auth())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_has_the_kind_of_key_that_is_wanted_and_the_proxy_serves_it() {
     let environment = Environment::new();
@@ -54,7 +38,7 @@ async fn a_certificate_has_the_kind_of_key_that_is_wanted_and_the_proxy_serves_i
     environment.write_config("[certificates]\nprovider = \"internal\"\nkey-type = \"p384\"\n");
     environment.pass();
     let proxy = Proxy::start(&environment);
-    let client = trusting(&environment.paths().internal_ca_file());
+    let client = Client::trusting(fs::read(environment.paths().internal_ca_file()).unwrap());
     for (host, expected) in [
         ("p384.test", "NIST CURVE: P-384"),
         ("rsa.test", "Public-Key: (2048 bit)"),
@@ -196,7 +180,7 @@ async fn direct_subdomains_share_a_certificate_that_a_new_one_needs_no_order_for
     environment.pass();
     let before = environment.pair("*.a.test");
     let proxy = Proxy::start(&environment);
-    let client = trusting(&environment.paths().internal_ca_file());
+    let client = Client::trusting(fs::read(environment.paths().internal_ca_file()).unwrap());
     declare("y.a.test");
     environment.pass();
     proxy.reload();

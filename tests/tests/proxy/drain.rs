@@ -180,7 +180,7 @@ async fn site(drain_timeout: &str) -> (TcpListener, Site) {
 }
 
 /// A download of eight bytes, half of which have arrived.
-async fn start_download(
+pub(crate) async fn start_download(
     client: &Client,
     proxy: &Proxy,
     listener: &TcpListener,

@@ -1,12 +1,14 @@
 //! Bodies that stand still: whoever owes the next bytes is waited for only so long, and nobody else is hurried.
 
 use bytes::Bytes;
-use fairlead_tests::{Proxy, Site, Wire, accept, body, get, request_on, within};
+use fairlead_tests::{Proxy, Site, Wire, accept, body, request_on, within};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
+
+use crate::drain::start_download;
 
 const IMPATIENT: &str = "[proxy]\nstall-timeout = \"300ms\"\n";
 /// More than all buffers on the way hold.
@@ -81,13 +83,13 @@ async fn a_client_that_takes_nothing_of_a_response_is_given_up() {
 async fn an_upstream_may_be_silent_in_the_middle_of_a_response_unless_the_route_limits_it() {
     for version in ["http/1.1", "h2"] {
         let (listener, site, proxy) = impatient("").await;
-        let (response, mut upstream) = begin_response(&listener, &site, &proxy, version).await;
+        let (response, mut upstream) = start_download(&site.client(), &proxy, &listener, version).await;
         let rest = within(still_open(response.into_body().collect())).await;
         upstream.write("rest").await;
         assert_eq!(within(rest).await.unwrap().to_bytes(), "rest");
 
         let (listener, site, proxy) = impatient("idle-timeout = \"300ms\"\n").await;
-        let (response, mut upstream) = begin_response(&listener, &site, &proxy, version).await;
+        let (response, mut upstream) = start_download(&site.client(), &proxy, &listener, version).await;
         assert!(within(response.into_body().collect()).await.is_err());
         assert_eq!(upstream.read_rest().await, "");
     }
@@ -115,26 +117,6 @@ async fn assert_given_up(listener: &TcpListener) {
     let mut upstream = upstream.into_inner();
     let part = vec![b'x'; 1 << 20];
     within(async { while upstream.write_all(&part).await.is_ok() {} }).await;
-}
-
-/// A response of which the first four of eight bytes have arrived.
-async fn begin_response(
-    listener: &TcpListener,
-    site: &Site,
-    proxy: &Proxy,
-    version: &str,
-) -> (http::Response<hyper::body::Incoming>, Wire<TcpStream>) {
-    let stream = connect(site, proxy, version).await;
-    let (mut response, upstream) = tokio::join!(request_on(stream, get("https://a.test/")), async {
-        let mut upstream = accept(listener).await;
-        upstream.read_head().await;
-        upstream
-            .write("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npart")
-            .await;
-        upstream
-    });
-    assert_eq!(body::next_data(response.body_mut()).await.unwrap(), "part");
-    (response, upstream)
 }
 
 /// A site whose route says `more`, behind a proxy that does not wait long.
