@@ -1,7 +1,7 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use fairlead_contract::{CertificateDir, HostPattern, Issued, Ledger, write_atomically};
+use fairlead_contract::{CertificateDir, Failure, HostPattern, Issued, Ledger, write_atomically};
 
 use crate::{Environment, Finished, Program, route};
 
@@ -48,6 +48,18 @@ impl Environment {
 
     pub fn issued(&self, name: &str) -> Issued {
         self.ledger(name).issued.expect("there is a certificate")
+    }
+
+    pub fn failure(&self, name: &str) -> Failure {
+        self.ledger(name).failure.expect("a failure is remembered")
+    }
+
+    /// Lets the time pass that a failure has to wait.
+    pub fn end_waiting(&self, name: &str) {
+        self.change_ledger(name, |ledger| {
+            let failure = ledger.failure.as_mut().expect("there is a failure to wait for");
+            failure.next_try = failure.last;
+        });
     }
 
     /// Changes a ledger, as an operator would: by hand.

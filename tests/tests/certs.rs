@@ -7,120 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use fairlead_contract::{CertificateDir, Failure, HostPattern, Ledger, Provider, write_atomically};
+use fairlead_contract::{CertificateDir, Provider, write_atomically};
 use fairlead_tests::{
-    Answering, Authority, Client, Environment, Finished, Pebble, PebbleSettings, Program, Proxy, Upstream,
-    route,
+    Authority, Client, Environment, Installation, Pebble, PebbleSettings, Program, Proxy, Upstream, route,
 };
 use jiff::{SignedDuration, Timestamp};
-
-/// An installation with a Pebble that can reach it.
-struct Installation {
-    environment: Environment,
-    answering: Answering,
-    pebble: Pebble,
-}
-
-impl Installation {
-    fn new() -> Self {
-        Self::with(|_| {})
-    }
-
-    fn with(change: impl FnOnce(&mut PebbleSettings)) -> Self {
-        let environment = Environment::new();
-        let answering = Answering::start(&environment);
-        let mut settings = PebbleSettings::new(answering.address());
-        change(&mut settings);
-        let pebble = Pebble::start(settings);
-        environment.write_config(&pebble.settings());
-        Self {
-            environment,
-            answering,
-            pebble,
-        }
-    }
-
-    fn declare(&self, hosts: &[&str]) {
-        declare(&self.environment, hosts, "");
-    }
-
-    /// A pass that must succeed.
-    fn pass(&self) -> Finished {
-        pass(&self.environment)
-    }
-
-    /// A pass in which something must fail.
-    fn failing_pass(&self) -> Finished {
-        failing_pass(&self.environment)
-    }
-
-    fn ledger(&self, name: &str) -> Ledger {
-        ledger(&self.environment, name)
-    }
-
-    fn account_file(&self) -> PathBuf {
-        let directory = self.pebble.directory();
-        let name = directory.trim_start_matches("https://").replace('/', "_");
-        self.environment.paths().account_dir().join(name + ".toml")
-    }
-
-    fn challenges(&self) -> usize {
-        count(&self.environment.paths().challenges_dir())
-    }
-}
-
-fn declare(environment: &Environment, hosts: &[&str], more: &str) {
-    let upstream = SocketAddr::from(([127, 0, 0, 1], 9));
-    let text = format!("{}{more}\n", route(hosts, &[upstream]));
-    environment.write_routes(&format!("{}.toml", hosts[0]), &text);
-}
-
-fn pass(environment: &Environment) -> Finished {
-    let finished = environment.run(Program::Certs, &[]);
-    assert!(finished.status.success(), "{}", finished.stderr);
-    finished
-}
-
-fn failing_pass(environment: &Environment) -> Finished {
-    let finished = environment.run(Program::Certs, &[]);
-    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
-    finished
-}
-
-fn directory(environment: &Environment, name: &str) -> CertificateDir {
-    environment
-        .paths()
-        .certificate(&HostPattern::parse(name).expect("a certificate is named after a host"))
-}
-
-fn ledger(environment: &Environment, name: &str) -> Ledger {
-    let path = directory(environment, name).ledger_file();
-    let bytes = fs::read(&path).expect("there is a ledger");
-    Ledger::parse(&path, &bytes).expect("the ledger can be understood")
-}
-
-fn failure(environment: &Environment, name: &str) -> Failure {
-    ledger(environment, name)
-        .failure
-        .expect("a failure is remembered")
-}
-
-/// Lets time pass for a failure, as an operator would: by hand.
-fn end_waiting(environment: &Environment, name: &str) {
-    let mut ledger = ledger(environment, name);
-    let failure = ledger.failure.as_mut().expect("there is a failure to wait for");
-    failure.next_try = failure.last;
-    let path = directory(environment, name).ledger_file();
-    let text = ledger.render().expect("a ledger can be written");
-    write_atomically(&path, text.as_bytes(), 0o644).expect("the store can be written");
-}
-
-/// Both files of a pair.
-fn stored(environment: &Environment, name: &str) -> (String, String) {
-    let directory = directory(environment, name);
-    let read = |path: PathBuf| fs::read_to_string(path).expect("there is a pair");
-    (read(directory.chain_file()), read(directory.key_file()))
-}
 
 fn openssl(arguments: &[&str], file: &Path) -> Output {
     let mut command = Command::new("openssl");
@@ -130,7 +21,7 @@ fn openssl(arguments: &[&str], file: &Path) -> Output {
 
 /// The SANs of the stored certificate, as openssl reads them.
 fn sans(environment: &Environment, name: &str) -> String {
-    let chain = directory(environment, name).chain_file();
+    let chain = environment.certificate(name).chain_file();
     let output = openssl(&["x509", "-noout", "-ext", "subjectAltName", "-in"], &chain);
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().last().unwrap_or_default().trim().to_owned()
@@ -138,7 +29,7 @@ fn sans(environment: &Environment, name: &str) -> String {
 
 /// Fails unless openssl builds a chain from the stored certificate to the root, for this host.
 fn verify(environment: &Environment, name: &str, host: &str, root: &Path) {
-    let chain = directory(environment, name).chain_file();
+    let chain = environment.certificate(name).chain_file();
     let (root, chain_text) = (root.display().to_string(), chain.display().to_string());
     let output = openssl(
         &[
@@ -187,10 +78,10 @@ fn entries(directory: &CertificateDir) -> Vec<String> {
 fn a_route_gets_one_certificate_for_all_its_hosts_and_the_next_pass_orders_nothing() {
     let installation = Installation::new();
     let environment = &installation.environment;
-    installation.declare(&["a.test", "b.test"]);
+    environment.declare(&["a.test", "b.test"], "");
     write_atomically(&environment.paths().certs_dirty_file(), b"", 0o644).unwrap();
     let began = Instant::now();
-    installation.pass();
+    environment.pass();
     println!(
         "one issuance against Pebble, account included: {} ms",
         began.elapsed().as_millis()
@@ -200,7 +91,7 @@ fn a_route_gets_one_certificate_for_all_its_hosts_and_the_next_pass_orders_nothi
     let root = environment.root().join("pebble-root.pem");
     write_atomically(&root, installation.pebble.root().as_bytes(), 0o644).unwrap();
     verify(environment, "a.test", "b.test", &root);
-    let directory = directory(environment, "a.test");
+    let directory = environment.certificate("a.test");
     assert_eq!(entries(&directory), ["fullchain.pem", "key.pem", "state.toml"]);
     assert_eq!(
         (mode(&directory.key_file()), mode(&directory.chain_file())),
@@ -209,7 +100,7 @@ fn a_route_gets_one_certificate_for_all_its_hosts_and_the_next_pass_orders_nothi
     let account = installation.account_file();
     assert_eq!(mode(&account), 0o600);
     assert!(fs::read_to_string(&account).unwrap().contains("ops@example.com"));
-    let ledger = installation.ledger("a.test");
+    let ledger = environment.ledger("a.test");
     assert_eq!((ledger.provider, &ledger.failure), (Provider::Acme, &None));
     let issued = ledger.issued.clone().unwrap();
     assert_eq!(issued.issuer, installation.pebble.directory());
@@ -220,10 +111,10 @@ fn a_route_gets_one_certificate_for_all_its_hosts_and_the_next_pass_orders_nothi
 
     assert_eq!(installation.challenges(), 0, "answers stay published");
     assert!(!environment.paths().certs_dirty_file().exists());
-    let before = stored(environment, "a.test");
-    installation.pass();
-    assert_eq!(stored(environment, "a.test"), before);
-    let kept = installation.ledger("a.test");
+    let before = environment.pair("a.test");
+    environment.pass();
+    assert_eq!(environment.pair("a.test"), before);
+    let kept = environment.ledger("a.test");
     assert_eq!(kept.failure, None);
     assert_eq!(
         kept.issued.map(|kept| (kept.at, kept.due)),
@@ -238,10 +129,10 @@ fn a_route_gets_one_certificate_for_all_its_hosts_and_the_next_pass_orders_nothi
 #[test]
 fn changed_names_bring_a_new_certificate_at_once_from_the_same_account() {
     let installation = Installation::with(|settings| settings.reused_authorizations = 100);
-    installation.declare(&["a.test"]);
-    installation.pass();
-    installation.declare(&["a.test", "b.test"]);
-    installation.pass();
+    installation.environment.declare(&["a.test"], "");
+    installation.environment.pass();
+    installation.environment.declare(&["a.test", "b.test"], "");
+    installation.environment.pass();
     assert_eq!(
         sans(&installation.environment, "a.test"),
         "DNS:a.test, DNS:b.test"
@@ -256,16 +147,16 @@ fn changed_names_bring_a_new_certificate_at_once_from_the_same_account() {
 fn a_certificate_is_renewed_when_two_thirds_of_its_lifetime_are_over() {
     let installation = Installation::with(|settings| settings.validity = Duration::from_secs(4));
     let environment = &installation.environment;
-    installation.declare(&["a.test"]);
-    installation.pass();
-    let first = stored(environment, "a.test");
-    let due = installation.ledger("a.test").issued.unwrap().due;
-    while stored(environment, "a.test") == first {
-        installation.pass();
+    environment.declare(&["a.test"], "");
+    environment.pass();
+    let first = environment.pair("a.test");
+    let due = environment.ledger("a.test").issued.unwrap().due;
+    while environment.pair("a.test") == first {
+        environment.pass();
     }
-    let second = installation.ledger("a.test").issued.unwrap();
+    let second = environment.ledger("a.test").issued.unwrap();
     assert!(second.at >= due, "renewed at {}, due at {due}", second.at);
-    assert_ne!(stored(environment, "a.test").1, first.1, "the key is a new one");
+    assert_ne!(environment.pair("a.test").1, first.1, "the key is a new one");
 }
 
 #[test]
@@ -274,9 +165,9 @@ fn a_failure_takes_down_itself_alone_and_waits_for_its_next_try() {
     let environment = &installation.environment;
     installation.answering.refuse("bad.test");
     for hosts in [&["good.test"][..], &["bad.test", "fine.test"], &["other.test"]] {
-        installation.declare(hosts);
+        environment.declare(hosts, "");
     }
-    let finished = installation.failing_pass();
+    let finished = environment.failing_pass();
     assert!(
         finished.stderr.contains("certificate=bad.test"),
         "{}",
@@ -285,7 +176,7 @@ fn a_failure_takes_down_itself_alone_and_waits_for_its_next_try() {
     for name in ["good.test", "other.test"] {
         assert_eq!(sans(environment, name), format!("DNS:{name}"));
     }
-    let first = failure(environment, "bad.test");
+    let first = environment.failure("bad.test");
     assert!(
         first.error.contains("for bad.test the authority said: "),
         "{}",
@@ -296,29 +187,29 @@ fn a_failure_takes_down_itself_alone_and_waits_for_its_next_try() {
     assert!(first.next_try > first.last);
     assert_eq!(installation.challenges(), 0, "answers stay published");
 
-    installation.pass();
+    environment.pass();
     assert_eq!(installation.pebble.orders(), 3, "it was tried before its time");
-    assert_eq!(failure(environment, "bad.test"), first);
+    assert_eq!(environment.failure("bad.test"), first);
 
-    end_waiting(environment, "bad.test");
-    installation.failing_pass();
-    let second = failure(environment, "bad.test");
+    environment.end_waiting("bad.test");
+    environment.failing_pass();
+    let second = environment.failure("bad.test");
     assert_eq!((second.attempts, second.since), (2, first.since));
     assert_eq!(installation.pebble.orders(), 4);
 
     // Other names are another matter, and do not wait.
-    installation.declare(&["bad.test"]);
-    installation.failing_pass();
-    assert_eq!(failure(environment, "bad.test").attempts, 1);
+    environment.declare(&["bad.test"], "");
+    environment.failing_pass();
+    assert_eq!(environment.failure("bad.test").attempts, 1);
     assert_eq!(installation.pebble.orders(), 5);
 }
 
 #[test]
 fn a_hundred_restarts_cost_no_order() {
     let installation = Installation::new();
-    installation.declare(&["a.test"]);
+    installation.environment.declare(&["a.test"], "");
     for _ in 0..100 {
-        installation.pass();
+        installation.environment.pass();
     }
     assert_eq!(
         (installation.pebble.orders(), installation.pebble.accounts()),
@@ -329,9 +220,9 @@ fn a_hundred_restarts_cost_no_order() {
 #[test]
 fn what_the_authority_rejects_is_said_in_its_own_words() {
     let installation = Installation::with(|settings| settings.blocked = vec!["blocked.test"]);
-    installation.declare(&["blocked.test"]);
-    installation.failing_pass();
-    let error = failure(&installation.environment, "blocked.test").error;
+    installation.environment.declare(&["blocked.test"], "");
+    installation.environment.failing_pass();
+    let error = installation.environment.failure("blocked.test").error;
     assert!(
         error.contains("issuance is forbidden by policy: \"blocked.test\" (rejectedIdentifier)"),
         "{error}"
@@ -343,9 +234,9 @@ fn refused_nonces_cost_neither_a_certificate_nor_an_order() {
     let installation = Installation::with(|settings| settings.refused_nonces = 50);
     let names: Vec<_> = (0..6).map(|number| format!("n{number}.test")).collect();
     for name in &names {
-        installation.declare(&[name]);
+        installation.environment.declare(&[name], "");
     }
-    installation.pass();
+    installation.environment.pass();
     for name in &names {
         assert_eq!(sans(&installation.environment, name), format!("DNS:{name}"));
     }
@@ -358,14 +249,14 @@ fn refused_nonces_cost_neither_a_certificate_nor_an_order() {
 #[test]
 fn an_authority_that_is_down_costs_nothing_but_the_new_certificate() {
     let mut installation = Installation::new();
-    installation.declare(&["a.test"]);
-    installation.pass();
-    let before = stored(&installation.environment, "a.test");
+    installation.environment.declare(&["a.test"], "");
+    installation.environment.pass();
+    let before = installation.environment.pair("a.test");
     installation.pebble.stop();
-    installation.declare(&["a.test", "b.test"]);
-    installation.failing_pass();
-    assert_eq!(stored(&installation.environment, "a.test"), before);
-    let ledger = installation.ledger("a.test");
+    installation.environment.declare(&["a.test", "b.test"], "");
+    installation.environment.failing_pass();
+    assert_eq!(installation.environment.pair("a.test"), before);
+    let ledger = installation.environment.ledger("a.test");
     assert!(ledger.issued.is_some());
     let error = ledger.failure.unwrap().error;
     assert!(
@@ -399,9 +290,9 @@ fn a_directory_that_is_a_web_page_is_said_and_tried_again_later() {
     environment.write_config(&format!(
         "[acme]\ndirectory = \"https://{address}/\"\naccept-terms = true\nca-file = {root:?}\n"
     ));
-    declare(&environment, &["a.test"], "");
-    failing_pass(&environment);
-    let failure = failure(&environment, "a.test");
+    environment.declare(&["a.test"], "");
+    environment.failing_pass();
+    let failure = environment.failure("a.test");
     assert!(
         failure.error.contains("is not what RFC 8555 asks for"),
         "{}",
@@ -413,13 +304,13 @@ fn a_directory_that_is_a_web_page_is_said_and_tried_again_later() {
 #[test]
 fn an_account_the_authority_forgot_is_not_replaced_behind_the_operators_back() {
     let mut installation = Installation::new();
-    installation.declare(&["a.test"]);
-    installation.pass();
+    installation.environment.declare(&["a.test"], "");
+    installation.environment.pass();
     installation.pebble.stop();
     installation.pebble.start_again();
-    installation.declare(&["b.test"]);
-    installation.failing_pass();
-    let error = failure(&installation.environment, "b.test").error;
+    installation.environment.declare(&["b.test"], "");
+    installation.environment.failing_pass();
+    let error = installation.environment.failure("b.test").error;
     let expected = format!(
         "remove {} to register a new one",
         installation.account_file().display()
@@ -427,15 +318,15 @@ fn an_account_the_authority_forgot_is_not_replaced_behind_the_operators_back() {
     assert!(error.contains(&expected), "{error}");
 
     fs::remove_file(installation.account_file()).unwrap();
-    end_waiting(&installation.environment, "b.test");
-    installation.pass();
+    installation.environment.end_waiting("b.test");
+    installation.environment.pass();
 }
 
 #[test]
 fn a_killed_pass_leaves_an_order_that_the_next_one_takes_up() {
     let installation = Installation::new();
     let environment = &installation.environment;
-    installation.declare(&["a.test"]);
+    environment.declare(&["a.test"], "");
     installation.answering.hold();
     let killed = environment.spawn(Program::Certs, &[]);
     installation.answering.wait_for_requests();
@@ -445,17 +336,17 @@ fn a_killed_pass_leaves_an_order_that_the_next_one_takes_up() {
     assert_eq!(mode(&pending), 0o600);
     let kept = fs::read_to_string(&pending).unwrap();
     assert_eq!(
-        failure(environment, "a.test").error,
+        environment.failure("a.test").error,
         "an attempt began and has not ended"
     );
     installation.answering.release();
 
     // Counted as a failure, so that a pass that dies each time does not order each time.
-    installation.pass();
+    environment.pass();
     assert_eq!(installation.challenges(), 0, "answers stay published");
-    end_waiting(environment, "a.test");
-    installation.pass();
-    let (_, key) = stored(environment, "a.test");
+    environment.end_waiting("a.test");
+    environment.pass();
+    let (_, key) = environment.pair("a.test");
     assert!(kept.contains(&key), "the key was made anew");
     assert_eq!(installation.pebble.orders(), 1);
     assert!(!pending.exists());
@@ -466,19 +357,19 @@ fn a_stored_pair_that_does_not_match_is_set_aside_and_replaced() {
     let installation = Installation::new();
     let environment = &installation.environment;
     for host in ["a.test", "b.test"] {
-        installation.declare(&[host]);
+        environment.declare(&[host], "");
     }
-    installation.pass();
-    let b_before = stored(environment, "b.test");
+    environment.pass();
+    let b_before = environment.pair("b.test");
     let wrong_key = b_before.1.as_bytes();
-    write_atomically(&directory(environment, "a.test").key_file(), wrong_key, 0o640).unwrap();
-    let finished = installation.pass();
+    write_atomically(&environment.certificate("a.test").key_file(), wrong_key, 0o640).unwrap();
+    let finished = environment.pass();
     assert!(
         finished.stderr.contains("the key is not the certificate's"),
         "{}",
         finished.stderr
     );
-    let names = entries(&directory(environment, "a.test"));
+    let names = entries(&environment.certificate("a.test"));
     assert_eq!(
         names,
         [
@@ -489,8 +380,8 @@ fn a_stored_pair_that_does_not_match_is_set_aside_and_replaced() {
             "state.toml"
         ]
     );
-    assert_ne!(stored(environment, "a.test").1.as_bytes(), wrong_key);
-    assert_eq!(stored(environment, "b.test"), b_before);
+    assert_ne!(environment.pair("a.test").1.as_bytes(), wrong_key);
+    assert_eq!(environment.pair("b.test"), b_before);
     assert_eq!(installation.pebble.orders(), 3);
 }
 
@@ -498,22 +389,22 @@ fn a_stored_pair_that_does_not_match_is_set_aside_and_replaced() {
 fn an_account_key_that_others_can_read_is_refused_until_that_is_put_right() {
     let installation = Installation::new();
     let environment = &installation.environment;
-    installation.declare(&["a.test"]);
-    installation.pass();
+    environment.declare(&["a.test"], "");
+    environment.pass();
     let account = installation.account_file();
     fs::set_permissions(&account, Permissions::from_mode(0o644)).unwrap();
-    installation.declare(&["b.test"]);
-    let finished = installation.failing_pass();
+    environment.declare(&["b.test"], "");
+    let finished = environment.failing_pass();
     let expected = format!(
         "{} holds a key and can be read by others (mode 0644)",
         account.display()
     );
     assert!(finished.stderr.contains(&expected), "{}", finished.stderr);
-    assert!(failure(environment, "b.test").error.contains(&expected));
+    assert!(environment.failure("b.test").error.contains(&expected));
 
     // Nobody was asked, so there is nothing to wait for.
     fs::set_permissions(&account, Permissions::from_mode(0o600)).unwrap();
-    installation.pass();
+    environment.pass();
     assert_eq!(
         (installation.pebble.orders(), installation.pebble.accounts()),
         (2, 1)
@@ -526,10 +417,10 @@ fn an_account_key_that_others_can_read_is_refused_until_that_is_put_right() {
 fn a_full_disk_leaves_the_present_pair_and_the_order_is_not_lost() {
     let installation = Installation::new();
     let environment = &installation.environment;
-    installation.declare(&["a.test"]);
-    installation.pass();
-    let before = stored(environment, "a.test");
-    installation.declare(&["a.test", "b.test"]);
+    environment.declare(&["a.test"], "");
+    environment.pass();
+    let before = environment.pair("a.test");
+    environment.declare(&["a.test", "b.test"], "");
     let script = r#"
         set -eu
         cp -r "$STORE/a.test" "$OUT/present"
@@ -578,11 +469,11 @@ fn a_full_disk_leaves_the_present_pair_and_the_order_is_not_lost() {
 fn files_that_change_while_a_pass_runs_are_looked_at_before_it_ends() {
     let installation = Installation::new();
     let environment = &installation.environment;
-    installation.declare(&["a.test"]);
+    environment.declare(&["a.test"], "");
     installation.answering.hold();
     let running = environment.spawn(Program::Certs, &[]);
     installation.answering.wait_for_requests();
-    installation.declare(&["late.test"]);
+    environment.declare(&["late.test"], "");
     installation.answering.release();
     let finished = running.finish();
     assert!(finished.status.success(), "{}", finished.stderr);
@@ -593,7 +484,7 @@ fn files_that_change_while_a_pass_runs_are_looked_at_before_it_ends() {
 fn two_passes_at_once_order_once() {
     let installation = Installation::new();
     let environment = &installation.environment;
-    installation.declare(&["a.test"]);
+    environment.declare(&["a.test"], "");
     installation.answering.hold();
     let first = environment.spawn(Program::Certs, &[]);
     installation.answering.wait_for_requests();
@@ -620,7 +511,7 @@ async fn the_proxy_answers_each_kind_of_challenge_and_serves_the_certificate() {
     settings.tls_port = proxy.https().port();
     let pebble = Pebble::start(settings);
     environment.write_config(&pebble.settings());
-    pass(&environment);
+    environment.pass();
     assert_eq!(
         count(&environment.paths().challenges_dir()),
         0,
@@ -642,11 +533,11 @@ async fn the_kind_of_challenge_is_the_routes_or_else_the_configured_one() {
     settings.tls_port = proxy.https().port();
     let pebble = Pebble::start(settings);
     environment.write_config(&format!("{}challenge = \"tls-alpn-01\"\n", pebble.settings()));
-    declare(&environment, &["a.test", "b.test"], "");
-    declare(&environment, &["c.test"], "challenge = \"http-01\"");
-    failing_pass(&environment);
+    environment.declare(&["a.test", "b.test"], "");
+    environment.declare(&["c.test"], "challenge = \"http-01\"");
+    environment.failing_pass();
     assert_eq!(sans(&environment, "a.test"), "DNS:a.test, DNS:b.test");
-    let error = failure(&environment, "c.test").error;
+    let error = environment.failure("c.test").error;
     assert!(
         error.contains("http://c.test:1/.well-known/acme-challenge/"),
         "{error}"
@@ -657,9 +548,9 @@ async fn the_kind_of_challenge_is_the_routes_or_else_the_configured_one() {
 fn the_internal_authority_signs_what_openssl_believes() {
     let environment = Environment::new();
     environment.write_config("[certificates]\nprovider = \"internal\"\n");
-    declare(&environment, &["app.localhost", "*.app.localhost"], "");
-    declare(&environment, &["*.wild.test"], "");
-    pass(&environment);
+    environment.declare(&["app.localhost", "*.app.localhost"], "");
+    environment.declare(&["*.wild.test"], "");
+    environment.pass();
     let root = environment.paths().internal_ca_file();
     verify(&environment, "app.localhost", "app.localhost", &root);
     verify(&environment, "app.localhost", "x.app.localhost", &root);
@@ -667,73 +558,73 @@ fn the_internal_authority_signs_what_openssl_believes() {
     assert_eq!(mode(&root), 0o644);
     let key = environment.paths().account_dir().join("internal/key.pem");
     assert_eq!((mode(&key), mode(key.parent().unwrap())), (0o600, 0o700));
-    let before = stored(&environment, "app.localhost");
-    pass(&environment);
-    assert_eq!(stored(&environment, "app.localhost"), before);
+    let before = environment.pair("app.localhost");
+    environment.pass();
+    assert_eq!(environment.pair("app.localhost"), before);
     assert_eq!(
-        ledger(&environment, "app.localhost").issued.unwrap().issuer,
+        environment.ledger("app.localhost").issued.unwrap().issuer,
         "internal"
     );
 
     // Without its key the authority is another one, and signs everything anew.
     fs::remove_file(&key).unwrap();
-    pass(&environment);
+    environment.pass();
     verify(&environment, "app.localhost", "app.localhost", &root);
 }
 
 #[test]
 fn what_acme_needs_from_the_operator_is_said_and_done_without_waiting() {
     let environment = Environment::new();
-    declare(&environment, &["a.test"], "");
-    declare(&environment, &["*.b.test"], "");
-    declare(&environment, &["fine.test"], "provider = \"internal\"");
-    declare(&environment, &["off.test"], "provider = \"off\"");
-    failing_pass(&environment);
-    let error = failure(&environment, "a.test").error;
+    environment.declare(&["a.test"], "");
+    environment.declare(&["*.b.test"], "");
+    environment.declare(&["fine.test"], "provider = \"internal\"");
+    environment.declare(&["off.test"], "provider = \"off\"");
+    environment.failing_pass();
+    let error = environment.failure("a.test").error;
     let config_file = environment.paths().config_file();
     let expected = format!(
         "write \"accept-terms = true\" under [acme] in {}",
         config_file.display()
     );
     assert!(error.contains(&expected), "{error}");
-    let error = failure(&environment, "*.b.test").error;
+    let error = environment.failure("*.b.test").error;
     assert!(
         error.contains("wildcards need DNS-01: say under [acme.dns]"),
         "{error}"
     );
     assert_eq!(sans(&environment, "fine.test"), "DNS:fine.test");
-    assert!(!directory(&environment, "off.test").path().exists());
-    let before = failure(&environment, "a.test");
-    failing_pass(&environment);
-    assert_eq!(failure(&environment, "a.test"), before);
+    assert!(!environment.certificate("off.test").path().exists());
+    let before = environment.failure("a.test");
+    environment.failing_pass();
+    assert_eq!(environment.failure("a.test"), before);
 
     environment.write_config("[certificates]\nprovider = \"internal\"\n");
-    pass(&environment);
-    assert_eq!(ledger(&environment, "*.b.test").failure, None);
+    environment.pass();
+    assert_eq!(environment.ledger("*.b.test").failure, None);
 }
 
 #[test]
 fn faulty_settings_are_no_reason_to_change_a_certificate_and_faulty_routes_none_to_stop() {
     let environment = Environment::new();
     environment.write_config("[certificates]\nprovider = \"internal\"\n");
-    declare(&environment, &["a.test"], "");
-    pass(&environment);
-    let before = stored(&environment, "a.test");
-    let ledger_before = ledger(&environment, "a.test");
+    environment.declare(&["a.test"], "");
+    environment.pass();
+    let before = environment.pair("a.test");
+    let ledger_before = environment.ledger("a.test");
 
     environment.write_config("[certificates]\nprovider = \"internel\"\n");
-    let finished = failing_pass(&environment);
+    let finished = environment.failing_pass();
     let expected = format!("{}:2:", environment.paths().config_file().display());
     assert!(finished.stderr.contains(&expected), "{}", finished.stderr);
     assert_eq!(
-        (stored(&environment, "a.test"), ledger(&environment, "a.test")),
+        (environment.pair("a.test"), environment.ledger("a.test")),
         (before, ledger_before)
     );
 
     environment.write_config("[certificates]\nprovider = \"internal\"\n");
     environment.write_routes("bad.toml", "[[route]]\nhosts = []\n");
-    declare(&environment, &["b.test"], "");
-    pass(&environment);
+    environment.declare(&["b.test"], "");
+    environment.pass();
     assert_eq!(sans(&environment, "b.test"), "DNS:b.test");
 }
 
@@ -744,12 +635,12 @@ fn a_certificate_put_there_by_hand_stays_until_it_is_due() {
     let authority = Authority::new();
     environment.store("a.test", &authority.issue(&["a.test"]));
     environment.store("old.test", &authority.issue_until(&["old.test"], 2024));
-    declare(&environment, &["a.test"], "");
-    declare(&environment, &["old.test"], "");
-    let (present, old) = (stored(&environment, "a.test"), stored(&environment, "old.test"));
-    pass(&environment);
-    assert_eq!(stored(&environment, "a.test"), present);
-    assert_ne!(stored(&environment, "old.test"), old);
+    environment.declare(&["a.test"], "");
+    environment.declare(&["old.test"], "");
+    let (present, old) = (environment.pair("a.test"), environment.pair("old.test"));
+    environment.pass();
+    assert_eq!(environment.pair("a.test"), present);
+    assert_ne!(environment.pair("old.test"), old);
 }
 
 #[test]
@@ -757,25 +648,25 @@ fn a_certificate_that_no_route_needs_is_archived_after_a_month_and_not_while_a_f
     let environment = Environment::new();
     environment.write_config("[certificates]\nprovider = \"internal\"\n");
     for host in ["gone.test", "stays.test"] {
-        declare(&environment, &[host], "");
+        environment.declare(&[host], "");
     }
-    pass(&environment);
-    let before = stored(&environment, "gone.test");
+    environment.pass();
+    let before = environment.pair("gone.test");
     fs::remove_file(environment.paths().routes_dir().join("gone.test.toml")).unwrap();
-    pass(&environment);
-    assert!(ledger(&environment, "gone.test").unused_since.is_some());
-    assert_eq!(ledger(&environment, "stays.test").unused_since, None);
+    environment.pass();
+    assert!(environment.ledger("gone.test").unused_since.is_some());
+    assert_eq!(environment.ledger("stays.test").unused_since, None);
 
     environment.change_ledger("gone.test", |ledger| {
         ledger.unused_since = Some(Timestamp::now() - SignedDuration::from_hours(31 * 24));
     });
     environment.write_routes("wrong.toml", "[[route]]\nhosts = [\"gone.test\"\n");
-    pass(&environment);
-    assert_eq!(stored(&environment, "gone.test"), before);
+    environment.pass();
+    assert_eq!(environment.pair("gone.test"), before);
 
     fs::remove_file(environment.paths().routes_dir().join("wrong.toml")).unwrap();
-    pass(&environment);
-    assert!(!directory(&environment, "gone.test").path().exists());
+    environment.pass();
+    assert!(!environment.certificate("gone.test").path().exists());
     let archived: Vec<_> = fs::read_dir(environment.paths().archive_dir()).unwrap().collect();
     let [Ok(place)] = archived.as_slice() else {
         panic!("{archived:?}");
@@ -784,7 +675,7 @@ fn a_certificate_that_no_route_needs_is_archived_after_a_month_and_not_while_a_f
     let read = |path: PathBuf| fs::read_to_string(path).unwrap();
     assert_eq!((read(place.chain_file()), read(place.key_file())), before);
 
-    declare(&environment, &["gone.test"], "");
-    pass(&environment);
-    assert_ne!(stored(&environment, "gone.test"), before);
+    environment.declare(&["gone.test"], "");
+    environment.pass();
+    assert_ne!(environment.pair("gone.test"), before);
 }

@@ -47,13 +47,6 @@ impl Installation {
             });
         });
     }
-
-    fn end_waiting(&self) {
-        self.environment.change_ledger("a.test", |ledger| {
-            let failure = ledger.failure.as_mut().expect("there is a failure");
-            failure.next_try = failure.last;
-        });
-    }
 }
 
 fn down() -> Option<Answer> {
@@ -140,7 +133,7 @@ async fn when_all_are_down_each_is_named_and_the_next_try_begins_with_the_first(
     for peer in [&installation.main, &installation.other] {
         peer.change(|script| script.down = None);
     }
-    installation.end_waiting();
+    installation.environment.end_waiting("a.test");
     environment.pass();
     assert_eq!(installation.signed(), (1, 0));
 }
@@ -156,7 +149,7 @@ async fn a_refusal_is_an_answer_and_nobody_else_is_asked() {
     ] {
         installation.main.change(|script| script.ordering = Some(refusal));
         environment.failing_pass();
-        installation.end_waiting();
+        installation.environment.end_waiting("a.test");
     }
     assert_eq!(installation.signed(), (0, 0));
     assert_eq!(installation.other.requests("/order").len(), 0);

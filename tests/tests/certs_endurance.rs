@@ -7,91 +7,51 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::thread;
 
-use fairlead_tests::{Answering, Environment, Finished, Pebble, PebbleSettings, Program};
+use fairlead_tests::{Environment, Finished, Installation, Made, Program};
 
 const NAME: &str = "a.test";
 
-/// An installation with a Pebble that can reach it.
-struct Installation {
-    environment: Environment,
-    answering: Answering,
-    pebble: Pebble,
+/// Forgets everything, as on the first day.
+fn wipe(environment: &Environment) {
+    let paths = environment.paths();
+    for directory in [paths.certificates_dir(), paths.account_dir()] {
+        fs::remove_dir_all(&directory).expect("the store can be removed");
+        fs::create_dir(&directory).expect("the store can be made");
+    }
 }
 
-/// What the authority has made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Made {
-    accounts: usize,
-    orders: usize,
+/// A pass in which `fault` comes over the `step`th system call of this name; `None` if it had fewer.
+fn break_pass(environment: &Environment, call: &str, fault: &str, step: usize) -> Option<Finished> {
+    let log = environment.root().join("strace");
+    let mut command = Command::new("strace");
+    command
+        .args(["--quiet=all", "--follow-forks", "--output"])
+        .arg(&log)
+        .args(["-e", &format!("inject={call}:{fault}:when={step}")])
+        .args(["-e", &format!("trace={call}")])
+        .arg(Program::Certs.path());
+    environment.equip(&mut command);
+    // What is logged is written too, and no step of interest.
+    command.env("FAIRLEAD_LOG", "error");
+    let finished = environment.start(command).finish();
+    let log = fs::read_to_string(log).expect("strace writes a log");
+    let is_killed = finished.status.signal() == Some(9);
+    (is_killed || log.contains("(INJECTED)")).then_some(finished)
 }
 
-impl Installation {
-    fn new(change: impl FnOnce(&mut PebbleSettings)) -> Self {
-        let environment = Environment::new();
-        let answering = Answering::start(&environment);
-        let mut settings = PebbleSettings::new(answering.address());
-        change(&mut settings);
-        let pebble = Pebble::start(settings);
-        environment.write_config(&pebble.settings());
-        Self {
-            environment,
-            answering,
-            pebble,
-        }
-    }
+/// The order that is kept on disk, if one is: its whole file.
+fn kept(environment: &Environment) -> Option<String> {
+    let pending = environment.paths().account_dir().join("pending");
+    fs::read_to_string(pending.join(format!("{NAME}.toml"))).ok()
+}
 
-    /// Forgets everything, as on the first day.
-    fn wipe(&self) {
-        let paths = self.environment.paths();
-        for directory in [paths.certificates_dir(), paths.account_dir()] {
-            fs::remove_dir_all(&directory).expect("the store can be removed");
-            fs::create_dir(&directory).expect("the store can be made");
-        }
+/// Lets the time pass that a failure has to wait, if there is one, and makes a pass that must succeed.
+fn recover(environment: &Environment) {
+    let has_ledger = environment.certificate(NAME).ledger_file().exists();
+    if has_ledger && environment.ledger(NAME).failure.is_some() {
+        environment.end_waiting(NAME);
     }
-
-    /// A pass in which `fault` comes over the `step`th system call of this name; `None` if it had fewer.
-    fn break_pass(&self, call: &str, fault: &str, step: usize) -> Option<Finished> {
-        let log = self.environment.root().join("strace");
-        let mut command = Command::new("strace");
-        command
-            .args(["--quiet=all", "--follow-forks", "--output"])
-            .arg(&log)
-            .args(["-e", &format!("inject={call}:{fault}:when={step}")])
-            .args(["-e", &format!("trace={call}")])
-            .arg(Program::Certs.path());
-        self.environment.equip(&mut command);
-        // What is logged is written too, and no step of interest.
-        command.env("FAIRLEAD_LOG", "error");
-        let finished = self.environment.start(command).finish();
-        let log = fs::read_to_string(log).expect("strace writes a log");
-        let is_killed = finished.status.signal() == Some(9);
-        (is_killed || log.contains("(INJECTED)")).then_some(finished)
-    }
-
-    fn made(&self) -> Made {
-        Made {
-            accounts: self.pebble.accounts(),
-            orders: self.pebble.orders(),
-        }
-    }
-
-    /// The order that is kept on disk, if one is: its whole file.
-    fn kept(&self) -> Option<String> {
-        let pending = self.environment.paths().account_dir().join("pending");
-        fs::read_to_string(pending.join(format!("{NAME}.toml"))).ok()
-    }
-
-    /// Lets the time pass that a failure has to wait, if there is one, and makes a pass that must succeed.
-    fn recover(&self) {
-        if self.environment.certificate(NAME).ledger_file().exists() {
-            self.environment.change_ledger(NAME, |ledger| {
-                if let Some(failure) = &mut ledger.failure {
-                    failure.next_try = failure.last;
-                }
-            });
-        }
-        self.environment.pass();
-    }
+    environment.pass();
 }
 
 /// Breaks a first pass at each of its system calls of this name, and returns how many it has.
@@ -101,7 +61,7 @@ fn at_every(call: &'static str, fault: &'static str) -> usize {
     const LANES: usize = 2;
     let lanes = [0, 1].map(|lane| {
         thread::spawn(move || {
-            let installation = Installation::new(|_| {});
+            let installation = Installation::new();
             installation.environment.declare(&[NAME], "");
             (1 + lane..)
                 .step_by(LANES)
@@ -118,18 +78,18 @@ fn at_every(call: &'static str, fault: &'static str) -> usize {
 /// Returns whether the pass has that step. Fails unless the next pass makes it good.
 fn is_made_good(installation: &Installation, call: &str, fault: &str, step: usize) -> bool {
     let place = format!("{fault} at step {step} of {call}");
-    installation.wipe();
+    wipe(&installation.environment);
     let before = installation.made();
-    let Some(broken) = installation.break_pass(call, fault, step) else {
+    let Some(broken) = break_pass(&installation.environment, call, fault, step) else {
         return false;
     };
     let place = format!("{place}: {}", broken.stderr);
     let orders = installation.made().orders - before.orders;
-    let kept = installation.kept();
-    installation.recover();
+    let order = kept(&installation.environment);
+    recover(&installation.environment);
     let after = installation.made();
-    let is_known = match &kept {
-        Some(kept) => kept.contains("\norder = "),
+    let is_known = match &order {
+        Some(order) => order.contains("\norder = "),
         // Not begun yet, or stored already.
         None => true,
     };
@@ -142,10 +102,14 @@ fn is_made_good(installation: &Installation, call: &str, fault: &str, step: usiz
     assert_eq!(after.orders - before.orders, expected, "another order, {place}");
     let (_, key) = installation.environment.pair(NAME);
     assert!(
-        kept.is_none_or(|kept| kept.contains(&key)),
+        order.is_none_or(|order| order.contains(&key)),
         "another key, {place}"
     );
-    assert_eq!(installation.kept(), None, "the order is still kept, {place}");
+    assert_eq!(
+        kept(&installation.environment),
+        None,
+        "the order is still kept, {place}"
+    );
     assert_eq!(installation.environment.ledger(NAME).failure, None, "{place}");
     true
 }
@@ -171,7 +135,7 @@ fn a_disk_that_is_full_at_any_step_costs_no_account_no_key_and_no_order() {
 
 #[test]
 fn two_hundred_names_cost_one_order_each_though_every_fifth_nonce_is_refused() {
-    let installation = Installation::new(|settings| settings.refused_nonces = 20);
+    let installation = Installation::with(|settings| settings.refused_nonces = 20);
     let names: Vec<_> = (0..200).map(|number| format!("n{number}.test")).collect();
     for name in &names {
         installation.environment.declare(&[name], "");
@@ -189,7 +153,7 @@ fn two_hundred_names_cost_one_order_each_though_every_fifth_nonce_is_refused() {
 
 #[test]
 fn an_authority_that_goes_in_mid_order_is_named_in_the_ledger_and_no_answer_stays() {
-    let mut installation = Installation::new(|_| {});
+    let mut installation = Installation::new();
     let environment = &installation.environment;
     environment.declare(&[NAME], "");
     installation.answering.hold();
