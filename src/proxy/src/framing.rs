@@ -1,16 +1,18 @@
-use std::future::{Pending, pending};
+use std::future::{Pending, pending, poll_fn};
 use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Timeout, timeout};
+use tokio_rustls::server::TlsStream;
 
 use crate::interim::Interim;
 
@@ -31,7 +33,11 @@ const MAX_DIGITS: usize = 20;
 pub(crate) struct Watched<S> {
     stream: S,
     framing: Framing,
-    switched: Switched,
+    progress: Arc<Progress>,
+    /// Nothing was there when it was last asked.
+    is_drained: bool,
+    /// So many exchanges are answered, and the answers written.
+    flushed: u64,
     interim: Interim,
     unwritten: BytesMut,
     stall_limit: Duration,
@@ -39,31 +45,92 @@ pub(crate) struct Watched<S> {
     stall: Option<Pin<Box<Timeout<Pending<()>>>>>,
 }
 
-/// Turned on when the connection leaves HTTP: from then on nothing is watched.
-#[derive(Clone, Default)]
-pub(crate) struct Switched(Arc<AtomicBool>);
+/// What the answers to a client and the connection they go out on tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// So many exchanges have begun.
+    begun: AtomicU64,
+    /// Of so many the answer has been taken to its end.
+    answered: AtomicU64,
+    has_left_http: AtomicBool,
+    rests: AtomicBool,
+}
 
-impl Switched {
-    pub(crate) fn turn_on(&self) {
-        self.0.store(true, Ordering::Release);
+impl Progress {
+    pub(crate) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn is_on(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn end(&self) {
+        self.answered.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// From now on nothing is watched.
+    pub(crate) fn leave_http(&self) {
+        self.has_left_http.store(true, Ordering::Release);
+    }
+
+    fn has_left_http(&self) -> bool {
+        self.has_left_http.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection stands between two exchanges: all answers are written, and not a byte of a
+    /// further request has come.
+    pub(crate) fn rests(&self) -> bool {
+        self.rests.load(Ordering::Acquire)
+    }
+}
+
+/// A connection that tells without a buffer that there is something to read.
+pub(crate) trait PollReadable {
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl PollReadable for TcpStream {
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(context)
+    }
+}
+
+impl PollReadable for Box<TlsStream<TcpStream>> {
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_ref().0.poll_read_ready(context)
     }
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, switched: Switched, interim: Interim, stall_limit: Duration) -> Self {
+    pub(crate) fn new(stream: S, progress: Arc<Progress>, interim: Interim, stall_limit: Duration) -> Self {
         Self {
             stream,
             framing: Framing::default(),
-            switched,
+            progress,
+            is_drained: false,
+            flushed: 0,
             interim,
             unwritten: BytesMut::new(),
             stall_limit,
             stall: None,
         }
+    }
+
+    fn tell_rest(&self) {
+        let progress = &self.progress;
+        let rests = self.is_drained
+            && self.flushed == progress.begun()
+            && self.framing.is_between_requests()
+            && !progress.has_left_http();
+        progress.rests.store(rests, Ordering::Release);
+    }
+}
+
+impl<S: PollReadable> Watched<S> {
+    /// Waits until there is something to read, an end or an error included.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        poll_fn(|context| self.stream.poll_readable(context)).await
     }
 }
 
@@ -112,11 +179,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if !self.switched.is_on() {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.is_drained = read.is_pending();
+        if !self.progress.has_left_http() {
             self.framing.inspect(&mut buffer.filled_mut()[before..]);
+            self.tell_rest();
         }
-        Poll::Ready(Ok(()))
+        read
     }
 }
 
@@ -147,10 +216,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let written = self.poll_write_interim(context);
         ready!(self.watch_stall(written, context))?;
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.watch_stall(flushed, context)
+        ready!(self.watch_stall(flushed, context))?;
+        self.flushed = self.progress.answered.load(Ordering::Acquire);
+        self.tell_rest();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.framing.place = Place::Refused;
+        self.tell_rest();
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
@@ -165,7 +239,7 @@ enum Place {
     Data(u64, After),
     ChunkSize,
     Trailers,
-    /// Behind a byte that was spoilt: nothing more is read as HTTP.
+    /// Behind a byte that was spoilt, or at the end: nothing more is read as HTTP.
     Refused,
 }
 
@@ -210,6 +284,10 @@ impl Default for Framing {
 }
 
 impl Framing {
+    fn is_between_requests(&self) -> bool {
+        self.place == Place::RequestLine && self.line.is_empty() && self.last == 0
+    }
+
     /// Follows the bytes; spoils the end of the first line that makes a request ambiguous.
     fn inspect(&mut self, bytes: &mut [u8]) {
         let mut at = 0;

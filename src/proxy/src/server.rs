@@ -1,19 +1,23 @@
 use std::convert::Infallible;
+use std::future::{Pending, pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, UpgradeableConnection};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Timeout, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
@@ -21,7 +25,7 @@ use tracing::{debug, error, info};
 use crate::body::ReplyBody;
 use crate::certificate::Certificate;
 use crate::client_body::ClientBody;
-use crate::framing::{Switched, Watched};
+use crate::framing::{PollReadable, Progress, Watched};
 use crate::handshake;
 use crate::http2;
 use crate::interim::Interim;
@@ -35,6 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ACCEPT_SILENCE: Duration = Duration::from_secs(10);
 /// How long a drain waits for the first request of a connection that has made none.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+/// How long an HTTP/1 connection keeps its buffers for a next request, at least; at most twice as long.
+const BEFORE_REST: Duration = Duration::from_millis(250);
 
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +87,7 @@ impl AcceptFailures {
                 "cannot accept connections; those that wait are tried again"
             );
         }
-        let _ = timeout(ACCEPT_PAUSE, std::future::pending::<()>()).await;
+        let _ = timeout(ACCEPT_PAUSE, pending::<()>()).await;
     }
 }
 
@@ -179,7 +185,7 @@ async fn secure(
 struct Course {
     /// The first request has come.
     asked: CancellationToken,
-    switched: Switched,
+    progress: Arc<Progress>,
     /// Written to it beside the answers.
     interim: Interim,
 }
@@ -189,7 +195,7 @@ fn serve_client(
     client: Client,
     shared: Arc<Shared>,
 ) -> (
-    impl Service<Request<Incoming>, Response = Response<ReplyBody>, Error = Infallible, Future: Send>,
+    impl Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible, Future: Send + Unpin>,
     Course,
 ) {
     let course = Course::default();
@@ -200,6 +206,7 @@ fn serve_client(
         Box::pin(async move {
             let (client, course) = &*client;
             course.asked.cancel();
+            course.progress.begin();
             // HTTP/1.0 knows none of them (RFC 9110 15.2).
             if request.version() == Version::HTTP_11 {
                 request.extensions_mut().insert(course.interim.next_exchange());
@@ -207,20 +214,55 @@ fn serve_client(
             let mut response = shared.answer(client, request.map(ClientBody::Http1)).await;
             course.interim.all_written().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                course.switched.turn_on();
+                course.progress.leave_http();
             } else if shared.draining.is_cancelled() {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response)
+            Ok(response.map(|body| Answer {
+                body,
+                progress: course.progress.clone(),
+            }))
         })
     });
     (service, course)
 }
 
+/// The body of an answer; hyper drops it when it has taken the last of it.
+struct Answer {
+    body: ReplyBody,
+    progress: Arc<Progress>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.progress.end();
+    }
+}
+
+impl Body for Answer {
+    type Data = <ReplyBody as Body>::Data;
+    type Error = <ReplyBody as Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 async fn serve_http1(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: impl AsyncRead + AsyncWrite + PollReadable + Unpin + Send + 'static,
     client: Client,
     shared: Arc<Shared>,
 ) {
@@ -229,27 +271,62 @@ async fn serve_http1(
         (settings.header_timeout.get(), settings.stall_timeout.get())
     };
     let draining = shared.draining.clone();
-    let (
-        service,
-        Course {
-            asked,
-            switched,
-            interim,
-        },
-    ) = serve_client(client, shared);
-    let watched = Watched::new(stream, switched, interim, stall_limit);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_limit)
-        .serve_connection(TokioIo::new(watched), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = farewell(&draining, &asked) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let (mut service, course) = serve_client(client, shared);
+    let progress = course.progress;
+    let mut stream = Watched::new(stream, progress.clone(), course.interim, stall_limit);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(header_limit);
+    let mut farewell = pin!(farewell(&draining, &course.asked));
+    let mut begun = progress.begun();
+    let mut deadline = Instant::now() + header_limit;
+    loop {
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let serving = serve_until_rest(connection.with_upgrades(), &progress, farewell.as_mut());
+        let Some(rested) = serving.await else {
+            return;
+        };
+        (stream, service) = rested;
+        // What is no exchange, such as empty records of TLS, prolongs nothing.
+        if begun != progress.begun() {
+            begun = progress.begun();
+            deadline = Instant::now() + header_limit;
         }
+        let is_wanted = tokio::select! {
+            readable = timeout_at(deadline, stream.readable()) => readable.is_ok(),
+            () = farewell.as_mut() => false,
+        };
+        if !is_wanted {
+            let _ = timeout(FAREWELL, stream.shutdown()).await;
+            return;
+        }
+    }
+}
+
+/// Serves until the connection ends, or has rested for a moment: then hyper, which has buffers for an
+/// exchange but no use for them between two, gives it back. Most connections rest for most of their time.
+async fn serve_until_rest<I, S>(
+    mut connection: UpgradeableConnection<TokioIo<Watched<I>>, S>,
+    progress: &Progress,
+    farewell: Pin<&mut impl Future<Output = ()>>,
+) -> Option<(Watched<I>, S)>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible, Future: Unpin> + Unpin,
+{
+    let mut pause = Pause::default();
+    let until_rest = poll_fn(|context| match connection.poll_unpin(context) {
+        Poll::Pending => pause.poll(progress, context).map(|()| None),
+        ended => ended.map(Some),
+    });
+    let ended = tokio::select! {
+        ended = until_rest => ended,
+        () = farewell => {
+            Pin::new(&mut connection).graceful_shutdown();
+            Some((&mut connection).await)
+        }
+    };
+    let Some(ended) = ended else {
+        return take_back(connection);
     };
     if let Err(error) = ended {
         debug!(
@@ -257,6 +334,47 @@ async fn serve_http1(
             "an HTTP/1.1 connection broke"
         );
     }
+    None
+}
+
+/// Notices that a connection has rested for `BEFORE_REST`. Its timer runs only if there was a rest, and is
+/// not set anew with every exchange.
+#[derive(Default)]
+struct Pause {
+    timer: Option<Pin<Box<Timeout<Pending<()>>>>>,
+    /// As many exchanges had begun when the timer was set.
+    begun: u64,
+}
+
+impl Pause {
+    fn poll(&mut self, progress: &Progress, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(timer) = &mut self.timer {
+                let _elapsed = ready!(timer.as_mut().poll(context));
+                self.timer = None;
+                if progress.rests() && progress.begun() == self.begun {
+                    return Poll::Ready(());
+                }
+            }
+            if !progress.rests() {
+                return Poll::Pending;
+            }
+            self.begun = progress.begun();
+            self.timer = Some(Box::pin(timeout(BEFORE_REST, pending())));
+        }
+    }
+}
+
+fn take_back<I, S>(connection: UpgradeableConnection<TokioIo<Watched<I>>, S>) -> Option<(Watched<I>, S)>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
+{
+    let parts = connection.into_parts()?;
+    // Nothing but empty lines, which are ignored before a request (RFC 9112 2.2), can have been read; the
+    // rest of a request would be taken for a request.
+    let is_clean = parts.read_buf.iter().all(|byte| b"\r\n".contains(byte));
+    is_clean.then(|| (parts.io.into_inner(), parts.service))
 }
 
 /// Waits for the drain. Whoever has just connected may still ask once: hyper would hang up on them.

@@ -27,6 +27,7 @@ mod paths;
 mod plain_http;
 mod redirects;
 mod reload;
+mod rests;
 mod routing;
 mod sockets;
 mod stalls;
