@@ -498,6 +498,54 @@ fn two_passes_at_once_order_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_names_than_the_authority_takes_are_split_and_the_proxy_finds_the_pair_of_each() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    environment.write_config(&format!("{}max-names = 2\n", installation.pebble.settings()));
+    let upstream = Upstream::saying("hello").await;
+    let hosts = ["a.test", "b.test", "c.test", "d.test", "e.test"];
+    environment.write_routes("five.toml", &route(&hosts, &[upstream.address()]));
+    environment.pass();
+    for (name, expected) in [
+        ("a.test", "DNS:a.test, DNS:b.test"),
+        ("c.test", "DNS:c.test, DNS:d.test"),
+        ("e.test", "DNS:e.test"),
+    ] {
+        assert_eq!(sans(environment, name), expected);
+    }
+    environment.pass();
+    assert_eq!(installation.pebble.orders(), 3);
+    let proxy = Proxy::start(environment);
+    let client = Client::trusting(installation.pebble.root());
+    for host in hosts {
+        let uri = format!("https://{host}/");
+        assert_eq!(client.get(&proxy, &uri).await.status(), 200, "{uri}");
+    }
+    let checked = environment.run(Program::Cli, &["check"]);
+    let note = "five.toml:1:1: the certificate named a.test would have 5 names, and its authority takes 2";
+    assert!(
+        checked.status.success() && checked.stderr.contains(note),
+        "{}",
+        checked.stderr
+    );
+}
+
+#[test]
+fn routes_that_say_the_same_subject_share_its_certificate() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    for host in ["a.test", "b.test"] {
+        environment.declare(&[host], "subject = [\"b.test\", \"a.test\"]");
+    }
+    environment.pass();
+    assert_eq!(sans(environment, "b.test"), "DNS:b.test, DNS:a.test");
+    assert!(!environment.certificate("a.test").path().exists());
+    assert_eq!(installation.pebble.orders(), 1);
+    let told = environment.run(Program::Cli, &["why", "a.test"]).stdout;
+    assert!(told.contains("✓ certificate valid until"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_answers_each_kind_of_challenge_and_serves_the_certificate() {
     let environment = Environment::new();
     let upstream = Upstream::saying("hello").await;

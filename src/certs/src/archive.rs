@@ -91,11 +91,7 @@ fn decide(name: &HostPattern, ledger: &Ledger, hosts: &[&HostPattern], now: Time
 
 /// Whether one name could be served under both.
 fn overlap(one: &HostPattern, other: &HostPattern) -> bool {
-    let reaches = |pattern: &HostPattern, name: &HostPattern| match name {
-        HostPattern::Exact(host) => pattern.covers(host),
-        HostPattern::Wildcard(_) => pattern == name,
-    };
-    reaches(one, other) || reaches(other, one)
+    one.includes(other) || other.includes(one)
 }
 
 #[cfg(test)]

@@ -59,10 +59,7 @@ impl Leaf {
     /// Whether a client that asks for the name gets what it asked for (RFC 9525 6.3).
     pub(crate) fn covers(&self, name: &HostPattern) -> bool {
         let mut patterns = self.names.iter().filter_map(|name| HostPattern::parse(name).ok());
-        match name {
-            HostPattern::Exact(host) => patterns.any(|pattern| pattern.covers(host)),
-            HostPattern::Wildcard(_) => patterns.any(|pattern| pattern == *name),
-        }
+        patterns.any(|pattern| pattern.includes(name))
     }
 
     /// Two thirds of the lifetime: 60 days of 90, 4 of 6.

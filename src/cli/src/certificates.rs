@@ -88,11 +88,9 @@ pub(crate) fn list(machine: &Machine) -> Vec<Certificate> {
 
 /// The certificate of a route's host, which it may share with other hosts and routes.
 pub(crate) fn of_host(located: &Located, host: &HostPattern, machine: &Machine) -> Certificate {
-    let name = machine.configuration.certificate_of(&located.route, host);
     let subject = machine
-        .subjects
-        .iter()
-        .find(|subject| subject.hosts.first() == name.as_ref());
+        .configuration
+        .subject_of(&machine.subjects, &located.route, host);
     let alone = || Subject {
         hosts: vec![host.clone()],
         ..Subject::default()

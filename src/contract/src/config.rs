@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::iter;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use serde::de::Error;
@@ -195,10 +196,7 @@ pub struct Allow {
 
 impl Allow {
     pub fn covers(&self, host: &HostPattern) -> bool {
-        self.hosts.iter().any(|allowed| match host {
-            HostPattern::Exact(name) => allowed.covers(name),
-            HostPattern::Wildcard(_) => allowed == host,
-        })
+        self.hosts.iter().any(|allowed| allowed.includes(host))
     }
 }
 
@@ -230,10 +228,7 @@ impl Certificates {
     /// The name of the certificate that the host shares with others, if it does.
     pub(crate) fn shared(&self, host: &HostPattern) -> Option<HostPattern> {
         let mut wildcards = self.wildcards.iter().cloned().map(HostPattern::Wildcard);
-        wildcards.find(|wildcard| match host {
-            HostPattern::Exact(name) => wildcard.covers(name),
-            HostPattern::Wildcard(_) => wildcard == host,
-        })
+        wildcards.find(|wildcard| wildcard.includes(host))
     }
 }
 
@@ -259,6 +254,9 @@ pub struct Acme {
     /// The common name of the root that the chain is to lead to, if the authority offers several.
     pub preferred_chain: Option<String>,
     pub external_account: Option<ExternalAccount>,
+    /// How many names it takes in one certificate.
+    #[serde(default = "hundred")]
+    pub max_names: NonZeroU16,
     /// Who is asked instead as long as this server is down, in this order.
     #[serde(default)]
     pub fallback: Vec<AuthorityName>,
@@ -275,6 +273,12 @@ pub struct ExternalAccount {
     pub key_id: String,
     /// In base64url.
     pub key: SecretFile,
+}
+
+/// As many as Let's Encrypt takes, unless the profile says less.
+fn hundred() -> NonZeroU16 {
+    const HUNDRED: NonZeroU16 = NonZeroU16::new(100).unwrap();
+    HUNDRED
 }
 
 fn lets_encrypt() -> String {

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use crate::discovery::ParsedDiscovery;
 use crate::document::{Document, Nothing};
-use crate::{
-    Challenge, Config, FileError, Files, HostPattern, KeyType, Located, Problem, Provider, Rejection, Route,
-    Scope,
-};
+use crate::{Config, FileError, Files, Located, Problem, Rejection, Scope};
 
 /// All files together: settings, the routes that hold, and what is wrong.
 ///
@@ -54,61 +51,8 @@ impl Configuration {
             this.claim_for_containers(discovered.routes);
             this.notes.extend(this.find_unknown_providers(of_operator));
         }
+        this.notes.extend(this.find_splits());
         this
-    }
-
-    /// The certificates that the routes ask for, in the order of the routes.
-    pub fn subjects(&self) -> Vec<Subject> {
-        let mut index = BTreeMap::new();
-        let mut subjects = Vec::new();
-        for part in self.routes.iter().flat_map(|located| self.parts(&located.route)) {
-            let subject = *index.entry(part.hosts[0].clone()).or_insert(subjects.len());
-            if subject == subjects.len() {
-                subjects.push(Subject::default());
-            }
-            subjects[subject].include(part);
-        }
-        subjects
-    }
-
-    /// The name of the certificate that a route asks for to answer for one of its hosts.
-    pub fn certificate_of(&self, route: &Route, host: &HostPattern) -> Option<HostPattern> {
-        let shared = self.shared(route, host);
-        let mut own = route
-            .hosts
-            .iter()
-            .filter(|host| self.shared(route, host).is_none());
-        shared.or_else(|| own.next().cloned())
-    }
-
-    /// What a route asks for: the certificates that its hosts share with others, and one for the rest.
-    fn parts(&self, route: &Route) -> Vec<Subject> {
-        let mut own = Subject {
-            provider: route.provider.clone(),
-            challenge: route.challenge,
-            key_type: route.key_type,
-            ..Subject::default()
-        };
-        let mut parts = Vec::new();
-        for host in &route.hosts {
-            match self.shared(route, host) {
-                Some(wildcard) => parts.push(Subject {
-                    hosts: vec![wildcard],
-                    ..Subject::default()
-                }),
-                None => own.hosts.push(host.clone()),
-            }
-        }
-        parts.extend((!own.hosts.is_empty()).then_some(own));
-        parts
-    }
-
-    /// A route that says something of its certificate gets one of its own.
-    fn shared(&self, route: &Route, host: &HostPattern) -> Option<HostPattern> {
-        let wants_own = route.provider.is_some() || route.challenge.is_some() || route.key_type.is_some();
-        (!wants_own)
-            .then(|| self.config.certificates.shared(host))
-            .flatten()
     }
 
     fn open<'a>(
@@ -201,33 +145,6 @@ impl Configuration {
             self.routes.extend(route);
             self.notes.extend(contested);
         }
-    }
-}
-
-/// What one certificate is for: the hosts of all routes with the same primary, or a wildcard that routes
-/// share.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Subject {
-    /// Never empty, none twice; the first one names it.
-    pub hosts: Vec<HostPattern>,
-    /// As the first route that names one says; `None` leaves it to `[certificates] provider`.
-    pub provider: Option<Provider>,
-    /// As the first route that names one says; `None` leaves it to `[acme] challenge`.
-    pub challenge: Option<Challenge>,
-    /// As the first route that names one says; `None` leaves it to `[certificates] key-type`.
-    pub key_type: Option<KeyType>,
-}
-
-impl Subject {
-    fn include(&mut self, part: Self) {
-        for host in part.hosts {
-            if !self.hosts.contains(&host) {
-                self.hosts.push(host);
-            }
-        }
-        self.provider = self.provider.take().or(part.provider);
-        self.challenge = self.challenge.or(part.challenge);
-        self.key_type = self.key_type.or(part.key_type);
     }
 }
 
@@ -356,8 +273,8 @@ mod tests {
             (
                 "[acme]\nemial = \"a@b.test\"\n",
                 "fairlead.toml:2:1: unknown field `emial`, expected one of `directory`, `email`, `accept-terms`, \
-                 `challenge`, `dns`, `profile`, `preferred-chain`, `external-account`, `fallback`, \
-                 `ca-file` (did you mean `email`?)",
+                 `challenge`, `dns`, `profile`, `preferred-chain`, `external-account`, \
+                 `max-names`, `fallback`, `ca-file` (did you mean `email`?)",
             ),
             (
                 "[[routes]]\n",
@@ -455,51 +372,9 @@ mod tests {
         let contested = |place| format!("{place}: a.test/api already has a route at fairlead.toml:5");
         assert_eq!(shown(&configuration.problems), [contested("fairlead.toml:10:1")]);
         assert_eq!(shown(&configuration.notes), [contested("docker.toml:1:1")]);
-        let subject = Subject {
-            hosts: vec![HostPattern::parse("a.test").unwrap()],
-            provider: Some(Provider::Off),
-            challenge: None,
-            key_type: None,
-        };
-        assert_eq!(configuration.subjects(), [subject]);
-    }
-
-    #[test]
-    fn direct_subdomains_share_a_certificate_unless_their_route_wants_its_own() {
-        let config = "[certificates]\nwildcards = [\"a.test\"]\n";
-        let hosts =
-            |hosts: &str| format!("[[route]]\nhosts = [{hosts}]\nupstreams = [\"http://127.0.0.1:80\"]\n");
-        let routes = [
-            hosts("\"x.a.test\", \"other.test\", \"a.test\""),
-            hosts("\"y.a.test\""),
-            hosts("\"*.a.test\""),
-            hosts("\"deep.x.a.test\""),
-            hosts("\"own.a.test\"") + "key-type = \"rsa2048\"\n",
-        ];
-        let configuration = parse(config, &[("r.toml", &routes.concat())], "");
-        assert_eq!(configuration.problems, []);
         let subjects = configuration.subjects();
-        let named: Vec<Vec<_>> = subjects
-            .iter()
-            .map(|subject| subject.hosts.iter().map(ToString::to_string).collect())
-            .collect();
-        let expected = [
-            &["*.a.test"][..],
-            &["other.test", "a.test"],
-            &["deep.x.a.test"],
-            &["own.a.test"],
-        ];
-        assert_eq!(named, expected);
-        for (route, host, expected) in [
-            (0, "x.a.test", "*.a.test"),
-            (0, "a.test", "other.test"),
-            (1, "y.a.test", "*.a.test"),
-            (4, "own.a.test", "own.a.test"),
-        ] {
-            let host = HostPattern::parse(host).unwrap();
-            let name = configuration.certificate_of(&configuration.routes[route].route, &host);
-            assert_eq!(name.map(|name| name.to_string()).as_deref(), Some(expected));
-        }
+        assert_eq!(subjects.len(), 1);
+        assert_eq!(subjects[0].provider, Some(crate::Provider::Off));
     }
 
     #[test]

@@ -95,6 +95,14 @@ impl HostPattern {
             Self::Wildcard(parent) => host.parent() == Some(parent.as_str()),
         }
     }
+
+    /// Whether it covers all that `other` stands for.
+    pub fn includes(&self, other: &Self) -> bool {
+        match other {
+            Self::Exact(host) => self.covers(host),
+            Self::Wildcard(_) => self == other,
+        }
+    }
 }
 
 impl fmt::Display for HostPattern {

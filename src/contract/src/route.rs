@@ -61,6 +61,10 @@ pub struct Route {
     /// Answer with a redirect instead of asking an upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    /// The names of the certificate, the one that names it first; hosts that none of them includes are
+    /// added. Empty means the hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subject: Vec<HostPattern>,
     /// Who makes the certificate; `None` leaves it to `[certificates] provider`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,

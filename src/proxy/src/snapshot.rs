@@ -200,13 +200,17 @@ impl Snapshot {
         self.sites.find(host).or_else(fallback)
     }
 
-    /// Returns the certificate for the name the client asked for (SNI).
+    /// Returns the certificate for the name the client asked for (SNI): one for the very name, or a
+    /// wildcard's, if that one has ended and the wildcard's has not.
     ///
     /// `None` ends the handshake: no route is for the name, or we hold no certificate for it. There is
     /// no default certificate, because it would reveal which other sites share this address.
     pub(crate) fn certificate(&self, host: &Host) -> Option<&Arc<Certificate>> {
         self.sites_of(host)?;
-        self.by_name.find(host)
+        let now = Timestamp::now();
+        let holds = |certificate: &&Arc<Certificate>| now < certificate.not_after;
+        let mut of_host = self.by_name.all(host);
+        of_host.clone().find(holds).or_else(|| of_host.next())
     }
 
     pub(crate) fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
@@ -372,8 +376,12 @@ impl<T: Default> ByHost<T> {
 
 impl<T> ByHost<T> {
     fn find(&self, host: &Host) -> Option<&T> {
-        let by_wildcard = || self.wildcard.get(host.parent()?);
-        self.exact.get(host).or_else(by_wildcard)
+        self.all(host).next()
+    }
+
+    fn all(&self, host: &Host) -> impl Iterator<Item = &T> + Clone {
+        let by_wildcard = host.parent().and_then(|parent| self.wildcard.get(parent));
+        self.exact.get(host).into_iter().chain(by_wildcard)
     }
 
     /// Keeps what is there unless `replaces` says of it that the new value is better.
@@ -454,6 +462,23 @@ mod tests {
             assert_eq!(shown(&snapshot, without), None, "{without}");
         }
         assert_eq!(snapshot.loaded.names_without_certificate, ["bare.test"]);
+    }
+
+    #[test]
+    fn one_that_has_ended_does_not_hide_the_wildcard_s() {
+        let mut files = files(&[(&["x.w.test"], 1)]);
+        for (exact, wildcard, expected) in [
+            (2050, 2099, "exact"),
+            (2020, 2099, "wildcard"),
+            (2020, 2021, "exact"),
+        ] {
+            files.pairs = vec![
+                pair("exact", &["x.w.test"], exact),
+                pair("wildcard", &["*.w.test"], wildcard),
+            ];
+            let shown = shown(&build(&files, None), "x.w.test");
+            assert_eq!(shown.as_deref(), Some(expected), "{exact} {wildcard}");
+        }
     }
 
     #[test]

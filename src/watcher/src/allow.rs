@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::container::{Container, Reach};
 
-/// Refuses the first host that no rule lets the container have. Without rules everything is allowed.
+/// Refuses the first name that no rule lets the container have. Without rules everything is allowed.
 pub(crate) fn check(container: &Container, hosts: &[HostPattern], rules: &[Allow]) -> Result<(), NotAllowed> {
     let applying: Vec<&Allow> = rules.iter().filter(|rule| is_for(rule, container)).collect();
     let is_allowed = |host: &HostPattern| applying.iter().any(|rule| rule.covers(host));

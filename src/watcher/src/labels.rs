@@ -45,6 +45,14 @@ pub(crate) struct Claim {
     pub(crate) response_headers: Vec<HeaderEdit>,
 }
 
+impl Claim {
+    /// The hosts, and what else its certificate is to be for.
+    pub(crate) fn names(&self) -> Vec<HostPattern> {
+        let subject = self.words.read_route().map(|route| route.subject);
+        [self.hosts.clone(), subject.unwrap_or_default()].concat()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WantedPort {
     Number(u16),

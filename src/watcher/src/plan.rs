@@ -111,7 +111,7 @@ fn admit<'a>(
     docker: &Docker,
 ) -> Result<Member<'a>, String> {
     let claim = claim.map_err(|fault| fault.to_string())?;
-    allow::check(container, &claim.hosts, &docker.allow).map_err(|reason| reason.to_string())?;
+    allow::check(container, &claim.names(), &docker.allow).map_err(|reason| reason.to_string())?;
     let upstream = match container.state.hindrance() {
         None => upstream(container, &claim, docker)?,
         // Addresses and ports are only there while it runs.
@@ -601,6 +601,11 @@ mod tests {
         assert_eq!(routes(&discovery), ["a.test | good"]);
         let reason = &discovery.rejections[0].reason;
         assert!(reason.contains("[[docker.allow]]"), "{reason}");
+
+        let labels = [("fairlead.hosts", "a.test"), ("fairlead.subject", "b.test")];
+        let discovery = planned(&[container("good", 1, &labels)], &known);
+        let reason = &discovery.rejections[0].reason;
+        assert!(reason.contains("lets it have b.test"), "{reason}");
     }
 
     fn in_state(state: State, container: Container) -> Container {

@@ -44,7 +44,7 @@ pub(super) fn find<'a>(name: &str, machine: &'a Machine) -> Vec<Found<'a>> {
 pub(super) fn left_out_with<'a>(host: &HostPattern, machine: &'a Machine) -> Vec<&'a Rejection> {
     let rejections = machine.configuration.rejections.iter();
     rejections
-        .filter(|rejection| rejection.hosts.iter().any(|asked| covers(asked, host)))
+        .filter(|rejection| rejection.hosts.iter().any(|asked| asked.includes(host)))
         .collect()
 }
 
@@ -74,7 +74,7 @@ pub(super) fn nearest(name: &str, machine: &Machine) -> Option<String> {
 fn find_routes<'a>(asked: &HostPattern, machine: &'a Machine) -> Vec<Found<'a>> {
     let routes = machine.configuration.routes.iter();
     let (exact, others): (Vec<_>, Vec<_>) = routes.partition(|located| located.route.hosts.contains(asked));
-    let is_covering = |located: &&Located| located.route.hosts.iter().any(|host| covers(host, asked));
+    let is_covering = |located: &&Located| located.route.hosts.iter().any(|host| host.includes(asked));
     let found = match exact.is_empty() {
         true => others.into_iter().filter(is_covering).collect(),
         false => exact,
@@ -84,10 +84,6 @@ fn find_routes<'a>(asked: &HostPattern, machine: &'a Machine) -> Vec<Found<'a>> 
         host: asked.clone(),
     });
     found.collect()
-}
-
-fn covers(pattern: &HostPattern, asked: &HostPattern) -> bool {
-    pattern == asked || as_host(asked).is_some_and(|host| pattern.covers(host))
 }
 
 pub(super) fn as_host(pattern: &HostPattern) -> Option<&Host> {

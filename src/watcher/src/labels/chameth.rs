@@ -1,6 +1,6 @@
 //! `com.chameth.*`: the labels of Dotege and its successor.
 
-use fairlead_contract::{Docker, HeaderEdit, PathPrefix, Provider, UpstreamWords};
+use fairlead_contract::{Docker, HeaderEdit, PathPrefix, Provider, UpstreamWords, Words};
 
 use super::{Claim, Dialect, Fault, WantedPort, parse_hosts, parse_port, parse_provider};
 use crate::container::Labels;
@@ -36,7 +36,6 @@ fn read(labels: &Labels, docker: &Docker) -> Result<Claim, Fault> {
         .get(PROXY)
         .map(|text| parse_port(PROXY, text))
         .transpose()?;
-    let provider = labels.get(PROVIDER).map(|text| parse_their_provider(text));
     let headers = labels.iter().filter(|(label, _)| label.starts_with(HEADERS));
     Ok(Claim {
         hosts: parse_hosts(VHOST, hosts)?,
@@ -50,11 +49,7 @@ fn read(labels: &Labels, docker: &Docker) -> Result<Claim, Fault> {
         network: None,
         path: PathPrefix::default(),
         upstream: UpstreamWords::default(),
-        words: provider
-            .transpose()?
-            .map(|provider| ("provider", provider.as_str().to_owned()))
-            .into_iter()
-            .collect(),
+        words: read_words(labels)?,
         response_headers: headers
             .map(|(label, value)| parse_header(label, value))
             .collect::<Result<_, _>>()?,
@@ -76,7 +71,6 @@ fn refuse_other_instances(labels: &Labels, docker: &Docker) -> Result<(), Fault>
 
 fn refuse_unsupported(labels: &Labels) -> Result<(), Fault> {
     let asked = |(label, value): &(&String, &String)| match label.as_str() {
-        SUBJECT => true,
         SPLITHOSTS => matches!(value.as_str(), "true" | "1"),
         _ => label.starts_with(ERRORS),
     };
@@ -84,6 +78,19 @@ fn refuse_unsupported(labels: &Labels) -> Result<(), Fault> {
         Some((label, _)) => Err(Fault::Unsupported(label.clone())),
         None => Ok(()),
     }
+}
+
+/// What they say of the certificate, in our words.
+fn read_words(labels: &Labels) -> Result<Words, Fault> {
+    let mut words = Vec::new();
+    if let Some(text) = labels.get(PROVIDER) {
+        words.push(("provider", parse_their_provider(text)?.as_str().to_owned()));
+    }
+    if let Some(text) = labels.get(SUBJECT) {
+        parse_hosts(SUBJECT, text)?;
+        words.push(("subject", text.clone()));
+    }
+    Ok(words.into_iter().collect())
 }
 
 /// Their own words are `lego` and `selfsigned`; ours are understood too.
@@ -220,9 +227,17 @@ mod tests {
     }
 
     #[test]
+    fn the_names_of_the_certificate_are_split_at_commas_and_spaces() {
+        let claim = claim(&[(VHOST, "x.a.test"), (SUBJECT, "*.a.test a.test")]).unwrap();
+        let names: Vec<String> = claim.names().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["x.a.test", "*.a.test", "a.test"]);
+        let fault = fault(&[(VHOST, "a"), (SUBJECT, "a.*")]);
+        assert!(fault.contains(SUBJECT), "{fault}");
+    }
+
+    #[test]
     fn what_is_not_supported_is_refused_and_not_ignored() {
         for (label, value) in [
-            (SUBJECT, "*.a.test"),
             (SPLITHOSTS, "true"),
             (SPLITHOSTS, "1"),
             ("com.chameth.errors.404", "errors:80/404"),
