@@ -59,6 +59,18 @@ let
 
   providerType = types.either types.str (types.attrsOf types.str);
 
+  listenOption =
+    protocol: port:
+    mkOption {
+      type = types.nonEmptyListOf types.str;
+      default = [ port ];
+      example = [
+        "192.0.2.1:${port}"
+        "[2001:db8::1]:${port}"
+      ];
+      description = "Where to listen for ${protocol}: ports, or addresses with ports.";
+    };
+
   withoutNulls = lib.filterAttrsRecursive (_: value: value != null);
 
   toRoute =
@@ -141,26 +153,8 @@ in
       description = "Whether to open the TCP ports of {option}`services.fairlead.listen` in the firewall.";
     };
 
-    listen = {
-      http = mkOption {
-        type = types.nonEmptyListOf types.str;
-        default = [ "80" ];
-        example = [
-          "192.0.2.1:80"
-          "[2001:db8::1]:80"
-        ];
-        description = "Where to listen for plain HTTP: ports, or addresses with ports.";
-      };
-      https = mkOption {
-        type = types.nonEmptyListOf types.str;
-        default = [ "443" ];
-        example = [
-          "192.0.2.1:443"
-          "[2001:db8::1]:443"
-        ];
-        description = "Where to listen for HTTPS: ports, or addresses with ports.";
-      };
-    };
+    listen.http = listenOption "plain HTTP" "80";
+    listen.https = listenOption "HTTPS" "443";
 
     credentials = mkOption {
       type = types.attrsOf types.str;

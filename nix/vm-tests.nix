@@ -10,6 +10,9 @@ let
     builtins.readDir ../vm-tests
   );
 
+  # A test script cannot import another file.
+  steps = builtins.readFile ../vm-tests/fixtures/steps.py;
+
   neighbours = ../vm-tests/fixtures/root/etc;
 
   busybox = pkgs.busybox.override { enableStatic = true; };
@@ -81,7 +84,7 @@ let
         name = "fairlead-${name}";
         globalTimeout = 900;
         nodes.machine = machine;
-        testScript = builtins.readFile (../vm-tests + "/${file}");
+        testScript = steps + builtins.readFile (../vm-tests + "/${file}");
       }
     );
 in

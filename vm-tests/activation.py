@@ -38,13 +38,14 @@ with subtest("the first connection starts the proxy, and each listener speaks it
     machine.wait_for_unit("fairlead-proxy.service")
 
 with subtest("listeners are told apart by name, not by the order of the unit"):
-    machine.succeed(
-        "mkdir -p /run/systemd/system/fairlead-proxy.service.d",
-        "printf '[Service]\\nSockets=\\nSockets=fairlead-admin.socket fairlead-https.socket fairlead-http.socket\\n'"
-        " > /run/systemd/system/fairlead-proxy.service.d/order.conf",
-        "systemctl daemon-reload",
-        "systemctl restart fairlead-proxy.service",
+    drop_in(
+        "fairlead-proxy.service",
+        "order",
+        "[Service]",
+        "Sockets=",
+        "Sockets=fairlead-admin.socket fairlead-https.socket fairlead-http.socket",
     )
+    machine.succeed("systemctl restart fairlead-proxy.service")
     answers_by_name()
 
 with subtest("the status line says what is served"):

@@ -3,9 +3,8 @@ second, what failed and when the next try is can be asked for, and the server's 
 
 import tomllib
 
-PEBBLE = "/etc/fairlead-test/pebble/config.json"
 STORE = "/var/lib/fairlead/certificates/app.test"
-CURL = "curl -s -o /dev/null --max-time 20 --cacert /tmp/issuing-root.pem"
+CURL = f"curl -s -o /dev/null --max-time 20 --cacert {ISSUING_ROOT}"
 AWAY = "OUTPUT -p tcp -d 127.0.0.1 --dport 14000 -j REJECT --reject-with tcp-reset"
 
 
@@ -13,35 +12,17 @@ def ledger() -> dict:
     return tomllib.loads(machine.succeed(f"cat {STORE}/state.toml"))
 
 
-def serial_sent() -> str:
-    """The serial number of the certificate that a client is shown now."""
-    return machine.succeed(
-        "openssl s_client -connect 127.0.0.1:443 -servername app.test </dev/null 2>/dev/null"
-        " | openssl x509 -noout -serial"
-    ).strip()
-
-
 start_all()
 machine.wait_for_unit("multi-user.target")
-machine.wait_for_unit("pebble.service")
 
 with subtest("a certificate is obtained that is due after one minute and ends after one and a half"):
-    machine.succeed(
-        f"jq '.pebble.certificateValidityPeriod = 90' {PEBBLE} > /tmp/pebble.json && cp -f /tmp/pebble.json {PEBBLE}",
-        # Passes come when this script says so.
-        "systemctl stop fairlead-certs.timer",
-        "systemctl restart pebble.service",
-        "mkdir -p /tmp/site && echo hello > /tmp/site/index.html",
-        "systemd-run --unit=site busybox httpd -f -p 127.0.0.1:8001 -h /tmp/site",
-    )
-    machine.wait_until_succeeds("curl -sf https://acme.test:15000/roots/0 > /tmp/issuing-root.pem", timeout=30)
-    machine.wait_for_open_port(14000, timeout=30)
+    # Passes come when this script says so.
+    machine.succeed("systemctl stop fairlead-certs.timer")
+    let_certificates_live(90)
+    start_site()
     # Not before: the watcher's reload starts a pass as soon as there is a route.
-    machine.succeed(
-        "cat > /etc/fairlead/routes.d/site.toml <<'END'\n"
-        '[[route]]\nhosts = ["app.test"]\nupstreams = ["http://127.0.0.1:8001"]\nEND',
-        "systemctl restart fairlead-proxy.service",
-    )
+    write_route("site", '"app.test"')
+    machine.succeed("systemctl restart fairlead-proxy.service")
     machine.succeed("systemctl start fairlead-certs.service")
     machine.wait_until_succeeds(f"{CURL} -f https://app.test/", timeout=30)
     first = serial_sent()
@@ -76,14 +57,8 @@ with subtest("it is shown even after its last second, because nothing better is 
     assert "the present one expired" in told, told
 
 with subtest("once the ACME server is back, the next try renews the certificate without anybody's help"):
-    machine.succeed(
-        f"iptables -D {AWAY}",
-        "mkdir -p /run/systemd/system/fairlead-certs.timer.d",
-        "printf '[Timer]\\nOnUnitInactiveSec=2s\\nRandomizedDelaySec=0\\nAccuracySec=100ms\\n'"
-        " > /run/systemd/system/fairlead-certs.timer.d/often.conf",
-        "systemctl daemon-reload",
-        "systemctl start fairlead-certs.timer",
-    )
+    drop_in("fairlead-certs.timer", "often", "[Timer]", "OnUnitInactiveSec=2s", "RandomizedDelaySec=0", "AccuracySec=100ms")
+    machine.succeed(f"iptables -D {AWAY}", "systemctl start fairlead-certs.timer")
     machine.wait_until_succeeds(f"{CURL} -f https://app.test/", timeout=120)
     assert serial_sent() != first
     assert "failure" not in ledger(), ledger()

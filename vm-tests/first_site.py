@@ -10,11 +10,10 @@ redirect-to-primary = true
 start_all()
 machine.wait_for_unit("multi-user.target")
 machine.wait_for_unit("docker.service")
-machine.wait_for_unit("pebble.service")
+wait_for_pebble()
 machine.wait_for_unit("fairlead-docker-events.service")
-machine.wait_until_succeeds("curl -sf https://acme.test:15000/roots/0 > /tmp/issuing-root.pem")
 machine.succeed("docker load -i /etc/fairlead-test/image.tar", "docker tag fairlead-test/site traefik/whoami")
-trusting = "CURL_CA_BUNDLE=/tmp/issuing-root.pem"
+trusting = f"CURL_CA_BUNDLE={ISSUING_ROOT}"
 
 with subtest("2. the settings hold"):
     machine.succeed("fairlead check", "fairlead reload")

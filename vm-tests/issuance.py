@@ -3,7 +3,7 @@ follows the container to a new address and goes when the container goes. Nobody 
 
 import time
 
-CURL = "curl -s --cacert /tmp/issuing-root.pem"
+CURL = f"curl -s --cacert {ISSUING_ROOT}"
 
 
 def started(name: str, hosts: str) -> None:
@@ -29,13 +29,12 @@ def orders() -> int:
 start_all()
 machine.wait_for_unit("multi-user.target")
 machine.wait_for_unit("docker.service")
-machine.wait_for_unit("pebble.service")
+wait_for_pebble()
 machine.wait_for_unit("fairlead-docker-events.service")
-machine.wait_until_succeeds("curl -sf https://acme.test:15000/roots/0 > /tmp/issuing-root.pem")
 machine.succeed("docker load -i /etc/fairlead-test/image.tar")
 
 with subtest("a name nobody declared gets the TLS alert"):
-    refused = machine.fail("curl -sv --cacert /tmp/issuing-root.pem https://app.test/ 2>&1")
+    refused = machine.fail(f"curl -sv --cacert {ISSUING_ROOT} https://app.test/ 2>&1")
     assert "unrecognized name" in refused, refused
 
 with subtest("docker run gives an HTTPS site over HTTP/2 with an issued certificate"):
@@ -67,7 +66,7 @@ with subtest("a container replaced at another address is followed, and no order 
 with subtest("a stopped container takes the name with it"):
     machine.succeed("docker stop -t 0 web-2")
     machine.wait_until_fails(f"{CURL} -o /dev/null https://app.test/", timeout=30)
-    refused = machine.fail("curl -sv --cacert /tmp/issuing-root.pem https://app.test/ 2>&1")
+    refused = machine.fail(f"curl -sv --cacert {ISSUING_ROOT} https://app.test/ 2>&1")
     assert "unrecognized name" in refused, refused
 
 with subtest("and brings it back when it starts again"):

@@ -12,15 +12,9 @@ def ask(path: str) -> None:
 
 start_all()
 machine.wait_for_unit("sockets.target")
-machine.succeed("mkdir -p /tmp/site && echo hello > /tmp/site/index.html")
-machine.succeed("systemd-run --unit=site busybox httpd -f -p 127.0.0.1:8001 -h /tmp/site")
-machine.wait_for_open_port(8001)
-machine.succeed(
-    "printf '\\n[proxy]\\naccess-log = \"json\"\\n' >> /etc/fairlead/fairlead.toml",
-    "cat > /etc/fairlead/routes.d/app.toml <<'END'\n"
-    '[[route]]\nhosts = ["app.test", "www.app.test"]\nupstreams = ["http://127.0.0.1:8001"]\n'
-    'provider = "internal"\nhttps-only = false\nEND',
-)
+start_site()
+machine.succeed("printf '\\n[proxy]\\naccess-log = \"json\"\\n' >> /etc/fairlead/fairlead.toml")
+write_route("app", '"app.test", "www.app.test"', 'provider = "internal"', "https-only = false")
 
 with subtest("a line of the access log is found by its route"):
     machine.succeed("systemctl restart fairlead-proxy.service")
@@ -44,13 +38,14 @@ with subtest("the other messages of the proxy have their route as well"):
     )
 
 with subtest("systemd can send the lines to a file, and the messages stay in the journal"):
-    machine.succeed(
-        "mkdir -p /run/systemd/system/fairlead-proxy.service.d",
-        "printf '[Service]\\nStandardOutput=append:/var/log/fairlead-access.log\\nStandardError=journal\\n'"
-        " > /run/systemd/system/fairlead-proxy.service.d/file.conf",
-        "systemctl daemon-reload",
-        "systemctl restart fairlead-proxy.service",
+    drop_in(
+        "fairlead-proxy.service",
+        "file",
+        "[Service]",
+        "StandardOutput=append:/var/log/fairlead-access.log",
+        "StandardError=journal",
     )
+    machine.succeed("systemctl restart fairlead-proxy.service")
     ask("/three")
     machine.wait_until_succeeds("grep -q /three /var/log/fairlead-access.log", timeout=10)
     machine.fail("journalctl -t fairlead-access | grep -q /three")

@@ -3,17 +3,11 @@ the old routes keep serving."""
 
 import json
 
+INTERNAL = 'provider = "internal"'
+
 
 def status() -> dict:
     return json.loads(machine.succeed("curl -sf --unix-socket /run/fairlead/admin.sock http://admin/status"))
-
-
-def write_route(name: str, text: str) -> None:
-    machine.succeed(f"cat > /etc/fairlead/routes.d/{name}.toml <<'END'\n{text}\nEND")
-
-
-def route(host: str) -> str:
-    return f'[[route]]\nhosts = ["{host}"]\nupstreams = ["http://127.0.0.1:8001"]\nprovider = "internal"'
 
 
 def page(host: str) -> str:
@@ -23,13 +17,11 @@ def page(host: str) -> str:
 
 start_all()
 machine.wait_for_unit("multi-user.target")
-machine.succeed("mkdir -p /tmp/site && echo hello > /tmp/site/index.html")
-machine.succeed("systemd-run --unit=site busybox httpd -f -p 127.0.0.1:8001 -h /tmp/site")
-machine.wait_until_succeeds("curl -sf http://127.0.0.1:8001/")
+start_site()
 machine.succeed("systemctl start fairlead-proxy.service")
 
 with subtest("a valid change is live when the command has ended"):
-    write_route("one", route("app.test"))
+    write_route("one", '"app.test"', INTERNAL)
     machine.succeed("fairlead reload")
     assert status()["loaded"]["routes"] == 1
 
@@ -45,16 +37,16 @@ with subtest("a reload with nothing changed does nothing"):
     assert status()["reloads"] == reloads
 
 with subtest("an invalid change is refused with file, line and reason, and the old routes serve"):
-    write_route("two", '[[route]]\nhosts = ["b.test"]\nupstream = "http://127.0.0.1:8001"')
+    write_route("two", '"b.test"', 'upstream = "http://127.0.0.1:8001"')
     code, said = machine.execute("fairlead reload 2>&1")
     assert code == 1, f"{code}: {said}"
-    assert "/etc/fairlead/routes.d/two.toml:3" in said and "upstreams" in said, said
+    assert "/etc/fairlead/routes.d/two.toml:4" in said and "upstreams" in said, said
     assert page("app.test") == "hello"
 
 with subtest("the refusal stands in the unit's status and in fairlead status"):
     assert "refused" in machine.get_unit_info("fairlead-proxy.service")["StatusText"]
     code, said = machine.execute("fairlead status 2>&1")
-    assert code == 1 and "two.toml:3" in said, said
+    assert code == 1 and "two.toml:4" in said, said
 
 with subtest("a unit that needs the change fails with the reason"):
     # A new container makes the watcher reload, which finds the operator's file still wrong.
@@ -62,11 +54,11 @@ with subtest("a unit that needs the change fails with the reason"):
     machine.succeed("docker load -i /etc/fairlead-test/image.tar")
     machine.succeed("docker run -d --name web --label fairlead.hosts=c.test fairlead-test/site")
     machine.wait_until_succeeds("systemctl is-failed fairlead-watcher.service", timeout=30)
-    machine.wait_until_succeeds("journalctl -u fairlead-watcher.service | grep -q two.toml:3", timeout=10)
+    machine.wait_until_succeeds("journalctl -u fairlead-watcher.service | grep -q two.toml:4", timeout=10)
     assert page("app.test") == "hello"
 
 with subtest("the corrected file is live, together with what waited for it"):
-    write_route("two", route("b.test"))
+    write_route("two", '"b.test"', INTERNAL)
     machine.succeed("fairlead reload")
     assert status()["loaded"]["routes"] == 3
     machine.succeed("fairlead status")

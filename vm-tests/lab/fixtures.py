@@ -6,6 +6,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 FIXTURES = PROJECT / "vm-tests/fixtures"
+STEPS = FIXTURES / "steps.py"
 UNITS = PROJECT / "systemd/system"
 OPTIONAL = ("fairlead-metrics.socket",)
 NEIGHBOURS = ("pebble.service", "pebble-challtestsrv.service")

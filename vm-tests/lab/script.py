@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab.fixtures import STEPS
 from lab.machine import Failed, Machine
 
 
@@ -34,7 +35,7 @@ class Report:
 
 
 class Script:
-    """A test script and the globals it may use: `machine`, `machines`, `start_all`, `subtest`."""
+    """A test script and the globals it may use: `machine`, `machines`, `start_all`, `subtest`, and the steps."""
 
     def __init__(self, path: Path, machine: Machine, report: Report) -> None:
         self._path = path
@@ -48,9 +49,10 @@ class Script:
         A script without subtests counts as one.
         """
         started = time.monotonic()
-        code = compile(self._path.read_text(), str(self._path), "exec")
+        known = self._globals()
         try:
-            exec(code, self._globals())
+            for path in (STEPS, self._path):
+                exec(compile(path.read_text(), str(path), "exec"), known)
         except _SubtestFailed:
             return False
         except Exception as error:
@@ -87,9 +89,9 @@ class Script:
         """Says what went wrong, below the lines of the script that led there."""
         frames = traceback.extract_tb(error.__traceback__)
         lines = [
-            f"{self._path.name}:{frame.lineno}: {frame.line}"
+            f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
             for frame in frames
-            if frame.filename == str(self._path)
+            if frame.filename in (str(STEPS), str(self._path))
         ]
         what = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
         return "\n".join([*lines, what])
