@@ -10,6 +10,15 @@ def ask(path: str) -> None:
     machine.succeed(f"curl -s -o /dev/null -H 'Host: www.app.test' http://127.0.0.1{path}")
 
 
+def messages(unit: str, *fields_and_text: str) -> None:
+    """Waits for a message of the unit with these fields, all on one message, and this text in it."""
+    *fields, text = fields_and_text
+    # Of the same field twice, journalctl itself would take either.
+    found = f"journalctl -u {unit}.service -o export {fields[0]}"
+    entries = f"{found} | awk -v RS= '/{text}/" + "".join(f' && index($0, "{field}")' for field in fields) + "'"
+    machine.wait_until_succeeds(f"{entries} | grep -q .", timeout=30)
+
+
 start_all()
 machine.wait_for_unit("sockets.target")
 start_site()
@@ -36,6 +45,32 @@ with subtest("the other messages of the proxy have their route as well"):
         " | grep -q 'no connection to an upstream'",
         timeout=10,
     )
+
+with subtest("an upstream that is gone is said with the route that needed it"):
+    messages("fairlead-proxy", "FAIRLEAD_ROUTE=app.test", "FAIRLEAD_UPSTREAM=http://127.0.0.1:8001", "no connection to")
+
+with subtest("what is said of a certificate has its name"):
+    messages("fairlead-certs", "FAIRLEAD_CERTIFICATE=app.test", "obtained from")
+
+with subtest("what is said of a route has the names of all its containers"):
+    machine.wait_for_unit("docker.service")
+    machine.wait_for_unit("fairlead-docker-events.service")
+    machine.succeed("docker load -i /etc/fairlead-test/image.tar")
+    for name in ["web-1", "web-2"]:
+        labels = "--label fairlead.hosts=web.test --label com.docker.compose.project=p --label com.docker.compose.service=s"
+        machine.succeed(f"docker run -d --name {name} {labels} fairlead-test/site")
+    messages("fairlead-watcher", "FAIRLEAD_ROUTE=web.test", "FAIRLEAD_CONTAINER=web-1", "FAIRLEAD_CONTAINER=web-2", "web.test →")
+    messages("fairlead-watcher", "FAIRLEAD_ROUTE=web.test", "FAIRLEAD_CONTAINER=web-1", "added web.test")
+
+with subtest("a container that is left out is found by its name"):
+    machine.succeed("docker run -d --name wrong --label fairlead.hosts=a.test --label fairlead.port=0 fairlead-test/site")
+    messages("fairlead-watcher", "FAIRLEAD_CONTAINER=wrong", "left out")
+
+with subtest("a fault in a file is found by the file"):
+    write_route("wrong", '"b.test"', 'upstream = "x"')
+    machine.fail("fairlead reload")
+    messages("fairlead-proxy", "FAIRLEAD_FILE=/etc/fairlead/routes.d/wrong.toml", "wrong.toml:4")
+    machine.succeed("rm /etc/fairlead/routes.d/wrong.toml", "fairlead reload")
 
 with subtest("systemd can send the lines to a file, and the messages stay in the journal"):
     drop_in(

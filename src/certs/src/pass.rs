@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, Span};
 
 use crate::acme::{AcmeError, Authority, forget_order, remove_leftover_answers};
 use crate::archive::archive_unused;
@@ -56,7 +57,7 @@ pub(crate) async fn run(paths: &Paths) -> anyhow::Result<Outcome> {
         let files = Files::read_without_pairs(paths);
         let configuration = Configuration::parse(&files);
         for problem in &configuration.problems {
-            tracing::warn!("{problem}");
+            tracing::warn!(file = %problem.file.display(), "{problem}");
         }
         anyhow::ensure!(
             !configuration.config_is_faulty,
@@ -136,6 +137,7 @@ impl<'a> Round<'a> {
         let mut tasks = Vec::new();
         let mut kept = Vec::new();
         for wanted in wanted {
+            let _about = about(&wanted).entered();
             let known = store::take_stock(self.paths, &wanted.name);
             if let Ok(Issuer::Files(paths)) = &wanted.issuer {
                 failed.extend(self.take_over(&wanted, &known, paths));
@@ -144,7 +146,7 @@ impl<'a> Round<'a> {
             match self.decide(&wanted, &known) {
                 Decision::Keep => kept.push(self.keep(wanted, known)),
                 Decision::Wait { until, reason } => {
-                    tracing::debug!(certificate = %wanted.name, "{}; the next try is at {until}", reason.as_str());
+                    tracing::debug!("{}; the next try is at {until}", reason.as_str());
                 }
                 Decision::Hindered(hindrance) => {
                     self.hinder(&wanted, &known, hindrance);
@@ -200,7 +202,7 @@ impl<'a> Round<'a> {
             _ => {
                 self.store(wanted, known, issuer, pair)?;
                 let end = pair.leaf.not_after;
-                tracing::info!(certificate = %wanted.name, "taken from {issuer}; valid until {end}");
+                tracing::info!("taken from {issuer}; valid until {end}");
                 Ok(())
             }
         }
@@ -232,10 +234,10 @@ impl<'a> Round<'a> {
 
     /// Asks about the certificates whose time for that has come, and returns those to be renewed now.
     async fn ask_all(&self, kept: Vec<Kept>) -> Vec<Task> {
-        let questions = kept
-            .into_iter()
-            .filter(|kept| self.is_to_ask(kept))
-            .map(|kept| self.ask(kept));
+        let questions = kept.into_iter().filter(|kept| self.is_to_ask(kept)).map(|kept| {
+            let about = about(&kept.wanted);
+            self.ask(kept).instrument(about)
+        });
         let mut answers = stream::iter(questions).buffer_unordered(ORDERS_AT_ONCE);
         let deadline = Instant::now() + ASKING_LIMIT;
         let mut renewals = Vec::new();
@@ -263,8 +265,8 @@ impl<'a> Round<'a> {
             let cause = chain(&error);
             // Said once; the own schedule holds, so nothing is lost.
             match renewal::failures(issued) {
-                0 => tracing::warn!(certificate = %wanted.name, "not told when to renew it: {cause}"),
-                _ => tracing::debug!(certificate = %wanted.name, "not told when to renew it: {cause}"),
+                0 => tracing::warn!("not told when to renew it: {cause}"),
+                _ => tracing::debug!("not told when to renew it: {cause}"),
             }
             Answer::Failed
         });
@@ -284,7 +286,7 @@ impl<'a> Round<'a> {
     }
 
     fn hinder(&self, wanted: &Wanted, known: &Known, hindrance: String) {
-        tracing::error!(certificate = %wanted.name, "no certificate: {hindrance}");
+        tracing::error!("no certificate: {hindrance}");
         // Whatever cannot be read is not overwritten either.
         if matches!(known.stored, Stored::Unreadable(_)) {
             return;
@@ -297,7 +299,9 @@ impl<'a> Round<'a> {
     /// New certificates come before renewals: without one a site does not answer at all.
     async fn obtain_all(&self, mut tasks: Vec<Task>) -> Vec<HostPattern> {
         tasks.sort_by_key(|task| task.reason);
-        let attempts = tasks.iter().map(|task| self.attempt(task));
+        let attempts = tasks
+            .iter()
+            .map(|task| self.attempt(task).instrument(about(&task.wanted)));
         stream::iter(attempts)
             .buffer_unordered(ORDERS_AT_ONCE)
             .filter_map(async |name| name)
@@ -318,7 +322,6 @@ impl<'a> Round<'a> {
 
     /// Obtains and stores one certificate; returns its name if that failed.
     async fn attempt(&self, task: &Task) -> Option<HostPattern> {
-        let name = &task.wanted.name;
         let obtained = match &task.issuer {
             Issuer::Internal => self.issue(task),
             Issuer::Acme(directory) => self.order(task, directory).await,
@@ -327,7 +330,6 @@ impl<'a> Round<'a> {
         match obtained {
             Ok((issuer, leaf)) => {
                 tracing::info!(
-                    certificate = %name,
                     "obtained from {issuer} because {}; valid until {}, to be renewed from {}",
                     task.reason.as_str(),
                     leaf.not_after,
@@ -337,7 +339,7 @@ impl<'a> Round<'a> {
             }
             Err(error) => {
                 self.fail(task, &error);
-                Some(name.clone())
+                Some(task.wanted.name.clone())
             }
         }
     }
@@ -361,7 +363,7 @@ impl<'a> Round<'a> {
             match self.order_at(task, directory).await {
                 Err(error) if error.is_down() && !task.wanted.fallbacks.is_empty() => {
                     let cause = chain(&error);
-                    tracing::warn!(certificate = %task.wanted.name, "{directory} is down: {cause}");
+                    tracing::warn!("{directory} is down: {cause}");
                     causes.push(cause);
                 }
                 ended => return ended.map(|leaf| (Issuer::Acme(directory.to_owned()), leaf)),
@@ -387,7 +389,7 @@ impl<'a> Round<'a> {
     fn store(&self, wanted: &Wanted, known: &Known, issuer: &Issuer, pair: &Pair) -> Result<(), StoreError> {
         let directory = self.directory(wanted);
         if let Stored::Broken(cause) = &known.stored {
-            tracing::warn!(certificate = %wanted.name, "the stored files are set aside as *.broken: {cause}");
+            tracing::warn!("the stored files are set aside as *.broken: {cause}");
             store::set_aside(&directory)?;
         }
         store::write_pair(&directory, pair)?;
@@ -406,13 +408,12 @@ impl<'a> Round<'a> {
     }
 
     fn fail(&self, task: &Task, error: &AttemptError) {
-        let name = &task.wanted.name;
         let cause = chain(error);
         if error.is_local() {
             return self.hinder(&task.wanted, &task.known, cause);
         }
         let failure = self.add_failure(task, cause.clone(), error.asked_to_wait());
-        tracing::error!(certificate = %name, "no certificate: {cause}; the next try is at {}", failure.next_try);
+        tracing::error!("no certificate: {cause}; the next try is at {}", failure.next_try);
         self.record(&task.wanted, &task.known, failure);
     }
 
@@ -432,7 +433,7 @@ impl<'a> Round<'a> {
 
     fn write(&self, wanted: &Wanted, ledger: &Ledger) {
         if let Err(error) = store::write_ledger(&self.directory(wanted), ledger) {
-            tracing::warn!(certificate = %wanted.name, "{}", chain(&error));
+            tracing::warn!("{}", chain(&error));
         }
     }
 
@@ -442,6 +443,11 @@ impl<'a> Round<'a> {
 }
 
 /// In whole seconds: people read the ledger.
+/// Gives what is logged in it the certificate's name as a field, whatever `FAIRLEAD_LOG` leaves out.
+fn about(wanted: &Wanted) -> Span {
+    tracing::error_span!("about", certificate = %wanted.name)
+}
+
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)

@@ -24,7 +24,7 @@ const LEDGER_MODE: u32 = 0o644;
 pub(crate) fn take_stock(paths: &Paths, name: &HostPattern) -> Known {
     let directory = paths.certificate(name);
     if finish_replacement(&directory) {
-        tracing::info!(certificate = %name, "a crash had left half of a new pair in its place; now it is whole");
+        tracing::info!("a crash had left half of a new pair in its place; now it is whole");
     }
     close_key(&directory);
     match read_ledger(&directory) {

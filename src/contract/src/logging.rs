@@ -9,9 +9,9 @@ use tracing_subscriber::{Layer, fmt};
 
 /// Sends the program's log to the journal when systemd connected it there, else to standard error.
 ///
-/// In the journal an event's field `route` is `FAIRLEAD_ROUTE`. `FAIRLEAD_LOG` chooses what is said,
-/// in the syntax of [`EnvFilter`]; without it, everything from `info` up. Called once, before
-/// anything is logged.
+/// In the journal a field `route` of an event, or of a span around it, is `FAIRLEAD_ROUTE`;
+/// docs/operations.md says which there are. `FAIRLEAD_LOG` chooses what is said, in the syntax of
+/// [`EnvFilter`]; without it, everything from `info` up. Called once, before anything is logged.
 pub fn start_logging() {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_contract::HostPattern;
 use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
@@ -72,6 +73,8 @@ impl From<ForwardError> for Settled {
 
 /// Who can be asked, and how long that may take.
 pub(crate) struct Dispatch<'a> {
+    /// For the log: the primary host of the route that asks for itself.
+    pub(crate) route: Option<&'a HostPattern>,
     pub(crate) peers: &'a Peers,
     /// Whom to ask first.
     pub(crate) home: Option<&'a Arc<Peer>>,
@@ -172,7 +175,7 @@ impl Dispatch<'_> {
             if let Some(lease) = may_reuse.then(|| peer.reuse()).flatten() {
                 return Ok(lease);
             }
-            match peer.connect(limit).await {
+            match peer.connect(limit, self.route).await {
                 Ok(lease) => return Ok(lease),
                 Err(error) => failure = error,
             }

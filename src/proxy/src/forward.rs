@@ -14,6 +14,7 @@ use hyper::body::{Body, Incoming};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
+use tracing::field::display;
 
 use crate::access_log::Record;
 use crate::body::{Allowance, ReplyBody, RequestBody, UpstreamBody};
@@ -82,7 +83,8 @@ impl Exchange<'_> {
             Err(settled) => *settled,
         };
         answered.unwrap_or_else(|error| {
-            debug!(route = %self.host, error = &error as &dyn Error, "no answer from an upstream");
+            let route = self.site.route.primary().map(display);
+            debug!(route, host = %self.host, error = &error as &dyn Error, "no answer from an upstream");
             self.shared.metrics.failed_exchange(error.status());
             reply::page(error.status())
         })

@@ -97,7 +97,7 @@ fn validates(hello: &ClientHello<'_>) -> bool {
 fn validation_config(file: &Path) -> Option<Arc<ServerConfig>> {
     let pem = read_file(file).ok()?;
     configure_validation(&pem)
-        .inspect_err(|error| warn!("{}: {error}; the challenge is not answered", file.display()))
+        .inspect_err(|error| warn!(file = %file.display(), "{}: {error}; the challenge is not answered", file.display()))
         .ok()
         .map(Arc::new)
 }

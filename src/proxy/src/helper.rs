@@ -59,6 +59,7 @@ impl Helper {
         *request.uri_mut() = target.cloned().map_or_else(Uri::default, Uri::from);
         request.headers_mut().insert(HOST, self.host.clone());
         let dispatch = Dispatch {
+            route: None,
             peers: &self.peers,
             home: None,
             connect_timeout: patience,

@@ -2,9 +2,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fairlead_contract::{Protocol, UpstreamUrl};
+use fairlead_contract::{HostPattern, Protocol, UpstreamUrl};
 use hyper::client::conn::{http1, http2};
 use tokio::time::timeout;
+use tracing::field::display;
 use tracing::{debug, info};
 
 use crate::body::RequestBody;
@@ -81,11 +82,16 @@ impl Peer {
         (since.elapsed() < MAX_IDLE_TIME).then(|| self.lease(Sender::Http1(sender), true))
     }
 
-    pub(crate) async fn connect(self: &Arc<Self>, limit: Duration) -> Result<Lease, ConnectError> {
+    /// A new connection. The log names the route that needed it first.
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        limit: Duration,
+        route: Option<&HostPattern>,
+    ) -> Result<Lease, ConnectError> {
         // Boxed because it is rare and large: without it, every exchange would take room for it.
         let opened = Box::pin(timeout(limit, self.dial.open())).await;
         let opened = opened.unwrap_or(Err(ConnectError::Timeout));
-        self.tell(opened.as_ref().err());
+        self.tell(opened.as_ref().err(), route);
         if opened.is_err() {
             self.health.failed();
         }
@@ -104,13 +110,15 @@ impl Peer {
 
     /// Says once that the upstream is gone, and once that it is back, whatever number of requests
     /// find out.
-    fn tell(&self, failure: Option<&ConnectError>) {
+    fn tell(&self, failure: Option<&ConnectError>, route: Option<&HostPattern>) {
         let failed_before = self.is_failing.swap(failure.is_some(), Ordering::Relaxed);
-        let upstream = self.url();
+        let (upstream, route) = (self.url(), route.map(display));
         match failure.map(|error| error as &dyn std::error::Error) {
-            Some(error) if failed_before => debug!(%upstream, error, "still no connection to an upstream"),
-            Some(error) => info!(%upstream, error, "no connection to an upstream"),
-            None if failed_before => info!(%upstream, "the upstream accepts connections again"),
+            Some(error) if failed_before => {
+                debug!(%upstream, route, error, "still no connection to an upstream");
+            }
+            Some(error) => info!(%upstream, route, error, "no connection to an upstream"),
+            None if failed_before => info!(%upstream, route, "the upstream accepts connections again"),
             None => {}
         }
     }

@@ -91,10 +91,10 @@ fn refuse(at: Timestamp, problems: &[Problem], files: &BTreeMap<PathBuf, Digest>
 
 fn report(notes: &[Problem], refusal: Option<&Refusal>) {
     for note in notes {
-        warn!("{note}");
+        warn!(file = %note.file.display(), "{note}");
     }
     for problem in refusal.iter().flat_map(|refusal| &refusal.problems) {
-        error!("{problem}");
+        error!(file = %problem.file.display(), "{problem}");
     }
 }
 

@@ -36,6 +36,30 @@ fn same<'a>(route: &Route, discovery: &'a Discovery) -> Option<&'a Route> {
         .find(|other| (other.primary(), &other.path) == (route.primary(), &route.path))
 }
 
+impl<'a> Change<'a> {
+    /// The primary host of the route that it is about.
+    pub(crate) fn route(&self) -> Option<&'a HostPattern> {
+        match self {
+            Self::Added(route) | Self::Removed(route) | Self::Altered(route) => route.primary(),
+            Self::LeftOut(_) => None,
+        }
+    }
+
+    /// The names of the containers that it is about: those that answer, wait or are left out.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = &'a str> {
+        let (route, rejection) = match *self {
+            Self::Added(route) | Self::Removed(route) | Self::Altered(route) => (Some(route), None),
+            Self::LeftOut(rejection) => (None, Some(rejection)),
+        };
+        let answering = route.into_iter().flat_map(|route| &route.upstreams);
+        let waiting = route.into_iter().flat_map(|route| &route.waiting);
+        answering
+            .filter_map(|upstream| upstream.container.as_deref())
+            .chain(waiting.map(|waiting| waiting.container.as_str()))
+            .chain(rejection.map(|rejection| rejection.container.as_str()))
+    }
+}
+
 impl fmt::Display for Change<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

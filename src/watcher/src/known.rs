@@ -27,7 +27,7 @@ impl Known {
         let configuration = Configuration::parse(&files);
         refuse_faulty_settings(&configuration)?;
         for problem in &configuration.problems {
-            warn!("{problem}");
+            warn!(file = %problem.file.display(), "{problem}");
         }
         Ok(Self::of(configuration, &discovery))
     }

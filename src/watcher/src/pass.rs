@@ -1,8 +1,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use fairlead_contract::{Paths, Written, remove_if_present, write_atomically};
-use tracing::{info, warn};
+use fairlead_contract::{HostPattern, Paths, Written, remove_if_present, write_atomically};
+use tracing::span::EnteredSpan;
+use tracing::{error_span, info, warn};
 
 use crate::changes::{Change, changes};
 use crate::daemon::Daemon;
@@ -38,12 +39,20 @@ pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>) -> Result<()> {
 
 fn report(known: &Known, plan: &Plan) {
     for change in changes(&known.present, &plan.discovery) {
+        let _about: Vec<_> = change.containers().map(about).collect();
+        let route = change.route().map(HostPattern::to_string);
         match change {
             Change::LeftOut(_) => warn!("{change}"),
-            _ => info!("{change}"),
+            _ => info!(route, "{change}"),
         }
     }
     for remark in &plan.remarks {
-        info!("{remark}");
+        info!(container = remark.container, "{}", remark.text);
     }
+}
+
+/// Gives what is logged meanwhile the container's name as a field. An event has each field once, and a
+/// route may have several containers: they are spans around each other.
+fn about(container: &str) -> EnteredSpan {
+    error_span!("about", container).entered()
 }

@@ -18,8 +18,14 @@ const OF_IMAGE: &str = "its labels came with its image, which anybody may have m
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) discovery: Discovery,
-    /// What was done otherwise than somebody might expect, one sentence each.
-    pub(crate) remarks: Vec<String>,
+    pub(crate) remarks: Vec<Remark>,
+}
+
+/// What was done otherwise than somebody might expect, in one sentence.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Remark {
+    pub(crate) container: String,
+    pub(crate) text: String,
 }
 
 /// Derives the routes from the containers that run.
@@ -84,14 +90,20 @@ impl Plan {
     }
 
     fn remark_on(&mut self, container: &Container, reading: &Reading) {
+        let mut remark = |text: String| {
+            self.remarks.push(Remark {
+                container: container.name.clone(),
+                text,
+            });
+        };
         let name = container.name.escape_debug();
         if labels::are_ours(&container.image_labels) {
-            self.remarks.push(format!(
+            remark(format!(
                 "labels of container {name} were not read, because they came with its image"
             ));
         }
         for prefix in &reading.ignored {
-            self.remarks.push(format!(
+            remark(format!(
                 "the labels {prefix}* of container {name} were not read, because others come first"
             ));
         }
@@ -557,6 +569,10 @@ mod tests {
         assert_eq!(discovery.rejections[0].hosts[0].to_string(), "old.test");
     }
 
+    fn remarks(plan: &Plan) -> Vec<&str> {
+        plan.remarks.iter().map(|remark| remark.text.as_str()).collect()
+    }
+
     #[test]
     fn labels_that_came_with_the_image_claim_nothing() {
         let mut all = serving("all", 1, "a.test");
@@ -576,7 +592,7 @@ mod tests {
         assert_eq!(rejections(&plan.discovery), [format!("all: {OF_IMAGE}")]);
         assert_eq!(plan.discovery.rejections[0].hosts[0].to_string(), "a.test");
         assert_eq!(
-            plan.remarks,
+            remarks(&plan),
             ["labels of container port were not read, because they came with its image"]
         );
     }
@@ -824,7 +840,7 @@ mod tests {
             &[("fairlead.hosts", "a.test"), ("com.chameth.vhost", "b.test")],
         );
         assert_eq!(
-            plan(vec![both], &Known::default()).remarks,
+            remarks(&plan(vec![both], &Known::default())),
             ["the labels com.chameth.* of container web were not read, because others come first"]
         );
     }
