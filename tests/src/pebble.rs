@@ -193,10 +193,21 @@ impl Pebble {
 
     /// The root of the certificates it issues, PEM.
     pub fn root(&self) -> String {
+        self.ask("roots/0")
+    }
+
+    /// What it says of a certificate with this serial number in hexadecimal digits: `Valid` or `Revoked`.
+    pub fn status_of(&self, serial: &str) -> String {
+        let answer = self.ask(&format!("cert-status-by-serial/{serial}"));
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("a status is JSON");
+        answer["Status"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn ask(&self, what: &str) -> String {
         let output = Command::new("curl")
             .args(["--silent", "--show-error", "--fail", "--cacert"])
             .arg(self.file("root.pem"))
-            .arg(format!("https://{}/roots/0", self.places.management))
+            .arg(format!("https://{}/{what}", self.places.management))
             .output()
             .expect("cannot run curl: install curl");
         assert!(
@@ -204,7 +215,7 @@ impl Pebble {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        String::from_utf8(output.stdout).expect("a root is PEM")
+        String::from_utf8(output.stdout).expect("an answer is text")
     }
 
     fn count(&self, part: &str) -> usize {

@@ -22,6 +22,17 @@ fn wipe(environment: &Environment) {
 
 /// A pass in which `fault` comes over the `step`th system call of this name; `None` if it had fewer.
 fn break_pass(environment: &Environment, call: &str, fault: &str, step: usize) -> Option<Finished> {
+    break_run(environment, &[], call, fault, step)
+}
+
+/// The same for the certs program with these arguments.
+fn break_run(
+    environment: &Environment,
+    arguments: &[&str],
+    call: &str,
+    fault: &str,
+    step: usize,
+) -> Option<Finished> {
     let log = environment.root().join("strace");
     let mut command = Command::new("strace");
     command
@@ -29,7 +40,8 @@ fn break_pass(environment: &Environment, call: &str, fault: &str, step: usize) -
         .arg(&log)
         .args(["-e", &format!("inject={call}:{fault}:when={step}")])
         .args(["-e", &format!("trace={call}")])
-        .arg(Program::Certs.path());
+        .arg(Program::Certs.path())
+        .args(arguments);
     environment.equip(&mut command);
     // What is logged is written too, and no step of interest.
     command.env("FAIRLEAD_LOG", "error");
@@ -131,6 +143,33 @@ fn a_pass_killed_at_any_step_on_the_disk_costs_no_account_no_key_and_no_order() 
 fn a_disk_that_is_full_at_any_step_costs_no_account_no_key_and_no_order() {
     assert!(at_every("fsync", "error=ENOSPC") > 5);
     assert!(at_every("mkdir", "error=ENOSPC") > 1);
+}
+
+#[test]
+fn a_roll_over_cut_short_at_any_step_leaves_the_same_account_to_the_next_pass() {
+    for (call, fault, steps) in [
+        ("writev", "signal=KILL", 5),
+        ("recvfrom", "signal=KILL", 5),
+        ("renameat", "signal=KILL", 2),
+        ("fsync", "error=ENOSPC", 2),
+    ] {
+        let installation = Installation::new();
+        let environment = &installation.environment;
+        environment.declare(&[NAME], "");
+        environment.pass();
+        let broken = |step: &usize| {
+            let run = break_run(environment, &["account", "roll-over"], call, fault, *step);
+            run.is_some_and(|broken| {
+                environment.declare(&[NAME, &format!("n{step}.test")], "");
+                let passed = environment.run(Program::Certs, &[]);
+                let place = format!("{fault} at step {step} of {call}: {}", broken.stderr);
+                assert!(passed.status.success(), "{place}\n{}", passed.stderr);
+                true
+            })
+        };
+        assert!((1..).take_while(broken).count() >= steps, "{call}");
+        assert_eq!(installation.made().accounts, 1, "{call}");
+    }
 }
 
 #[test]

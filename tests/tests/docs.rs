@@ -13,13 +13,14 @@ use fairlead_tests::{Authority, Environment, Program, Site};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 /// Programs that the pages name and that change more of a machine than a test may, or ask the Internet.
-const NOT_RUN: [&str; 10] = [
+const NOT_RUN: [&str; 11] = [
     "curl",
     "docker",
     "git",
     "htpasswd",
     "journalctl",
     "nix",
+    "runuser",
     "systemctl",
     "systemd-analyze",
     "man",

@@ -7,6 +7,7 @@ mod acme;
 mod archive;
 mod arguments;
 mod backoff;
+mod commands;
 mod dns;
 mod internal;
 mod kept;
@@ -21,6 +22,7 @@ mod wanted;
 mod words;
 
 use std::fs::{File, TryLockError};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
@@ -36,18 +38,26 @@ fn main() -> anyhow::Result<ExitCode> {
     aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow!("another cryptography provider is installed already"))?;
-    let Arguments { paths } = Arguments::parse();
+    let Arguments { command, paths } = Arguments::parse();
     start_logging();
+    if command.is_some() {
+        commands::check_user(&paths)?;
+    }
     let _lock = lock(&paths)?;
     confine(&paths);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    Ok(match runtime.block_on(pass::run(&paths))? {
-        Outcome::Done => ExitCode::SUCCESS,
-        Outcome::Failed => ExitCode::FAILURE,
-    })
+    let Some(command) = command else {
+        return Ok(match runtime.block_on(pass::run(&paths))? {
+            Outcome::Done => ExitCode::SUCCESS,
+            Outcome::Failed => ExitCode::FAILURE,
+        });
+    };
+    let done = runtime.block_on(commands::run(&command, &paths))?;
+    writeln!(io::stdout(), "{done}")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Leaves to the program its own directories to write in, unless it is to run one of the operator's, which

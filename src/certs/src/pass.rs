@@ -222,6 +222,7 @@ impl<'a> Round<'a> {
                 at: leaf.not_before,
                 not_after: leaf.not_after,
                 due: leaf.due(),
+                revoked: None,
                 renewal_info: None,
             }),
             _ => None,
@@ -402,6 +403,7 @@ impl<'a> Round<'a> {
                 Issuer::Files(_) => pair.leaf.not_after,
                 Issuer::Acme(_) | Issuer::Internal => pair.leaf.due(),
             },
+            revoked: None,
             renewal_info: None,
         };
         store::write_ledger(&directory, &ledger_of(wanted, Some(issued), None))

@@ -57,6 +57,8 @@ pub(crate) enum Reason {
     Missing,
     /// The store's files are no pair.
     Broken,
+    /// The operator revoked it.
+    Revoked,
     /// Its names are not the route's.
     Names,
     /// Somebody else is to sign now.
@@ -70,6 +72,7 @@ impl Reason {
         match self {
             Self::Missing => "there is none",
             Self::Broken => "the stored files are no pair",
+            Self::Revoked => "it was revoked",
             Self::Names => "its names changed",
             Self::Issuer => "its issuer changed",
             Self::Due => "it is due for renewal",
@@ -129,6 +132,9 @@ fn find_reason(
     now: Timestamp,
 ) -> Option<Reason> {
     let issued = known.recorded().map(|(_, issued)| issued);
+    if issued.is_some_and(|issued| issued.revoked.is_some()) {
+        return Some(Reason::Revoked);
+    }
     if !leaf.names_exactly(&wanted.names) {
         return Some(Reason::Names);
     }
@@ -224,6 +230,7 @@ mod tests {
             at: at(0),
             not_after: at(90),
             due: at(60),
+            revoked: None,
             renewal_info: None,
         }
     }
@@ -305,6 +312,18 @@ mod tests {
                 "{shown}"
             );
         }
+    }
+
+    #[test]
+    fn a_revoked_certificate_is_due_whatever_its_time() {
+        let revoked = Issued {
+            revoked: Some(at(1)),
+            ..issued(DIRECTORY)
+        };
+        let ledger = ledger(&["a.test"], Some(revoked), None);
+        let stored = Stored::Whole(leaf(&["a.test"]));
+        let decision = decide_on(&wanted(&["a.test"], acme()), stored, ledger, 1);
+        assert_eq!(decision, obtain(Reason::Revoked));
     }
 
     #[test]

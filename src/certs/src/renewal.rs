@@ -121,6 +121,7 @@ mod tests {
             at: at(0),
             not_after: at(90),
             due: at(60),
+            revoked: None,
             renewal_info: None,
         }
     }

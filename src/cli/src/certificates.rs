@@ -63,6 +63,8 @@ pub(crate) enum State {
     /// The last attempt failed; an earlier one may still hold.
     Failing,
     Expired,
+    /// The operator revoked it, and the next pass makes another.
+    Revoked,
     /// The operator's own business (`provider = "off"`).
     Operators,
     /// No route wants it any more.
@@ -123,6 +125,7 @@ fn state(ledger: &Ledger, wanted: &[HostPattern], now: Timestamp) -> State {
         (Some(_), _) => State::Failing,
         (None, None) => State::Waiting,
         (None, Some(_)) if ledger.names != wanted => State::Waiting,
+        (None, Some(issued)) if issued.revoked.is_some() => State::Revoked,
         (None, Some(issued)) if issued.not_after <= now => State::Expired,
         (None, Some(issued)) if issued.due <= now => State::Due,
         (None, Some(_)) => State::Ok,
@@ -170,6 +173,7 @@ impl Certificate {
             State::Waiting => "waiting for the next pass of fairlead-certs".to_owned(),
             State::Failing => self.describe_failure(now),
             State::Expired => format!("expired {}", self.end(now)),
+            State::Revoked => "revoked; the next pass of fairlead-certs makes another".to_owned(),
             State::Operators => "the operator's own (provider = \"off\")".to_owned(),
             State::Unwanted => "no route wants it".to_owned(),
             State::Unknown => format!("unknown: {}", self.fault.as_deref().unwrap_or_default()),

@@ -150,6 +150,7 @@ pub(crate) mod tests {
             at: moment(0),
             not_after: moment(not_after),
             due: moment(due),
+            revoked: None,
             renewal_info: None,
         }
     }

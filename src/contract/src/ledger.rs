@@ -40,6 +40,9 @@ pub struct Issued {
     pub not_after: Timestamp,
     /// From when on it is to be renewed.
     pub due: Timestamp,
+    /// Since when it must not be trusted any more, by the operator's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Timestamp>,
     /// `None` before the authority was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_info: Option<RenewalInfo>,
@@ -121,6 +124,7 @@ mod tests {
                 at,
                 not_after: at,
                 due: at,
+                revoked: Some(at),
                 renewal_info: Some(RenewalInfo {
                     next_question: at,
                     failures: 1,

@@ -60,6 +60,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::tree::with_commands;
 
     #[test]
     fn every_program_and_every_command_has_its_page() {
@@ -70,11 +71,10 @@ mod tests {
                 Section::Formats => "man/man5",
                 Section::Administration => "man/man8",
             };
-            let name = command.get_name();
-            let commands = command
-                .get_subcommands()
-                .map(|command| format!("{name}-{}", command.get_name()));
-            for page in std::iter::once(name.to_owned()).chain(commands) {
+            let mut command = command.disable_help_subcommand(true);
+            command.build();
+            for command in with_commands(&command) {
+                let page = command.get_display_name().unwrap_or_else(|| command.get_name());
                 let path = format!("{directory}/{page}.{}", &directory[directory.len() - 1..]);
                 assert!(documents.iter().any(|document| document.path == *path), "{path}");
             }
@@ -84,11 +84,8 @@ mod tests {
     /// The programs and their commands.
     fn commands() -> Vec<clap::Command> {
         let programs = programs().map(|(_, program)| program);
-        let with_commands = |program: clap::Command| {
-            let commands: Vec<_> = program.get_subcommands().cloned().collect();
-            std::iter::once(program).chain(commands)
-        };
-        programs.into_iter().flat_map(with_commands).collect()
+        let commands = programs.iter().flat_map(with_commands);
+        commands.cloned().collect()
     }
 
     #[test]
@@ -114,6 +111,9 @@ mod tests {
 
     fn understand(example: &str) {
         let command = example.split(" | ").next().unwrap_or_default();
+        let command = command
+            .strip_prefix("runuser -u fairlead-certs -- ")
+            .unwrap_or(command);
         let words: Vec<_> = command.split(' ').collect();
         if words[0] == "systemctl" {
             return;

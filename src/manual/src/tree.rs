@@ -1,3 +1,4 @@
+use std::iter;
 use std::path::PathBuf;
 
 use clap::Command;
@@ -36,12 +37,18 @@ pub(crate) fn documents(programs: &[(Section, Command)]) -> anyhow::Result<Vec<D
     Ok(documents)
 }
 
+/// A command and all below it.
+pub(crate) fn with_commands(command: &Command) -> Vec<&Command> {
+    let below = command.get_subcommands().flat_map(with_commands);
+    iter::once(command).chain(below).collect()
+}
+
 /// The page of a program and one for each of its commands.
 fn pages(section: Section, program: &Command, main_pages: &[String]) -> anyhow::Result<Vec<Document>> {
     let mut program = program.clone().disable_help_subcommand(true);
     program.build();
-    std::iter::once(&program)
-        .chain(program.get_subcommands())
+    with_commands(&program)
+        .into_iter()
         .map(|command| page::of_command(section, command, main_pages))
         .collect()
 }

@@ -2,14 +2,17 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64URL_NOPAD;
 use fairlead_contract::{Acme, ExternalAccount};
-use instant_acme::{Account, ExternalAccountKey, Key, NewAccount};
+use instant_acme::{Account, Error, ExternalAccountKey, Key, NewAccount};
 use rcgen::KeyPair;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::acme::AcmeError;
 use crate::acme::client::BoundedClient;
+use crate::acme::error::is_of_type;
 use crate::acme::order::persist;
+use crate::acme::signed::{By, Resources, public_key, sign};
 use crate::secret::{read_secret, read_secret_file, write_secret};
 
 const HEADING: &str = "\
@@ -28,6 +31,12 @@ struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     email: Option<String>,
     key: String,
+    /// What a roll-over that has not ended is to put in the place of `key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next_key: Option<String>,
+    /// The operator gave it up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    deactivated: bool,
 }
 
 /// Opens the account kept in the file `path`, registering it at `acme`'s directory if there is none.
@@ -61,14 +70,18 @@ async fn resume(
     mut record: Record,
     client: impl Fn() -> Result<BoundedClient, AcmeError>,
 ) -> Result<(Account, Record), AcmeError> {
+    if record.deactivated {
+        return Err(AcmeError::AccountDeactivated(path.to_owned()));
+    }
     if let Some(url) = record.url.clone() {
-        let key = pkcs8(path, &record)?;
+        let record = settle(path, record, &client).await?;
+        let key = pkcs8(path, &record.key)?;
         let builder = Account::builder_with_http(Box::new(client()?));
         let account = builder.from_parts(url, key, record.directory.clone()).await?;
         return Ok((account, record));
     }
     let (account, _) = persist(async || {
-        let der = pkcs8(path, &record)?;
+        let der = pkcs8(path, &record.key)?;
         let key = Key::from_pkcs8_der(der.clone_key())?;
         let builder = Account::builder_with_http(Box::new(client()?));
         let created = builder.create_from_key((key, PrivateKeyDer::Pkcs8(der)), record.directory.clone());
@@ -107,10 +120,132 @@ async fn register_bound(
         directory: acme.directory.clone(),
         url: Some(account.id().to_owned()),
         email: None,
+        next_key: None,
+        deactivated: false,
         key: KeyPair::try_from(credentials.private_key())?.serialize_pem(),
     };
     confirm(path, &record)?;
     Ok((account, record))
+}
+
+/// Ends a roll-over that was cut short: the new key holds if the authority knows the account by it.
+async fn settle(
+    path: &Path,
+    mut record: Record,
+    client: &impl Fn() -> Result<BoundedClient, AcmeError>,
+) -> Result<Record, AcmeError> {
+    let Some(next) = record.next_key.take() else {
+        return Ok(record);
+    };
+    let known = persist(async || {
+        let der = pkcs8(path, &next)?;
+        let key = Key::from_pkcs8_der(der.clone_key())?;
+        let builder = Account::builder_with_http(Box::new(client()?));
+        let found = builder.from_key((key, PrivateKeyDer::Pkcs8(der)), record.directory.clone());
+        Ok(found.await?)
+    })
+    .await;
+    match known {
+        Ok(_) => record.key = next,
+        Err(error) if is_unknown(&error) => {}
+        Err(error) => return Err(error),
+    }
+    write(path, &record)?;
+    Ok(record)
+}
+
+fn is_unknown(error: &AcmeError) -> bool {
+    error
+        .problem()
+        .is_some_and(|problem| is_of_type(problem, "accountDoesNotExist"))
+}
+
+/// A registered account: its URL and its key.
+pub(crate) struct Identity {
+    pub(crate) url: String,
+    pub(crate) key: KeyPair,
+}
+
+/// The account kept in the file `path`; `None` if there is none that the authority knows.
+pub(crate) async fn identify(
+    path: &Path,
+    client: impl Fn() -> Result<BoundedClient, AcmeError>,
+) -> Result<Option<Identity>, AcmeError> {
+    match read(path)? {
+        Some(record) if record.url.is_some() && !record.deactivated => {
+            let record = settle(path, record, &client).await?;
+            identity(path, &record).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Gives the account another key, and returns its URL (RFC 8555 7.3.5).
+///
+/// The new key is on disk before the authority hears of it, because the old one is dead as soon as it
+/// does. Whatever cuts this short, [`settle`] finds out which of the two holds.
+pub(crate) async fn roll_over(
+    path: &Path,
+    acme: &Acme,
+    client: impl Fn() -> Result<BoundedClient, AcmeError>,
+) -> Result<String, AcmeError> {
+    let (mut record, Identity { url, key }) = find(path, acme, &client).await?;
+    let resources = Resources::read(&acme.directory, client()?).await?;
+    let next = KeyPair::generate()?;
+    record.next_key = Some(next.serialize_pem());
+    write(path, &record)?;
+    let place = resources.key_change()?;
+    let change = json!({ "account": url, "oldKey": public_key(&key)? });
+    let change = sign(By::Key(&next), place, None, &change)?;
+    resources.post(place, By::Account(&url, &key), &change).await?;
+    record.key = next.serialize_pem();
+    record.next_key = None;
+    write(path, &record)?;
+    Ok(url)
+}
+
+/// Gives the account up, and returns its URL (RFC 8555 7.3.6).
+pub(crate) async fn deactivate(
+    path: &Path,
+    acme: &Acme,
+    client: impl Fn() -> Result<BoundedClient, AcmeError>,
+) -> Result<String, AcmeError> {
+    let (mut record, Identity { url, key }) = find(path, acme, &client).await?;
+    let resources = Resources::read(&acme.directory, client()?).await?;
+    let order = json!({ "status": "deactivated" });
+    let answer = resources.post(&url, By::Account(&url, &key), &order).await?;
+    let answer: Value = serde_json::from_slice(&answer).map_err(Error::from)?;
+    if answer["status"] != order["status"] {
+        return Err(AcmeError::Protocol(Error::Str(
+            "the account's status deactivated",
+        )));
+    }
+    record.deactivated = true;
+    write(path, &record)?;
+    Ok(url)
+}
+
+/// The account that the operator speaks of, with its record.
+async fn find(
+    path: &Path,
+    acme: &Acme,
+    client: &impl Fn() -> Result<BoundedClient, AcmeError>,
+) -> Result<(Record, Identity), AcmeError> {
+    let record = read(path)?.filter(|record| record.url.is_some());
+    let record = record.ok_or_else(|| AcmeError::NoAccount(acme.directory.clone()))?;
+    if record.deactivated {
+        return Err(AcmeError::AccountDeactivated(path.to_owned()));
+    }
+    let record = settle(path, record, client).await?;
+    let identity = identity(path, &record)?;
+    Ok((record, identity))
+}
+
+fn identity(path: &Path, record: &Record) -> Result<Identity, AcmeError> {
+    Ok(Identity {
+        url: record.url.clone().unwrap_or_default(),
+        key: key_pair(path, &record.key)?,
+    })
 }
 
 /// Keeps an account that the authority has just confirmed.
@@ -143,6 +278,8 @@ fn make(path: &Path, directory: &str) -> Result<Record, AcmeError> {
         directory: directory.to_owned(),
         url: None,
         email: None,
+        next_key: None,
+        deactivated: false,
         key: KeyPair::generate()?.serialize_pem(),
     };
     write(path, &record)?;
@@ -154,9 +291,12 @@ fn write(path: &Path, record: &Record) -> Result<(), AcmeError> {
     Ok(write_secret(path, &text)?)
 }
 
-fn pkcs8(path: &Path, record: &Record) -> Result<PrivatePkcs8KeyDer<'static>, AcmeError> {
-    let key = KeyPair::from_pem(&record.key).map_err(|error| unusable(path, &error.to_string()))?;
-    Ok(key.into())
+fn pkcs8(path: &Path, pem: &str) -> Result<PrivatePkcs8KeyDer<'static>, AcmeError> {
+    Ok(key_pair(path, pem)?.into())
+}
+
+fn key_pair(path: &Path, pem: &str) -> Result<KeyPair, AcmeError> {
+    KeyPair::from_pem(pem).map_err(|error| unusable(path, &error.to_string()))
 }
 
 fn unusable(path: &Path, cause: &str) -> AcmeError {

@@ -33,6 +33,7 @@ const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Calls an ACME server with limits in time and size, and keeps of an error response what the
 /// library would drop: its status and its Retry-After.
+#[derive(Clone)]
 pub(crate) struct BoundedClient {
     client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
     downloads: Downloads,
@@ -65,6 +66,26 @@ impl BoundedClient {
             downloads: downloads.clone(),
         })
     }
+
+    /// Returns what the library understands: successes, and problem documents with status 400.
+    pub(crate) async fn send(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Result<Response<Bytes>, RequestError> {
+        let url = request.uri().to_string();
+        let response = self.client.request(request);
+        let received = timeout(REQUEST_LIMIT, receive(response, &url)).await;
+        let received = received.unwrap_or_else(|_| {
+            Err(RequestError::Limit {
+                url: url.clone(),
+                limit: REQUEST_LIMIT,
+            })
+        });
+        received
+            .map(|response| bound_retry_after(response, Timestamp::now()))
+            .and_then(|response| refuse_errors(response, &url))
+            .inspect(|response| self.downloads.keep(&url, response))
+    }
 }
 
 impl HttpClient for BoundedClient {
@@ -72,21 +93,10 @@ impl HttpClient for BoundedClient {
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let url = request.uri().to_string();
-        let response = self.client.request(request);
-        let downloads = self.downloads.clone();
+        let this = self.clone();
         Box::pin(async move {
-            let received = match timeout(REQUEST_LIMIT, receive(response, &url)).await {
-                Ok(received) => received
-                    .map(|response| bound_retry_after(response, Timestamp::now()))
-                    .and_then(|response| refuse_errors(response, &url)),
-                Err(_) => Err(RequestError::Limit {
-                    url: url.clone(),
-                    limit: REQUEST_LIMIT,
-                }),
-            };
+            let received = this.send(request).await;
             received
-                .inspect(|response| downloads.keep(&url, response))
                 .map(|response| BytesResponse::from(response.map(Full::new)))
                 .map_err(|error| Error::Other(error.into()))
         })

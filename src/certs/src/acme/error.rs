@@ -55,6 +55,12 @@ pub(crate) enum AcmeError {
         words(problem)
     )]
     AccountGone { path: PathBuf, problem: Problem },
+    #[error("the account was deactivated: remove {} to register a new one", .0.display())]
+    AccountDeactivated(PathBuf),
+    #[error("there is no account at {0}")]
+    NoAccount(String),
+    #[error(transparent)]
+    Pair(#[from] InvalidPair),
     #[error(
         "the authority makes accounts only for those who have one there already: write what it gave you for \
          that as \"external-account\" beside its directory in fairlead.toml; it said: {}",
@@ -121,6 +127,9 @@ impl AcmeError {
         matches!(
             self,
             Self::AccountFile { .. }
+                | Self::AccountDeactivated(_)
+                | Self::NoAccount(_)
+                | Self::Pair(_)
                 | Self::ExternalAccountRequired(_)
                 | Self::ExternalAccountKey(_)
                 | Self::NoProfile { .. }

@@ -9,6 +9,8 @@ mod error;
 mod order;
 mod pending;
 mod renewal_info;
+mod revocation;
+mod signed;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +34,7 @@ use crate::words;
 
 pub(crate) use crate::acme::answers::remove_leftover_answers;
 pub(crate) use crate::acme::error::AcmeError;
+pub(crate) use crate::acme::revocation::revoke;
 
 /// How long one certificate may take, from the order to the chain.
 const ORDER_LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -48,7 +51,7 @@ pub(crate) struct Authority {
 impl Authority {
     /// Opens the account, registering it first if there is none.
     pub(crate) async fn open(paths: &Paths, acme: &Acme) -> Result<Self, AcmeError> {
-        let account_file = paths.account_dir().join(account::file_name(&acme.directory));
+        let account_file = account_file(paths, acme);
         let downloads = Downloads::default();
         let client = || BoundedClient::new(acme.ca_file.as_deref(), &downloads);
         let account = account::open(&account_file, acme, client).await;
@@ -100,6 +103,27 @@ impl Authority {
         let chain = prefer(preferred, delivered, &self.account, &self.downloads).await;
         check(&chain, &pending).inspect_err(|_| forget_order(&self.paths, &wanted.name))
     }
+}
+
+/// Gives our account another key, and returns the account's URL.
+pub(crate) async fn roll_over(paths: &Paths, acme: &Acme) -> Result<String, AcmeError> {
+    let file = account_file(paths, acme);
+    let client = || BoundedClient::new(acme.ca_file.as_deref(), &Downloads::default());
+    let changed = account::roll_over(&file, acme, client).await;
+    changed.map_err(|error| error.advise(&file))
+}
+
+/// Gives our account up, and returns its URL.
+pub(crate) async fn deactivate(paths: &Paths, acme: &Acme) -> Result<String, AcmeError> {
+    let file = account_file(paths, acme);
+    let client = || BoundedClient::new(acme.ca_file.as_deref(), &Downloads::default());
+    let ended = account::deactivate(&file, acme, client).await;
+    ended.map_err(|error| error.advise(&file))
+}
+
+/// Where our account is kept.
+pub(crate) fn account_file(paths: &Paths, acme: &Acme) -> PathBuf {
+    paths.account_dir().join(account::file_name(&acme.directory))
 }
 
 /// Lets go of the order after its certificate was stored, or when it led to nothing.

@@ -218,7 +218,7 @@ fn certified(located: &Located, host: &HostPattern, certificate: &Certificate, m
         (None, State::Ok | State::Due) => (Done::Yes, said),
         (None, State::Failing) if certificate.holds(machine.now) => (Done::Yes, said),
         (None, State::Operators) | (_, State::Unknown) => (Done::Unknown, said),
-        (_, State::Waiting | State::Failing | State::Expired | State::Unwanted) => {
+        (_, State::Waiting | State::Failing | State::Expired | State::Revoked | State::Unwanted) => {
             let refused = refused_pair(certificate, machine);
             let also = refused.map(|refused| format!("; there is a pair, but {refused}"));
             (Done::No, said + &also.unwrap_or_default())
@@ -322,7 +322,7 @@ fn next_for_certificate(host: &HostPattern, certificate: &Certificate, machine: 
             }
         },
         State::Ok | State::Due => "Next: run fairlead reload.".to_owned(),
-        State::Waiting | State::Expired | State::Unwanted | State::Unknown => {
+        State::Waiting | State::Expired | State::Revoked | State::Unwanted | State::Unknown => {
             "Next: run systemctl start fairlead-certs, or wait for its timer.".to_owned()
         }
     }
