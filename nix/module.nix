@@ -361,6 +361,7 @@ in
 
       paths.fairlead-certs.wantedBy = [ "multi-user.target" ];
       paths.fairlead-watcher.wantedBy = mkIf cfg.docker.enable [ "multi-user.target" ];
+      paths.fairlead-deliver.wantedBy = mkIf cfg.docker.enable [ "multi-user.target" ];
       timers.fairlead-certs.wantedBy = [ "timers.target" ];
       timers.fairlead-watcher.wantedBy = mkIf cfg.docker.enable [ "timers.target" ];
 
@@ -374,6 +375,11 @@ in
 
       # `fairlead reload` calls systemctl.
       services.fairlead-watcher.path = [ config.systemd.package ];
+      # Checks are found as on the command line.
+      services.fairlead-deliver.path = [
+        config.systemd.package
+        "/run/current-system/sw"
+      ];
       services.fairlead-certs = {
         path = [ config.systemd.package ];
         # A pass that waits for the authority finishes first; the next one is the new program.

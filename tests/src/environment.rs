@@ -27,6 +27,7 @@ impl Environment {
         let directories = [
             paths.routes_dir(),
             parent(&paths.discovery_file()),
+            paths.state.join("templates"),
             paths.certificates_dir(),
             paths.account_dir(),
             paths.challenges_dir(),

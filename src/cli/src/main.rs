@@ -2,7 +2,8 @@
 //!
 //! Each command reads the files and the proxy's status ([`machine`]), derives what it tells by pure
 //! functions, and renders that last ([`answer`], [`table`]). It writes nothing but a mark for the certs
-//! program; only `fairlead dev` starts programs and keeps files of its own.
+//! program; only `fairlead dev` starts programs and keeps files of its own, and only `fairlead deliver`
+//! writes where the operator's templates say.
 
 mod admin;
 mod answer;
@@ -10,6 +11,7 @@ mod arguments;
 mod certificates;
 mod check;
 mod compare;
+mod deliver;
 mod dev;
 mod machine;
 mod programs;
@@ -60,6 +62,7 @@ async fn obey(Arguments { command, paths }: Arguments) -> anyhow::Result<Exit> {
         Command::Certs(format) => certificates::run(paths, format).await?,
         Command::Why { name, format } => why::run(paths, &name, format).await?,
         Command::Reload { pid, format } => reload::run(&paths, pid, format).await?,
+        Command::Deliver(format) => deliver::run(&paths, format).await?,
         Command::Dev(options) => return dev::run(options).await,
     };
     answer.print().context("cannot print the answer")

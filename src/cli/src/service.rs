@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use fairlead_contract::escaped;
+use fairlead_contract::{UnitName, escaped};
 use thiserror::Error;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ const ADMIN: &str = "fairlead-admin.socket";
 
 /// How long systemd may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How long it may take until the proxy has loaded its files.
+/// How long it may take until a unit has loaded its files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// The processes of the proxy's unit. systemctl knows the same, and takes much longer to say it.
@@ -55,6 +55,12 @@ impl Service {
     pub(crate) async fn reload() -> Result<(), SystemctlError> {
         systemctl(&["reload", PROXY], RELOAD_LIMIT).await.map(drop)
     }
+}
+
+/// Tells a unit that a file it reads has changed. One that does not run reads it when it starts.
+pub(crate) async fn reload_if_running(unit: &UnitName) -> Result<(), SystemctlError> {
+    let arguments = ["try-reload-or-restart", unit.as_str()];
+    systemctl(&arguments, RELOAD_LIMIT).await.map(drop)
 }
 
 /// Reads one block of properties for the service and one for the socket.

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::document::ignore;
 use crate::{
-    AuthorityName, Challenge, Dns, Host, HostPattern, KeyType, Limit, Network, Provider, SecretFile,
+    AuthorityName, Challenge, Dns, Host, HostPattern, KeyType, Limit, Network, Provider, SecretFile, Template,
 };
 
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
@@ -26,6 +26,9 @@ pub struct Config {
     pub acme: Option<Acme>,
     /// Further ACME servers, for routes that name one as their provider.
     pub authority: BTreeMap<AuthorityName, Acme>,
+    /// Files for other programs.
+    #[serde(rename = "template")]
+    pub templates: Vec<Template>,
     #[serde(rename = "route", deserialize_with = "ignore")]
     _route: (),
 }
@@ -85,7 +88,25 @@ impl Config {
         if let Some(fault) = self.find_unknown(&self.certificates.provider) {
             faults.push((vec!["certificates".to_owned(), "provider".to_owned()], fault));
         }
+        faults.extend(self.contradictions_of_templates());
         faults
+    }
+
+    fn contradictions_of_templates(&self) -> Vec<(Vec<String>, String)> {
+        let mut names = BTreeSet::new();
+        let mut destinations = BTreeSet::new();
+        let mut faults = Vec::new();
+        for template in &self.templates {
+            if !names.insert(&template.name) {
+                faults.push(format!("two [[template]] are called {}", template.name));
+            }
+            if !destinations.insert(&template.destination) {
+                let path = template.destination.path().display();
+                faults.push(format!("two [[template]] have the destination {path}"));
+            }
+        }
+        let place = || vec!["template".to_owned()];
+        faults.into_iter().map(|fault| (place(), fault)).collect()
     }
 
     /// Says so if a provider is an authority that is not there.

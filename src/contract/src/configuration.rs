@@ -279,7 +279,7 @@ mod tests {
             (
                 "[[routes]]\n",
                 "fairlead.toml:1:3: unknown field `routes`, expected one of `proxy`, `docker`, `certificates`, \
-                 `acme`, `authority`, `route` (did you mean `route`?)",
+                 `acme`, `authority`, `template`, `route` (did you mean `route`?)",
             ),
         ] {
             assert_eq!(shown(&parse(text, &[], "").problems), [expected]);

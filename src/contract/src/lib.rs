@@ -36,6 +36,7 @@ mod shown;
 mod size;
 mod status;
 mod subject;
+mod template;
 mod upstream;
 mod words;
 mod write;
@@ -70,6 +71,11 @@ pub use shown::{escaped, is_hidden};
 pub use size::{InvalidSize, Size};
 pub use status::{CheckReport, Loaded, Refusal, Status};
 pub use subject::Subject;
+pub use template::{
+    Destination, FileCheck, FileMode, InvalidDestination, InvalidFileCheck, InvalidFileMode,
+    InvalidTemplateName, InvalidTemplateSource, InvalidUnitName, ReadyTemplate, Template, TemplateName,
+    TemplateSource, UnitName,
+};
 pub use upstream::{Identity, InvalidUpstream, Protocol, Upstream, UpstreamUrl, UpstreamWords, Weight};
 pub use words::{InvalidWord, Words};
 pub use write::{WriteError, Written, remove_if_present, write_atomically};

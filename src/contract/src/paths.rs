@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::{Host, HostPattern};
+use crate::{Host, HostPattern, TemplateName};
 
 /// The three directories all programs share, and every place below them.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -50,6 +50,16 @@ impl Paths {
     /// The routes of the containers. Writer: the watcher.
     pub fn discovery_file(&self) -> PathBuf {
         self.state.join("routes/docker.toml")
+    }
+
+    /// What a template made. Writer: the watcher.
+    pub fn rendered_file(&self, template: &TemplateName) -> PathBuf {
+        self.state.join("templates").join(template.to_string())
+    }
+
+    /// Exists when a template made something new that is not delivered yet.
+    pub fn rendered_mark(&self) -> PathBuf {
+        self.runtime.join("watcher/rendered")
     }
 
     /// One directory per certificate. Writer: the certs program.

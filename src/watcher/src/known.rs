@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fairlead_contract::{Configuration, Discovery, Docker, FileError, Files, Paths, Problem, Scope};
+use fairlead_contract::{
+    Configuration, Discovery, Docker, FileError, Files, Paths, Problem, Route, Scope, Template,
+};
 use thiserror::Error;
 use tracing::warn;
 
@@ -9,6 +11,9 @@ use tracing::warn;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) docker: Docker,
+    pub(crate) templates: Vec<Template>,
+    /// The operator's routes, in file order.
+    pub(crate) operators: Vec<Route>,
     /// What the operator routes, each with the place where that stands.
     pub(crate) operator: BTreeMap<Scope, String>,
     /// What the last pass wrote.
@@ -43,7 +48,9 @@ impl Known {
         });
         Self {
             docker: configuration.config.docker,
+            templates: configuration.config.templates,
             operator: scopes.collect(),
+            operators: operators.into_iter().map(|located| located.route).collect(),
             present: Discovery {
                 routes: ours.into_iter().map(|located| located.route).collect(),
                 rejections: configuration.rejections,

@@ -12,6 +12,7 @@ mod labels;
 mod pace;
 mod pass;
 mod plan;
+mod templates;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@ use crate::changes::{Change, changes};
 use crate::daemon::Daemon;
 use crate::known::{Known, with_socket};
 use crate::plan::{Plan, plan};
+use crate::templates::{Data, render_all};
 
 /// Readable by group fairlead: what containers ask for is not for everybody.
 const MODE: u32 = 0o640;
@@ -26,6 +27,7 @@ pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>) -> Result<()> {
     if !settings.image_labels {
         daemon.set_image_labels_aside(&mut containers).await?;
     }
+    let described = (!known.templates.is_empty()).then(|| containers.clone());
     let plan = plan(containers, &known);
     let text = plan
         .discovery
@@ -33,6 +35,11 @@ pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>) -> Result<()> {
         .context("the routes cannot be put into words")?;
     if write_atomically(&paths.discovery_file(), text.as_bytes(), MODE)? == Written::Changed {
         report(&known, &plan);
+    }
+    if let Some(containers) = described {
+        let routes = known.operators.iter().chain(&plan.discovery.routes);
+        let data = Data::new(&containers, routes, &plan.discovery.rejections);
+        render_all(paths, &known.templates, &data)?;
     }
     Ok(())
 }

@@ -1,0 +1,353 @@
+//! Files for other programs: rendered by the watcher, delivered by `fairlead deliver`.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use fairlead_contract::write_atomically;
+use fairlead_tests::{
+    Authority, DEADLINE, DockerApi, Environment, Finished, Program, Upstream, body, get, listed, request_on,
+};
+use http::StatusCode;
+use serde_json::json;
+use tokio::net::TcpStream;
+
+/// An installation with a container and a place for the files of other programs.
+struct Machine {
+    environment: Environment,
+    api: DockerApi,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let environment = Environment::new();
+        let api = DockerApi::new(&environment);
+        api.add_image("sha256:00", json!({}));
+        let machine = Self { environment, api };
+        fs::create_dir(machine.place("")).unwrap();
+        machine.run_container("app.test");
+        machine
+    }
+
+    fn run_container(&self, hosts: &str) {
+        self.api
+            .set_containers(vec![listed("web", &[("fairlead.hosts", hosts)])]);
+    }
+
+    /// A file of another program.
+    fn place(&self, name: &str) -> PathBuf {
+        self.environment.root().join("elsewhere").join(name)
+    }
+
+    fn source(&self, name: &str, text: &str) -> String {
+        let path = self.environment.root().join(name);
+        write_atomically(&path, text.as_bytes(), 0o644).unwrap();
+        format!("source = {path:?}")
+    }
+
+    /// Configures templates, each by its name and its further keys; its destination is called as it is.
+    fn configure(&self, templates: &[(&str, &str)]) {
+        let table = |(name, keys): &(&str, &str)| {
+            let destination = self.place(name);
+            format!("[[template]]\nname = {name:?}\ndestination = {destination:?}\n{keys}\n")
+        };
+        let tables: String = templates.iter().map(table).collect();
+        self.environment
+            .write_config(&(self.api.settings() + "\n" + &tables));
+    }
+
+    /// A pass of the watcher, which succeeds.
+    fn pass(&self) -> Finished {
+        let pass = self.environment.run(Program::Watcher, &[]);
+        assert!(pass.status.success(), "{}", pass.stderr);
+        pass
+    }
+
+    fn deliver(&self) -> Finished {
+        self.environment.run(Program::Cli, &["deliver"])
+    }
+
+    fn has_mark(&self) -> bool {
+        self.environment.paths().rendered_mark().exists()
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.place(name)).unwrap()
+    }
+}
+
+const DOMAINS: &str = "source = \"domains.txt\"";
+
+#[test]
+fn what_changed_is_rendered_and_delivered_and_nothing_else_is_touched() {
+    let machine = Machine::new();
+    machine.configure(&[("list", &format!("{DOMAINS}\nmode = \"0604\""))]);
+    machine.pass();
+    assert!(machine.has_mark());
+    assert!(machine.deliver().stdout.starts_with("delivered "));
+    assert!(!machine.has_mark());
+    assert_eq!(machine.read("list"), "app.test\n");
+    let mode = fs::metadata(machine.place("list")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o604);
+
+    machine.pass();
+    assert!(!machine.has_mark());
+    assert!(machine.deliver().stdout.starts_with("nothing to do"));
+
+    machine.run_container("app.test www.app.test");
+    machine.pass();
+    assert!(machine.has_mark());
+    machine.deliver();
+    assert_eq!(machine.read("list"), "app.test www.app.test\n");
+    assert_eq!(only_entries(&machine.place("")), ["list"]);
+}
+
+#[test]
+fn containers_routes_and_rejections_are_there_for_a_template() {
+    let machine = Machine::new();
+    let bad = listed("bad\u{1b}", &[("fairlead.hosts", "-a-"), ("note", "two\nlines")]);
+    machine.api.set_containers(vec![
+        listed("web", &[("fairlead.hosts", "app.test"), ("note", "one")]),
+        bad,
+    ]);
+    let text = "{% for c in containers %}{{ c.name }} {{ c.labels.note }} {{ c.ports | join(',') }} {{ c.networks.web }}\n\
+                {% endfor %}{% for r in routes %}{{ r.hosts[0] }} {{ r.upstreams[0].address }} {{ r.upstreams[0].container }}\n\
+                {% endfor %}{% for r in rejections %}{{ r.container }}: {{ r.reason }}\n{% endfor %}";
+    machine.configure(&[("all", &machine.source("all.j2", text))]);
+    machine.pass();
+    machine.deliver();
+    let all = machine.read("all");
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(lines.len(), 4, "{all}");
+    assert!(
+        lines[0].starts_with("bad\\u{1b} two\\u{a}lines 80 10.0.0."),
+        "{all}"
+    );
+    assert!(lines[1].starts_with("web one 80 10.0.0."), "{all}");
+    assert!(
+        lines[2].starts_with("app.test 10.0.0.") && lines[2].ends_with(":80 web"),
+        "{all}"
+    );
+    assert!(lines[3].starts_with("bad\\u{1b}: "), "{all}");
+}
+
+#[test]
+fn a_template_that_fails_keeps_its_old_file_and_harms_nothing_else() {
+    let machine = Machine::new();
+    let source = machine.source("a.j2", "{{ routes | length }}\n");
+    machine.configure(&[("first", &source), ("second", DOMAINS)]);
+    machine.pass();
+    machine.deliver();
+
+    machine.source("a.j2", "\n{{ nobody }}\n");
+    machine.run_container("other.test");
+    let pass = machine.pass();
+    assert!(
+        pass.stderr.contains("undefined value (in") && pass.stderr.contains("a.j2:2)"),
+        "{}",
+        pass.stderr
+    );
+    machine.deliver();
+    assert_eq!(machine.read("first"), "1\n");
+    assert_eq!(machine.read("second"), "other.test\n");
+    let routes = fs::read_to_string(machine.environment.paths().discovery_file()).unwrap();
+    assert!(routes.contains("other.test"), "{routes}");
+}
+
+#[test]
+fn what_a_check_does_not_like_is_not_delivered_and_the_check_is_heard() {
+    let machine = Machine::new();
+    let check = "check = [\"sh\", \"-c\", \"grep -q app.test $0 || { echo no app >&2; exit 1; }\", \"{}\"]";
+    machine.configure(&[("checked", &format!("{DOMAINS}\n{check}")), ("other", DOMAINS)]);
+    machine.pass();
+    assert!(machine.deliver().status.success());
+
+    machine.run_container("b.test");
+    machine.pass();
+    let delivered = machine.deliver();
+    assert_eq!(delivered.status.code(), Some(1));
+    assert!(
+        delivered.stderr.contains("template checked: its check failed"),
+        "{}",
+        delivered.stderr
+    );
+    assert!(delivered.stderr.contains("no app"), "{}", delivered.stderr);
+    assert_eq!(machine.read("checked"), "app.test\n");
+    assert_eq!(machine.read("other"), "b.test\n");
+    assert_eq!(only_entries(&machine.place("")), ["checked", "other"]);
+}
+
+#[test]
+fn a_link_at_the_destination_is_replaced_and_not_followed() {
+    let machine = Machine::new();
+    machine.configure(&[("list", DOMAINS)]);
+    let precious = machine.place("precious");
+    write_atomically(&precious, b"app.test\n", 0o644).unwrap();
+    symlink(&precious, machine.place("list")).unwrap();
+    machine.pass();
+    assert!(machine.deliver().stdout.starts_with("delivered "));
+    assert!(fs::symlink_metadata(machine.place("list")).unwrap().is_file());
+
+    machine.run_container("b.test");
+    machine.pass();
+    machine.deliver();
+    assert_eq!(machine.read("precious"), "app.test\n");
+}
+
+#[test]
+fn what_stands_in_the_way_of_a_file_is_said() {
+    let machine = Machine::new();
+    machine.configure(&[
+        ("early", DOMAINS),
+        ("owned", &format!("{DOMAINS}\nowner = \"no-such-user\"")),
+    ]);
+    let early = machine.deliver();
+    assert!(
+        early
+            .stderr
+            .contains("template early: nothing was made of it yet"),
+        "{}",
+        early.stderr
+    );
+    machine.pass();
+    let delivered = machine.deliver();
+    assert_eq!(delivered.status.code(), Some(1));
+    assert!(
+        delivered.stderr.contains("there is no user \"no-such-user\""),
+        "{}",
+        delivered.stderr
+    );
+    assert_eq!(machine.read("early"), "app.test\n");
+    assert!(!machine.place("owned").exists());
+}
+
+#[test]
+fn a_template_that_makes_no_sense_is_refused_with_its_line() {
+    let environment = Environment::new();
+    for (keys, part) in [
+        ("mode = \"4755\"", "\"4755\" is no mode"),
+        ("check = [\"true\"]", "does not say which file"),
+        ("reload-units = [\"haproxy\"]", "\"haproxy\" is no name of a unit"),
+        ("source = \"nginx.conf\"", "none of the templates that come along"),
+        ("destination = \"x\"", "not the absolute path"),
+        ("name = \"../x\"", "cannot be the name of a template"),
+    ] {
+        let given = ["name = \"n\"", "destination = \"/d\"", "source = \"domains.txt\""];
+        let key = |line: &str| line.split(' ').next().unwrap().to_owned();
+        let others = given.iter().filter(|line| key(line) != key(keys));
+        let others: Vec<&str> = others.copied().collect();
+        environment.write_config(&format!("[[template]]\n{keys}\n{}\n", others.join("\n")));
+        let checked = environment.run(Program::Cli, &["check"]);
+        assert_eq!(checked.status.code(), Some(1), "{keys}");
+        assert!(checked.stderr.contains("fairlead.toml:2:"), "{}", checked.stderr);
+        assert!(checked.stderr.contains(part), "{}", checked.stderr);
+    }
+}
+
+#[test]
+fn two_templates_for_one_file_are_refused() {
+    let environment = Environment::new();
+    let table = |name: &str| {
+        format!("[[template]]\nname = \"{name}\"\nsource = \"domains.txt\"\ndestination = \"/d\"\n")
+    };
+    environment.write_config(&(table("a") + &table("b")));
+    let checked = environment.run(Program::Cli, &["check"]);
+    assert!(
+        checked
+            .stderr
+            .contains("two [[template]] have the destination /d"),
+        "{}",
+        checked.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_serves_what_the_ready_template_makes() {
+    let machine = Machine::new();
+    let upstream = Upstream::echoing().await.address();
+    let mut web = listed(
+        "web",
+        &[
+            ("fairlead.hosts", "app.test,*.app.test"),
+            ("fairlead.port", &upstream.port().to_string()),
+            ("fairlead.path", "/it's"),
+            (
+                "fairlead.response-headers",
+                r##"[{ replace = "X-Odd", value = '100% \ $HOME "quoted" #' }]"##,
+            ),
+        ],
+    );
+    web["HostConfig"]["NetworkMode"] = json!("host");
+    machine.api.set_containers(vec![web]);
+    let authority = Authority::new();
+    let pair = authority.issue(&["app.test", "x.app.test"]);
+    let both = machine.environment.root().join("both.pem");
+    write_atomically(&both, (pair.chain + &pair.key).as_bytes(), 0o600).unwrap();
+    let https = free_address();
+    machine.configure(&[(
+        "haproxy.cfg",
+        &format!(
+            "source = \"haproxy.cfg\"\ncheck = [\"haproxy\", \"-c\", \"-q\", \"-f\", \"{{}}\"]\n\
+             values = {{ http = \"{}\", https = \"{https}\", certificates = {both:?} }}",
+            free_address()
+        ),
+    )]);
+    machine.pass();
+    let delivered = machine.deliver();
+    assert!(delivered.status.success(), "{}", delivered.stderr);
+
+    let mut haproxy = Command::new("haproxy");
+    haproxy.arg("-db").arg("-f").arg(machine.place("haproxy.cfg"));
+    let _haproxy = machine.environment.start(haproxy);
+    let client = authority.client();
+    for (host, path, status) in [
+        ("app.test", "/it's/here", StatusCode::OK),
+        ("x.app.test", "/it's", StatusCode::OK),
+        ("app.test", "/its", StatusCode::SERVICE_UNAVAILABLE),
+        ("app.test", "/it's-not", StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let stream = client
+            .connect_on(connect(https).await, host, &["http/1.1"])
+            .await
+            .unwrap();
+        let response = request_on(stream, get(&format!("https://{host}{path}"))).await;
+        assert_eq!(response.status(), status, "{host}{path}");
+        if status == StatusCode::OK {
+            assert_eq!(response.headers()["x-odd"], "100% \\ $HOME \"quoted\" #");
+            let (seen, _) = body::read(response.into_body()).await;
+            assert!(seen.contains("x-forwarded-for: 127.0.0.1"), "{seen}");
+        }
+    }
+}
+
+/// Where nobody listens, for a program that cannot be given a listener.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Connects as soon as somebody listens.
+async fn connect(address: SocketAddr) -> TcpStream {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn only_entries(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
