@@ -2,7 +2,7 @@
 
 use fairlead_contract::{Configuration, Files};
 use fairlead_tests::{DockerApi, Environment, Program, Running, listed};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const EVENT: &str =
     r#"{"Type":"container","Action":"start","Actor":{"ID":"1","Attributes":{}},"time":1,"timeNano":1}"#;
@@ -65,16 +65,56 @@ fn an_image_that_goes_during_a_pass_leaves_out_its_container_alone() {
     let finished = environment.run(Program::Watcher, &[]);
     assert!(finished.status.success(), "{}", finished.stderr);
     let found = Configuration::parse(&Files::read(environment.paths()));
-    let hosts: Vec<String> = found
-        .routes
-        .iter()
-        .map(|located| located.route.hosts[0].to_string())
-        .collect();
-    assert_eq!(hosts, ["app.test"]);
+    assert_eq!(hosts(&found), ["app.test"]);
     let left_out: Vec<&str> = found
         .rejections
         .iter()
         .map(|rejection| rejection.container.as_str())
         .collect();
     assert_eq!(left_out, ["gone"]);
+}
+
+#[test]
+fn a_state_that_docker_does_not_have_fails_its_container_alone() {
+    let (environment, api) = watched();
+    api.add_image("sha256:00", json!({}));
+    let odd = |name: &str, field: &str, value: Value| {
+        let mut odd = listed(name, &[("fairlead.hosts", &format!("{name}.test"))]);
+        odd[field] = value;
+        odd
+    };
+    api.set_containers(vec![
+        odd("state", "State", json!("initialized")),
+        odd(
+            "health",
+            "Health",
+            json!({ "Status": "stopped", "FailingStreak": 0 }),
+        ),
+        odd("ports", "Ports", json!([{ "PrivatePort": 132, "Type": "dccp" }])),
+        listed("web", &[("fairlead.hosts", "app.test")]),
+    ]);
+    let finished = environment.run(Program::Watcher, &[]);
+    assert!(finished.status.success(), "{}", finished.stderr);
+    let found = Configuration::parse(&Files::read(environment.paths()));
+    assert_eq!(
+        hosts(&found),
+        ["app.test", "health.test", "ports.test", "state.test"]
+    );
+    let waiting: Vec<(&str, bool)> = found
+        .routes
+        .iter()
+        .flat_map(|located| &located.route.waiting)
+        .map(|waiting| {
+            (
+                waiting.container.as_str(),
+                waiting.reason.contains("is not understood"),
+            )
+        })
+        .collect();
+    assert_eq!(waiting, [("ports", true), ("state", true)]);
+}
+
+fn hosts(configuration: &Configuration) -> Vec<String> {
+    let routes = configuration.routes.iter();
+    routes.map(|located| located.route.hosts[0].to_string()).collect()
 }

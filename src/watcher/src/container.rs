@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bollard::models::{
     ContainerSummary, ContainerSummaryStateEnum, EndpointSettings, PortSummary, PortSummaryTypeEnum,
 };
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 const ID_DIGITS: usize = 12;
 
@@ -38,7 +40,7 @@ pub(crate) struct Container {
 }
 
 /// Whether a container can answer now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// It runs, and its health check has passed if it has one.
     Ready,
@@ -47,6 +49,10 @@ pub(crate) enum State {
     Paused,
     /// It ended, and Docker is about to start it again.
     Restarting,
+    /// It was listed, and does not run.
+    Ended,
+    /// What was said of it, in words for people, has no meaning that is known.
+    Unknown(String),
 }
 
 /// Where a container listens.
@@ -88,6 +94,53 @@ impl From<ContainerSummary> for Container {
             state: State::of(summary.state, &summary.status.unwrap_or_default()),
         }
     }
+}
+
+/// What routes depend on in a [`ContainerSummary`].
+const FIELDS: [&str; 11] = [
+    "Id",
+    "Names",
+    "Created",
+    "Image",
+    "ImageID",
+    "Labels",
+    "Ports",
+    "State",
+    "Status",
+    "HostConfig",
+    "NetworkSettings",
+];
+
+/// Reads a list in which something is not as Docker says it, each container by itself: daemons that
+/// speak as Docker does have states of their own. `None` if it is no list of containers.
+pub(crate) fn read_one_by_one(list: &str) -> Option<Vec<Container>> {
+    let entries: Vec<Map<String, Value>> = serde_json::from_str(list).ok()?;
+    entries.into_iter().map(read).collect()
+}
+
+/// What is not understood is left out, and the container waits with the reason.
+fn read(mut entry: Map<String, Value>) -> Option<Container> {
+    entry.retain(|field, _| FIELDS.contains(&field.as_str()));
+    let mut faults = Vec::new();
+    entry.retain(|field, value| match summary([(field.clone(), value.clone())]) {
+        Ok(_) => true,
+        Err(error) => {
+            faults.push(format!("{field}: {}", error.to_string().escape_debug()));
+            false
+        }
+    });
+    let mut container = Container::from(summary(entry).ok().filter(|summary| summary.id.is_some())?);
+    if !faults.is_empty() {
+        container.state = State::Unknown(format!(
+            "the daemon says of it what is not understood: {}",
+            faults.join("; ")
+        ));
+    }
+    Some(container)
+}
+
+fn summary(fields: impl IntoIterator<Item = (String, Value)>) -> Result<ContainerSummary, serde_json::Error> {
+    ContainerSummary::deserialize(Value::Object(fields.into_iter().collect()))
 }
 
 impl Container {
@@ -140,6 +193,13 @@ impl State {
         match state {
             Some(ContainerSummaryStateEnum::PAUSED) => Self::Paused,
             Some(ContainerSummaryStateEnum::RESTARTING) => Self::Restarting,
+            Some(
+                ContainerSummaryStateEnum::CREATED
+                | ContainerSummaryStateEnum::EXITED
+                | ContainerSummaryStateEnum::STOPPING
+                | ContainerSummaryStateEnum::REMOVING
+                | ContainerSummaryStateEnum::DEAD,
+            ) => Self::Ended,
             _ if status.ends_with("(health: starting)") => Self::Starting,
             _ if status.ends_with("(unhealthy)") => Self::Unhealthy,
             _ => Self::Ready,
@@ -147,13 +207,15 @@ impl State {
     }
 
     /// Why it gets no requests; nothing if it does.
-    pub(crate) fn hindrance(self) -> Option<&'static str> {
+    pub(crate) fn hindrance(&self) -> Option<&str> {
         match self {
             Self::Ready => None,
             Self::Starting => Some("its health check has not passed yet"),
             Self::Unhealthy => Some("its health check fails: see docker inspect"),
             Self::Paused => Some("it is paused: docker unpause lets it go on"),
             Self::Restarting => Some("it ended and is about to be started again: see docker logs"),
+            Self::Ended => Some("it does not run: docker start lets it"),
+            Self::Unknown(reason) => Some(reason),
         }
     }
 }
@@ -295,9 +357,51 @@ mod tests {
             ("running", "Up 2 hours (unhealthy)", State::Unhealthy),
             ("paused", "Up 2 hours (Paused)", State::Paused),
             ("restarting", "Restarting (1) 2 seconds ago", State::Restarting),
+            ("created", "Created", State::Ended),
+            ("exited", "Exited (0) 1 second ago", State::Ended),
+            ("stopping", "Up 2 hours", State::Ended),
+            ("removing", "Removal In Progress", State::Ended),
+            ("dead", "Dead", State::Ended),
         ] {
             let container = listed(&format!(r#"{{"Id":"1","State":"{state}","Status":"{status}"}}"#));
             assert_eq!(container.state, expected, "{state} {status}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_of_one_container_is_its_own_reason_to_wait() {
+        let list = r#"[
+            {"Id":"1","Names":["/odd"],"State":"initialized\n","Labels":{"a":"b"},"Created":7},
+            {"Id":"2","Names":["/web"],"State":"running","Health":{"Status":"stopped"},"Mounts":[{"Type":"new"}]},
+            {"Id":"3","Names":["/nets"],"State":"running","NetworkSettings":"none"}]"#;
+        let [odd, web, nets] = read_one_by_one(list).unwrap().try_into().unwrap();
+        let State::Unknown(reason) = odd.state else {
+            panic!("{odd:?}")
+        };
+        assert!(
+            reason.starts_with(
+                "the daemon says of it what is not understood: State: unknown variant `initialized\\n`"
+            ),
+            "{reason}"
+        );
+        assert_eq!((odd.name.as_str(), odd.created), ("odd", 7));
+        assert_eq!(odd.labels, [("a".to_owned(), "b".to_owned())].into());
+        assert_eq!(web.state, State::Ready);
+        assert!(matches!(nets.state, State::Unknown(_)), "{nets:?}");
+    }
+
+    #[test]
+    fn what_is_no_list_of_containers_is_not_read_as_one() {
+        for list in [
+            "",
+            "{}",
+            "[1]",
+            "[null]",
+            r#"[{"State":"odd"}]"#,
+            r#"[{"Id":1}]"#,
+            "[{}]",
+        ] {
+            assert_eq!(read_one_by_one(list), None, "{list}");
         }
     }
 

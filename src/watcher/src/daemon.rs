@@ -11,7 +11,7 @@ use futures_util::{Stream, TryStreamExt};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::container::{Container, Labels};
+use crate::container::{Container, Labels, read_one_by_one};
 use crate::labels;
 
 /// How long the daemon may take to answer.
@@ -50,8 +50,18 @@ impl Daemon {
 
     /// Lists the containers that run, paused ones and those between two starts among them.
     pub(crate) async fn running_containers(&self) -> Result<Vec<Container>, DaemonError> {
-        let summaries = self.within(self.client.list_containers(None)).await?;
-        Ok(summaries.into_iter().map(Container::from).collect())
+        let list = async {
+            match self.client.list_containers(None).await {
+                Ok(summaries) => Ok(summaries.into_iter().map(Container::from).collect()),
+                Err(ApiError::JsonDataError { contents, .. })
+                    if let Some(list) = read_one_by_one(&contents) =>
+                {
+                    Ok(list)
+                }
+                Err(error) => Err(error),
+            }
+        };
+        self.within(list).await
     }
 
     /// Tells the labels of `containers` that came with their images from those that count.

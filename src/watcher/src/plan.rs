@@ -127,7 +127,7 @@ fn admit<'a>(
     let upstream = match container.state.hindrance() {
         None => upstream(container, &claim, docker)?,
         // Addresses and ports are only there while it runs.
-        Some(hindrance) => Err(hindrance.to_owned()),
+        Some(hindrance) => Err(shorten(hindrance)),
     };
     Ok(Member {
         container,

@@ -22,7 +22,7 @@ struct ContainerData {
     id: String,
     image: String,
     /// Nothing if it can answer now.
-    hindrance: Option<&'static str>,
+    hindrance: Option<String>,
     labels: Labels,
     ports: BTreeSet<u16>,
     /// The address in each network, once there is one.
@@ -114,7 +114,7 @@ impl From<&Container> for ContainerData {
             name: escaped(&container.name),
             id: escaped(&container.id),
             image: escaped(&container.image),
-            hindrance: container.state.hindrance(),
+            hindrance: container.state.hindrance().map(escaped),
             labels: labels
                 .map(|(label, value)| (escaped(label), escaped(value)))
                 .collect(),
