@@ -53,8 +53,12 @@ pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
     }
 }
 
-/// An authority alone is for CONNECT, `*` for OPTIONS (RFC 9112 3.2.3 and 3.2.4).
+/// An authority alone is for CONNECT, `*` for OPTIONS (RFC 9112 3.2.3 and 3.2.4). A query never stands alone
+/// (RFC 9113 8.3.1).
 fn has_form_of_method(parts: &Parts) -> bool {
+    if path_and_query(&parts.uri).starts_with('?') {
+        return false;
+    }
     let is_authority_alone = parts.uri.authority().is_some() && parts.uri.scheme().is_none();
     match parts.method {
         Method::CONNECT => true,

@@ -1,9 +1,10 @@
+use std::collections::VecDeque;
 use std::future::{Pending, pending, poll_fn};
 use std::io;
 use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::interim::Interim;
 
-/// More of a line is not kept: the longest one that matters is a length behind its name.
-const MAX_KEPT: usize = 128;
+/// More of a line is not kept: the longest one that matters is an `OPTIONS http://HOST:PORT HTTP/1.1`.
+const MAX_KEPT: usize = 300;
 /// The largest number has twenty.
 const MAX_DIGITS: usize = 20;
 
@@ -54,11 +55,21 @@ pub(crate) struct Progress {
     answered: AtomicU64,
     has_left_http: AtomicBool,
     rests: AtomicBool,
+    /// The numbers of the requests that are for a server as a whole, but do not say so by `*`. In order.
+    for_servers: Mutex<VecDeque<u64>>,
 }
 
 impl Progress {
-    pub(crate) fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::AcqRel);
+    /// The number of the exchange that begins.
+    pub(crate) fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Whether that request is `OPTIONS` for a URI without a path: for the whole server (RFC 9112 3.2.4).
+    /// hyper cannot tell that from one for `/`. To be asked once, and of one request after the other.
+    pub(crate) fn is_for_server(&self, number: u64) -> bool {
+        let mut numbers = self.for_servers.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.pop_front_if(|first| *first == number).is_some()
     }
 
     pub(crate) fn begun(&self) -> u64 {
@@ -114,6 +125,14 @@ impl<S> Watched<S> {
             unwritten: BytesMut::new(),
             stall_limit,
             stall: None,
+        }
+    }
+
+    fn tell_for_servers(&mut self) {
+        if !self.framing.for_servers.is_empty() {
+            let numbers = self.progress.for_servers.lock();
+            let mut numbers = numbers.unwrap_or_else(PoisonError::into_inner);
+            numbers.extend(self.framing.for_servers.drain(..));
         }
     }
 
@@ -183,6 +202,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         self.is_drained = read.is_pending();
         if !self.progress.has_left_http() {
             self.framing.inspect(&mut buffer.filled_mut()[before..]);
+            self.tell_for_servers();
             self.tell_rest();
         }
         read
@@ -270,6 +290,10 @@ struct Framing {
     last: u8,
     /// Whether a fragment, which no target has, stands in the present request line.
     has_fragment: bool,
+    /// So many requests have begun.
+    requests: u64,
+    /// Those of them that are for a server as a whole and were not told of yet.
+    for_servers: Vec<u64>,
 }
 
 impl Default for Framing {
@@ -279,6 +303,8 @@ impl Default for Framing {
             line: Vec::new(),
             last: 0,
             has_fragment: false,
+            requests: 0,
+            for_servers: Vec::new(),
         }
     }
 }
@@ -334,6 +360,12 @@ impl Framing {
         if line.last() == Some(&b'\r') {
             line.pop();
         }
+        if self.place == Place::RequestLine && !line.is_empty() {
+            self.requests += 1;
+            if is_for_server(&line) {
+                self.for_servers.push(self.requests);
+            }
+        }
         self.place = next(&self.place, &line)?;
         line.clear();
         self.line = line;
@@ -362,6 +394,17 @@ fn next(place: &Place, line: &[u8]) -> Result<Place, Ambiguous> {
         Place::Trailers => Place::Trailers,
         Place::Data(..) | Place::Refused => return Err(Ambiguous),
     })
+}
+
+/// Whether a request line is `OPTIONS` with an absolute target that has neither path nor query.
+fn is_for_server(line: &[u8]) -> bool {
+    let Some(rest) = line.strip_prefix(b"OPTIONS ") else {
+        return false;
+    };
+    let target = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let scheme = target.windows(3).position(|part| part == b"://");
+    let is_path = |byte: &u8| b"/?".contains(byte);
+    scheme.is_some_and(|end| !target[..end].iter().chain(&target[end + 3..]).any(is_path))
 }
 
 /// What a field adds to what is known of the body.
@@ -465,6 +508,21 @@ mod tests {
         });
         let elsewhere = "GET /a HTTP/1.1\r\nX: #\r\nContent-Length: 1\r\n\r\n#GET / HTTP/1.1\r\n\r\n";
         for_all_pieces(elsewhere, |passed| assert_eq!(passed, elsewhere));
+    }
+
+    #[test]
+    fn options_for_a_server_are_told_from_those_for_its_root() {
+        for (line, expected) in [
+            ("OPTIONS http://a.test HTTP/1.1", true),
+            ("OPTIONS https://a.test:443 HTTP/1.1", true),
+            ("OPTIONS http://a.test/ HTTP/1.1", false),
+            ("OPTIONS http://a.test?q HTTP/1.1", false),
+            ("OPTIONS * HTTP/1.1", false),
+            ("OPTIONS /x://a HTTP/1.1", false),
+            ("GET http://a.test HTTP/1.1", false),
+        ] {
+            assert_eq!(is_for_server(line.as_bytes()), expected, "{line}");
+        }
     }
 
     #[test]

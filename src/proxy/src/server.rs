@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, UpgradeableConnection};
@@ -206,7 +206,11 @@ fn serve_client(
         Box::pin(async move {
             let (client, course) = &*client;
             course.asked.cancel();
-            course.progress.begin();
+            let number = course.progress.begin();
+            if request.method() == Method::OPTIONS && course.progress.is_for_server(number) {
+                ask_for_server(&mut request);
+            }
+            fill_path(&mut request);
             // HTTP/1.0 knows none of them (RFC 9110 15.2).
             if request.version() == Version::HTTP_11 {
                 request.extensions_mut().insert(course.interim.next_exchange());
@@ -227,6 +231,34 @@ fn serve_client(
         })
     });
     (service, course)
+}
+
+/// Puts the target in the form `*`, which belongs to the whole server (RFC 9112 3.2.4). A request without a
+/// Host, or with several, stays as it is, and is refused for that.
+fn ask_for_server(request: &mut Request<Incoming>) {
+    let authority = request.uri().authority();
+    let host = authority.and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
+    let fields = request.headers().get_all(HOST).iter().count();
+    if let (Some(host), 1) = (host, fields) {
+        request.headers_mut().insert(HOST, host);
+        *request.uri_mut() = Uri::from_static("*");
+    }
+}
+
+/// An absolute target may have a query without a path, which is then `/` (RFC 9112 3.2.1).
+fn fill_path(request: &mut Request<Incoming>) {
+    let Some(target) = request.uri().path_and_query() else {
+        return;
+    };
+    if target.as_str().starts_with('?') {
+        // Written out it has the slash.
+        let filled = target.to_string().parse().ok();
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = filled;
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
 }
 
 /// The body of an answer; hyper drops it when it has taken the last of it.

@@ -104,8 +104,42 @@ async fn each_form_of_a_request_target_has_its_methods() {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{line}: {answer}");
     }
     assert_eq!(upstream.connections(), 0);
-    let answer = ask("OPTIONS *").await;
-    assert!(answer.contains("OPTIONS * "), "{answer}");
+    for (line, target) in [
+        ("OPTIONS *", "*"),
+        ("OPTIONS https://a.test", "*"),
+        ("OPTIONS https://a.test/", "/"),
+        ("OPTIONS https://a.test?q", "/?q"),
+        ("GET https://a.test", "/"),
+    ] {
+        let answer = ask(line).await;
+        let method = line.split(' ').next().unwrap();
+        assert!(
+            answer.contains(&format!("{method} {target} ")),
+            "{line}: {answer}"
+        );
+    }
+}
+
+/// Among requests that come at once (RFC 9112 3.2.4, 9.3.2).
+#[tokio::test(flavor = "multi_thread")]
+async fn options_for_a_whole_server_are_not_mixed_up_with_others() {
+    let site = Site::of("a.test", Upstream::echoing().await.address());
+    let proxy = site.start();
+    let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+    let targets = ["https://a.test", "https://a.test/", "https://a.test", "/x"];
+    let request = |target: &str| format!("OPTIONS {target} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    client.write(targets.map(request).concat()).await;
+    for expected in ["OPTIONS * ", "OPTIONS / ", "OPTIONS * ", "OPTIONS /x "] {
+        client.read_head().await;
+        assert!(
+            client.read_until("HTTP/1.1\n").await.contains(expected),
+            "{expected}"
+        );
+    }
+    client
+        .write("OPTIONS https://a.test HTTP/1.1\r\nHost: a.test\r\nHost: b.test\r\n\r\n")
+        .await;
+    client.read_until("HTTP/1.1 400 ").await;
 }
 
 /// Its host is the one the upstream sees, whatever the field says (RFC 9112 3.2.2).
