@@ -147,9 +147,10 @@ fn a_disk_that_is_full_at_any_step_costs_no_account_no_key_and_no_order() {
 
 #[test]
 fn a_roll_over_cut_short_at_any_step_leaves_the_same_account_to_the_next_pass() {
+    // How many reads the answers take is the network's choice.
     for (call, fault, steps) in [
         ("writev", "signal=KILL", 5),
-        ("recvfrom", "signal=KILL", 5),
+        ("recvfrom", "signal=KILL", 3),
         ("renameat", "signal=KILL", 2),
         ("fsync", "error=ENOSPC", 2),
     ] {
