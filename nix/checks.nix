@@ -37,6 +37,7 @@ let
   neighbours = [
     pkgs.curl
     pkgs.fail2ban
+    pkgs.libfaketime
     pkgs.openssl
     pkgs.pebble
     pkgs.strace

@@ -5,6 +5,7 @@
   cargo-deny,
   clippy,
   curl,
+  libfaketime,
   mypy,
   nixfmt,
   openssl,
@@ -21,6 +22,7 @@ mkShell {
     cargo-deny
     clippy
     curl
+    libfaketime
     mypy
     nixfmt
     openssl

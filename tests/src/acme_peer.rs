@@ -34,6 +34,8 @@ pub struct AcmeScript {
     pub ordering: Option<Answer>,
     /// The same for those alone that say what they replace.
     pub replacing: Option<Answer>,
+    /// Orders stay in processing for as long as this is there, which their `Retry-After` says.
+    pub processing: Option<&'static str>,
     /// The profiles its directory names.
     pub profiles: Vec<&'static str>,
     /// What there is besides the chain to [`AcmePeer::ROOT`].
@@ -50,6 +52,7 @@ impl Default for AcmeScript {
             renewal_info: None,
             ordering: None,
             replacing: None,
+            processing: None,
             profiles: Vec::new(),
             alternate: Alternate::Absent,
             validity: (Duration::ZERO, 90 * DAY),
@@ -268,10 +271,19 @@ impl State {
         described["authorizations"] = json!([]);
         described["finalize"] = json!(format!("{base}/finalize/{id}"));
         described["status"] = json!("ready");
-        if order.leaf.is_some() {
-            described["status"] = json!("valid");
-            described["certificate"] = json!(format!("{base}/certificate/{id}"));
+        if order.leaf.is_none() {
+            return send(200, &described);
         }
+        if let Some(retry_after) = self.script.processing {
+            described["status"] = json!("processing");
+            return answer(Some(&Answer {
+                status: 200,
+                retry_after: Some(retry_after),
+                body: described,
+            }));
+        }
+        described["status"] = json!("valid");
+        described["certificate"] = json!(format!("{base}/certificate/{id}"));
         send(200, &described)
     }
 

@@ -41,6 +41,8 @@ pub struct PebbleSettings {
     pub reused_authorizations: u8,
     /// How long certificates are valid.
     pub validity: Duration,
+    /// How many seconds a validation may wait before it begins; at random.
+    pub slowest_validation: u8,
     /// Names that are rejected by policy.
     pub blocked: Vec<&'static str>,
     /// Only who has this account elsewhere, by key identifier and key, gets one (RFC 8555 7.3.4).
@@ -58,6 +60,7 @@ impl PebbleSettings {
             refused_nonces: 0,
             reused_authorizations: 0,
             validity: Duration::from_secs(90 * 24 * 60 * 60),
+            slowest_validation: 0,
             blocked: Vec::new(),
             external_account: None,
             dns: None,
@@ -127,6 +130,7 @@ impl Pebble {
     pub fn start_again(&mut self) {
         let configuration = self.file("pebble.json");
         write(&configuration, &self.configuration());
+        let sleep = self.settings.slowest_validation;
         // A file holds what Pebble logged before it answered; a pipe might still be on its way.
         let mut command = shell(
             "PEBBLE_LOG",
@@ -137,7 +141,8 @@ impl Pebble {
             .arg("-config")
             .arg(&configuration)
             .args(["-dnsserver", &self.dns().to_string()])
-            .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_VA_NOSLEEP", u8::from(sleep == 0).to_string())
+            .env("PEBBLE_VA_SLEEPTIME", sleep.to_string())
             .env("PEBBLE_WFE_NONCEREJECT", self.settings.refused_nonces.to_string())
             .env(
                 "PEBBLE_AUTHZREUSE",
@@ -328,6 +333,12 @@ impl Answering {
     /// Answers 404 for this host from now on.
     pub fn refuse(&self, host: &str) {
         self.gate.change(|state| state.refused.push(host.to_owned()));
+    }
+
+    /// Answers for this host again.
+    pub fn admit(&self, host: &str) {
+        self.gate
+            .change(|state| state.refused.retain(|refused| refused != host));
     }
 
     /// Lets requests wait for [`Self::release`].

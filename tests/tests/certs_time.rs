@@ -1,0 +1,142 @@
+//! Authorities that take their time or forget everything, and clocks that are wrong.
+
+use std::fs;
+use std::process::Command;
+
+use fairlead_contract::Ledger;
+use fairlead_tests::{AcmePeer, AcmeScript, Environment, Installation, Made, Program};
+use jiff::Timestamp;
+
+const NAME: &str = "a.test";
+
+/// What came of a pass whose clock is off by so much, as faketime(1) writes it: its exit code.
+fn pass_at(environment: &Environment, offset: &str) -> Option<i32> {
+    let mut command = Command::new("faketime");
+    command.args(["-f", offset]).arg(Program::Certs.path());
+    environment.equip(&mut command);
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    environment.start(command).finish().status.code()
+}
+
+#[test]
+fn a_clock_that_is_off_by_an_hour_costs_no_order_and_no_certificate() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    for (offset, name) in [("+1h", "ahead.test"), ("-1h", "behind.test")] {
+        environment.declare(&[name], "");
+        assert_eq!(pass_at(environment, offset), Some(0));
+        let at = environment
+            .issued(name)
+            .at
+            .duration_since(Timestamp::now())
+            .as_mins();
+        assert!(
+            at.abs() >= 58,
+            "{name} was stored {at} minutes from now: does faketime work?"
+        );
+    }
+    let pairs = || ["ahead.test", "behind.test"].map(|name| environment.pair(name));
+    let before = pairs();
+    for offset in ["-1h", "+0h", "+1h", "-1h"] {
+        assert_eq!(pass_at(environment, offset), Some(0));
+    }
+    assert_eq!(pairs(), before);
+    assert_eq!(
+        installation.made(),
+        Made {
+            accounts: 1,
+            orders: 2
+        }
+    );
+}
+
+#[test]
+fn a_failure_under_a_clock_that_was_ahead_holds_nothing_back_once_it_is_right() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    environment.declare(&[NAME], "");
+    installation.answering.refuse(NAME);
+    assert_eq!(pass_at(environment, "+1h"), Some(1));
+    installation.answering.admit(NAME);
+    environment.pass();
+    assert_eq!(installation.made().orders, 2);
+}
+
+#[test]
+fn an_authority_that_is_slow_to_validate_is_waited_for_with_one_order() {
+    let installation = Installation::with(|settings| settings.slowest_validation = 4);
+    for name in [NAME, "b.test", "c.test"] {
+        installation.environment.declare(&[name], "");
+    }
+    installation.environment.pass();
+    assert_eq!(
+        installation.made(),
+        Made {
+            accounts: 1,
+            orders: 3
+        }
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_stays_in_processing_is_taken_up_when_the_authority_said() {
+    let environment = Environment::new();
+    let script = AcmeScript {
+        processing: Some("3600"),
+        ..AcmeScript::default()
+    };
+    let peer = AcmePeer::start(&environment, script).await;
+    environment.write_config(&peer.settings());
+    environment.declare(&[NAME], "");
+    let finished = environment.failing_pass();
+    let said = "the authority is not done yet; the same order is taken up next time";
+    assert!(finished.stderr.contains(said), "{}", finished.stderr);
+    let failure = environment.failure(NAME);
+    let wait = failure.next_try.duration_since(failure.last).as_mins();
+    assert!((58..=62).contains(&wait), "{wait} minutes");
+    environment.pass();
+
+    peer.change(|script| script.processing = None);
+    environment.end_waiting(NAME);
+    environment.pass();
+    let ordered = peer
+        .requests("/order")
+        .into_iter()
+        .filter(|request| request.path == "/order");
+    assert_eq!(ordered.count(), 1);
+    assert_eq!(peer.requests("/finalize/").len(), 1);
+}
+
+#[test]
+fn after_an_authority_forgot_all_in_mid_order_a_new_account_and_order_are_the_operators_to_start() {
+    let mut installation = Installation::new();
+    installation.environment.declare(&[NAME], "");
+    installation.answering.hold();
+    let running = installation.environment.spawn(Program::Certs, &[]);
+    installation.answering.wait_for_requests();
+    installation.pebble.stop();
+    installation.pebble.start_again();
+    installation.answering.release();
+    let environment = &installation.environment;
+    assert_eq!(running.finish().status.code(), Some(1));
+    let Ledger { issued, failure, .. } = environment.ledger(NAME);
+    assert!(issued.is_none() && failure.is_some());
+    assert_eq!(installation.challenges(), 0, "answers stay published");
+
+    environment.end_waiting(NAME);
+    environment.failing_pass();
+    let expected = format!(
+        "remove {} to register a new one",
+        installation.account_file().display()
+    );
+    let error = environment.failure(NAME).error;
+    assert!(error.contains(&expected), "{error}");
+
+    fs::remove_file(installation.account_file()).unwrap();
+    let orders = installation.made().orders;
+    environment.end_waiting(NAME);
+    environment.pass();
+    assert_eq!(installation.made().orders, orders + 1);
+    environment.pass();
+    assert_eq!(installation.made().orders, orders + 1);
+}
