@@ -11,9 +11,9 @@ let
     system.stateVersion = lib.trivial.release;
   };
 
-  evaluate =
+  system =
     configuration:
-    (import (pkgs.path + "/nixos/lib/eval-config.nix") {
+    import (pkgs.path + "/nixos/lib/eval-config.nix") {
       inherit lib;
       system = null;
       modules = [
@@ -21,7 +21,8 @@ let
         module
         configuration
       ];
-    }).config;
+    };
+  evaluate = configuration: (system configuration).config;
 
   complaints =
     settings:
@@ -37,15 +38,86 @@ let
     in
     map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) assertions);
 
+  # The blocks of Nix in a page.
+  examples =
+    page:
+    map (block: lib.head (lib.splitString "```" block)) (
+      lib.tail (lib.splitString "```nix\n" (builtins.readFile page))
+    );
+
   # The example that people copy: the first block of Nix in the README.
   readme =
+    import (builtins.toFile "readme.nix" "{ inputs }: ${lib.head (examples ../README.md)}")
+      {
+        inputs.fairlead.nixosModules.default = module;
+      };
+
+  # Whether the lines can stand in a configuration that has what they build on.
+  holds =
+    example:
     let
-      block = lib.elemAt (lib.splitString "```nix\n" (builtins.readFile ../README.md)) 1;
-      example = lib.head (lib.splitString "```" block);
+      inherit
+        (evaluate {
+          imports = [ (import (builtins.toFile "example.nix" "{ ${example} }")) ];
+          services.fairlead.enable = true;
+          services.fairlead.acme.acceptTerms = lib.mkDefault true;
+          security.acme.acceptTerms = true;
+          security.acme.defaults.email = "you@example.com";
+          security.acme.certs."example.com".webroot = "/var/lib/acme/acme-challenge";
+        })
+        assertions
+        services
+        ;
     in
-    import (builtins.toFile "readme.nix" "{ inputs }: ${example}") {
-      inputs.fairlead.nixosModules.default = module;
+    lib.all (assertion: assertion.assertion) assertions
+    && builtins.deepSeq [
+      services.fairlead.settings
+      services.fairlead.routes
+    ] true;
+
+  # Everything that can be wanted.
+  full = system {
+    services.fairlead = {
+      enable = true;
+      docker.enable = true;
+      metrics.enable = true;
     };
+  };
+
+  options = lib.filter (option: option.visible && !option.internal) (
+    lib.optionAttrSetToDocList full.options.services.fairlead
+  );
+
+  linesOf = file: lib.splitString "\n" (builtins.readFile file);
+  shipped = lib.filterAttrs (_: type: type == "regular") (builtins.readDir ../systemd/system);
+  # `PREFIX=A B` in the lines of a unit, as [ "A" "B" ].
+  wordsAfter =
+    prefix: lines:
+    lib.concatMap (line: lib.splitString " " (lib.removePrefix prefix line)) (
+      lib.filter (lib.hasPrefix prefix) lines
+    );
+  wantedHere =
+    unit:
+    let
+      type = lib.last (lib.splitString "." unit);
+      found = full.config.systemd."${type}s".${lib.removeSuffix ".${type}" unit} or { };
+    in
+    found.wantedBy or [ ];
+  isWantedAsShipped =
+    unit: _:
+    lib.sort lib.lessThan (wantedHere unit)
+    == lib.sort lib.lessThan (wordsAfter "WantedBy=" (linesOf (../systemd/system + "/${unit}")));
+
+  # The second word of each line of sysusers.d that begins with `kind`.
+  sysusers =
+    kind:
+    map (words: lib.elemAt words 1) (
+      lib.filter (words: lib.head words == kind) (
+        map (line: lib.filter (word: word != "") (lib.splitString " " line)) (
+          lib.filter (line: line != "") (linesOf ../systemd/sysusers.d/fairlead.conf)
+        )
+      )
+    );
 
   upstreams = [ "http://127.0.0.1:8080" ];
   route."a.test" = { inherit upstreams; };
@@ -54,6 +126,15 @@ let
   claims = {
     "the README's example builds a system" = lib.isString (evaluate readme)
       .system.build.toplevel.drvPath;
+    "each unit is wanted by what its [Install] says" = lib.all lib.id (
+      lib.mapAttrsToList isWantedAsShipped shipped
+    );
+    "the users and groups of sysusers.d are there" =
+      lib.all (name: full.config.users.users ? ${name}) (sysusers "u")
+      && lib.all (name: full.config.users.groups ? ${name}) (sysusers "u" ++ sysusers "g");
+    "every option says what it is for" = lib.all (option: option ? description) options;
+    "the examples of docs/nixos.md hold" = lib.all holds (examples ../docs/nixos.md);
+    "the examples of docs/certificates.md hold" = lib.all holds (examples ../docs/certificates.md);
     "nothing is asked of anybody without routes" = complaints { } == [ ];
     "ACME needs accepted terms" = says "acme.acceptTerms = true" (complaints {
       routes = route;
