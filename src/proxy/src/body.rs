@@ -10,15 +10,14 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Timeout, timeout};
 
 use crate::access_log::Accounted;
-use crate::client_body::{ClientBody, ClientBodyError};
 use crate::compress::Compressed;
 use crate::headers::strip_trailers;
 use crate::pool::Lease;
+use crate::received::{PeerError, ReceivedBody};
 use crate::upload::{Upload, UploadTeller};
 
 /// What goes to the client: a page of our own, or what an upstream sends.
@@ -33,9 +32,7 @@ pub(crate) enum ReplyBody {
 #[derive(Debug, Error)]
 pub(crate) enum ReplyBodyError {
     #[error("the upstream broke off")]
-    Upstream(#[from] hyper::Error),
-    #[error("the upstream gave the response up")]
-    Cancelled,
+    Upstream(#[from] PeerError),
     #[error("the upstream was silent for longer than the route allows")]
     Silent,
     #[error("the response cannot be compressed")]
@@ -45,8 +42,7 @@ pub(crate) enum ReplyBodyError {
 /// An upstream's body, and the connection it comes over: back to the pool at its end, closed if it
 /// is dropped before.
 pub(crate) struct UpstreamBody {
-    incoming: Incoming,
-    is_http2: bool,
+    incoming: ReceivedBody,
     idle_limit: Option<Duration>,
     /// While it lasts.
     silence: Option<Pin<Box<Timeout<Pending<()>>>>>,
@@ -54,10 +50,9 @@ pub(crate) struct UpstreamBody {
 }
 
 impl UpstreamBody {
-    pub(crate) fn new(incoming: Incoming, lease: Lease) -> Self {
+    pub(crate) fn new(incoming: ReceivedBody, lease: Lease) -> Self {
         let mut this = Self {
             incoming,
-            is_http2: lease.protocol().is_http2(),
             idle_limit: None,
             silence: None,
             lease: Some(lease),
@@ -81,11 +76,6 @@ impl UpstreamBody {
         self.silence = None;
         strip_frame(&mut frame);
         match &frame {
-            // hyper says no more of an HTTP/2 stream that was reset with CANCEL than of one that ended.
-            None if self.is_http2 && !self.incoming.is_end_stream() => {
-                self.lease = None;
-                return Poll::Ready(Some(Err(ReplyBodyError::Cancelled)));
-            }
             None => self.release(),
             Some(Ok(_)) => self.release_at_end(),
             Some(Err(_)) => self.lease = None,
@@ -163,7 +153,7 @@ impl Body for ReplyBody {
 /// What goes to an upstream: the client's body, not asked for before `gate` opens and not more than
 /// `allowance` of it, and how it gets on.
 pub(crate) struct RequestBody {
-    incoming: Option<ClientBody>,
+    incoming: Option<ReceivedBody>,
     allowance: Option<Allowance>,
     gate: Option<BoxFuture<'static, ()>>,
     teller: Option<UploadTeller>,
@@ -172,7 +162,7 @@ pub(crate) struct RequestBody {
 impl RequestBody {
     /// With what tells how the body gets on, if there is one.
     pub(crate) fn new(
-        incoming: ClientBody,
+        incoming: ReceivedBody,
         gate: Option<BoxFuture<'static, ()>>,
         allowance: Option<Allowance>,
     ) -> (Self, Option<Upload>) {
@@ -258,7 +248,7 @@ fn strip_frame<E>(frame: &mut Option<Result<Frame<Bytes>, E>>) {
 #[derive(Debug, Error)]
 pub(crate) enum RequestBodyError {
     #[error("the client broke off")]
-    Client(#[source] ClientBodyError),
+    Client(#[source] PeerError),
     #[error("the body is larger than the route allows")]
     TooLarge,
 }

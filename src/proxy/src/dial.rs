@@ -5,22 +5,28 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use fairlead_contract::{Identity, Protocol, Upstream, UpstreamUrl};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use crate::sender::Sender;
+use crate::received::PeerError;
+use crate::sender::{Http2Sender, Sender};
 
-/// An upstream that says nothing for so long, not even to a ping, is gone.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// After so long a silence the upstream's machine is asked whether it is there. Not by pings of HTTP/2: servers
+/// of gRPC take offence at those.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 
 /// The authorities of this machine, read when the first upstream needs them.
 static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
@@ -61,7 +67,7 @@ pub(crate) enum ConnectError {
     #[error("it does not speak HTTP/2")]
     NotHttp2,
     #[error("it does not speak HTTP")]
-    Http(#[from] hyper::Error),
+    Http(#[from] PeerError),
 }
 
 impl Dial {
@@ -90,6 +96,7 @@ impl Dial {
             UpstreamUrl::Tcp { host, port, .. } => {
                 let stream = TcpStream::connect((bare(host), *port)).await?;
                 stream.set_nodelay(true)?;
+                SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
                 match &self.tls {
                     None => speak(protocol, stream).await,
                     Some(tls) => speak(protocol, tls.connect(protocol, stream).await?).await,
@@ -108,18 +115,15 @@ async fn speak(
     protocol: Protocol,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<Sender, ConnectError> {
-    let io = TokioIo::new(stream);
     // The failures of a connection show in the exchanges it carries; between them nobody is interested.
     if protocol.is_http2() {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
-            .handshake(io)
-            .await?;
-        tokio::spawn(connection);
-        return Ok(Sender::Http2(sender));
+        return Ok(Sender::Http2(
+            Http2Sender::handshake(stream).await.map_err(PeerError::from)?,
+        ));
     }
-    let (sender, connection) = http1::handshake(io).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(PeerError::from)?;
     tokio::spawn(connection.with_upgrades());
     Ok(Sender::Http1(sender))
 }

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use fairlead_contract::HostPattern;
 use http::{Request, Response, StatusCode};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::TrySendError;
+use hyper::body::Body;
 use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::balance::Peers;
 use crate::body::{ReplyBody, RequestBody};
 use crate::dial::ConnectError;
+use crate::interim::Hearing;
 use crate::message_length::{AmbiguousLength, settle_length};
 use crate::pool::{Lease, Peer};
-use crate::sender::adapt;
+use crate::received::{PeerError, ReceivedBody};
+use crate::sender::{Sender, Unanswered, adapt};
 use crate::upload::{Stalled, Upload};
 
 /// The upstream gave no answer that could be passed on.
@@ -29,12 +30,12 @@ pub(crate) enum ForwardError {
     #[error("the client did not send on")]
     ClientStalled,
     #[error("no answer")]
-    Exchange(#[from] hyper::Error),
+    Exchange(#[from] PeerError),
     #[error("an answer that could be read in two ways")]
     Length(#[from] AmbiguousLength),
     #[error("the body is larger than the route allows")]
     TooLarge,
-    #[error("a tunnel was asked for, and the upstream speaks HTTP/2")]
+    #[error("a tunnel was asked for, and the upstream makes none in HTTP/2")]
     NoTunnel,
     #[error("the request cannot be written for an upstream")]
     Request(#[from] http::Error),
@@ -78,6 +79,8 @@ pub(crate) struct Dispatch<'a> {
     pub(crate) peers: &'a Peers,
     /// Whom to ask first.
     pub(crate) home: Option<&'a Arc<Peer>>,
+    /// Takes what comes before the answer.
+    pub(crate) hearing: Option<&'a Hearing>,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
     pub(crate) stall_timeout: Duration,
@@ -92,26 +95,39 @@ impl Dispatch<'_> {
         request: Request<RequestBody>,
         mut upload: Option<&mut Upload>,
         wants_tunnel: bool,
-    ) -> Result<(Response<Incoming>, Lease), ForwardError> {
+    ) -> Result<(Response<ReceivedBody>, Lease), ForwardError> {
         let mut lease = self.connect(true).await?;
-        if wants_tunnel && lease.protocol().is_http2() {
-            return Err(ForwardError::NoTunnel);
+        if wants_tunnel {
+            self.check_for_tunnels(&lease).await?;
         }
         let may_repeat = lease.is_reused || !self.peers.is_alone();
         let copy = may_repeat.then(|| copy_if_repeatable(&request)).flatten();
-        let mut error = match self.exchange(&mut lease, request, upload.as_deref_mut()).await? {
+        let unanswered = match self.exchange(&mut lease, request, upload.as_deref_mut()).await? {
             Ok(response) => return Ok((response, lease)),
-            Err(error) => error,
+            Err(unanswered) => unanswered,
         };
         // An answer that is not HTTP comes from a living connection; asking again would not help.
-        let again = if may_repeat && !error.error().is_parse() {
-            error.take_message().or(copy)
+        let again = if may_repeat && !unanswered.error.is_nonsense() {
+            unanswered.request.map(|request| *request).or(copy)
         } else {
             None
         };
         match again {
             Some(request) => Box::pin(self.send_anew(request, upload)).await,
-            None => Err(error.into_error().into()),
+            None => Err(unanswered.error.into()),
+        }
+    }
+
+    async fn check_for_tunnels(&self, lease: &Lease) -> Result<(), ForwardError> {
+        let Sender::Http2(sender) = &lease.sender else {
+            return Ok(());
+        };
+        let makes_tunnels = timeout(self.response_timeout, sender.makes_tunnels()).await;
+        let makes_tunnels = makes_tunnels.map_err(|_| ForwardError::Timeout)?;
+        if makes_tunnels.map_err(PeerError::from)? {
+            Ok(())
+        } else {
+            Err(ForwardError::NoTunnel)
         }
     }
 
@@ -119,11 +135,11 @@ impl Dispatch<'_> {
         &self,
         request: Request<RequestBody>,
         upload: Option<&mut Upload>,
-    ) -> Result<(Response<Incoming>, Lease), ForwardError> {
+    ) -> Result<(Response<ReceivedBody>, Lease), ForwardError> {
         let mut lease = self.connect(false).await?;
         match self.exchange(&mut lease, request, upload).await? {
             Ok(response) => Ok((response, lease)),
-            Err(error) => Err(error.into_error().into()),
+            Err(unanswered) => Err(unanswered.error.into()),
         }
     }
 
@@ -133,11 +149,13 @@ impl Dispatch<'_> {
         lease: &mut Lease,
         mut request: Request<RequestBody>,
         upload: Option<&mut Upload>,
-    ) -> Result<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>, ForwardError> {
+    ) -> Result<Result<Response<ReceivedBody>, Unanswered>, ForwardError> {
         adapt(&mut request, lease.protocol())?;
         // With a body, who broke off may have been the client.
         let may_blame = !lease.is_reused && request.body().is_end_stream();
-        let mut answered = self.in_time(lease.sender.try_send(request), upload).await?;
+        let mut answered = self
+            .in_time(lease.sender.try_send(request, self.hearing), upload)
+            .await?;
         match &mut answered {
             Ok(response) => {
                 lease.peer().health.succeeded();

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use http::header::{COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
@@ -19,22 +19,22 @@ use tracing::field::display;
 use crate::access_log::Record;
 use crate::body::{Allowance, ReplyBody, RequestBody, UpstreamBody};
 use crate::caller::Caller;
-use crate::client_body::ClientBody;
 use crate::compress::{Coding, compress};
-use crate::dispatch::{ForwardError, Settled};
+use crate::dispatch::{Dispatch, ForwardError, Settled};
 use crate::forward_auth::Vouched;
 use crate::headers::{
     add_forwarded, add_via, count_hop, dress, edit, set_forwarding, strip_claims, strip_hop_by_hop,
     tell_prefix,
 };
-use crate::interim::InterimSender;
+use crate::interim::{Hearing, InterimSender};
 use crate::message_length::settle_request_length;
 use crate::paths::rewritten;
 use crate::pool::Lease;
+use crate::received::ReceivedBody;
 use crate::reply;
 use crate::service::{Client, Shared};
 use crate::snapshot::Site;
-use crate::upgrade::Wish;
+use crate::upgrade::{UpstreamSide, Wish};
 use crate::upload::Upload;
 
 /// How long a client that asked for it is made to wait for 100 (Continue) when the upstream is
@@ -53,7 +53,7 @@ pub(crate) struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Passes the request on and the answer back, or makes the page that says why not.
-    pub(crate) async fn run(&self, request: Request<ClientBody>) -> Response<ReplyBody> {
+    pub(crate) async fn run(&self, request: Request<ReceivedBody>) -> Response<ReplyBody> {
         let compression = self.site.route.compress;
         let coding = compression.then(|| Coding::negotiate(request.headers()));
         let path = self
@@ -72,7 +72,7 @@ impl Exchange<'_> {
         response
     }
 
-    async fn find_answer(&self, request: Request<ClientBody>) -> Response<ReplyBody> {
+    async fn find_answer(&self, request: Request<ReceivedBody>) -> Response<ReplyBody> {
         let admitted = match &self.site.guard {
             None => Ok(request),
             // Boxed because it is rare: without it, every exchange would take room for it.
@@ -91,7 +91,7 @@ impl Exchange<'_> {
     }
 
     /// The request as the upstream gets it, or what the client gets at once.
-    fn prepare(&self, request: Request<ClientBody>) -> Result<Outgoing, Settled> {
+    fn prepare(&self, request: Request<ReceivedBody>) -> Result<Outgoing, Settled> {
         let (mut parts, body) = request.into_parts();
         if !count_hop(&mut parts) {
             return Err(Box::new(Ok(reply::page(last_stop(&parts.method)))));
@@ -105,10 +105,9 @@ impl Exchange<'_> {
         let interim = parts.extensions.remove::<InterimSender>();
         let (allowance, exceeded) = self.allow(&body)?.unzip();
         let (body, upload) = RequestBody::new(body, gate, allowance);
-        let mut request = Request::from_parts(parts, body);
-        hear_interim(&mut request, opener, interim);
         Ok(Outgoing {
-            request,
+            request: Request::from_parts(parts, body),
+            hearing: Hearing::new(opener, interim),
             upload,
             wish,
             exceeded,
@@ -117,7 +116,7 @@ impl Exchange<'_> {
 
     /// How much of the body may go to the upstream, if there is a limit; what says at once that it is
     /// larger goes nowhere.
-    fn allow(&self, body: &ClientBody) -> Result<Option<(Allowance, Arc<AtomicBool>)>, ForwardError> {
+    fn allow(&self, body: &ReceivedBody) -> Result<Option<(Allowance, Arc<AtomicBool>)>, ForwardError> {
         let Some(limit) = self.site.route.max_body else {
             return Ok(None);
         };
@@ -130,13 +129,17 @@ impl Exchange<'_> {
     async fn forward(&self, outgoing: Outgoing) -> Result<Response<ReplyBody>, ForwardError> {
         let Outgoing {
             request,
+            hearing,
             mut upload,
             wish,
             exceeded,
         } = outgoing;
         let sticky = self.site.sticky.as_ref();
         let home = sticky.and_then(|sticky| sticky.find(request.headers()));
-        let dispatch = self.site.dispatch(home);
+        let dispatch = Dispatch {
+            hearing: hearing.as_ref(),
+            ..self.site.dispatch(home)
+        };
         let answered = dispatch.send(request, upload.as_mut(), wish.is_some()).await;
         let (response, lease) = answered.map_err(|error| match exceeded {
             Some(exceeded) if exceeded.load(Ordering::Relaxed) => ForwardError::TooLarge,
@@ -198,13 +201,12 @@ impl Exchange<'_> {
 
     fn answer(
         &self,
-        mut response: Response<Incoming>,
+        mut response: Response<ReceivedBody>,
         lease: Lease,
         wish: Option<Wish>,
     ) -> Response<ReplyBody> {
         let idle_limit = self.site.route.idle_timeout.map(Limit::get);
-        let is_switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let upstream = is_switching.then(|| hyper::upgrade::on(&mut response));
+        let upstream = UpstreamSide::find(&mut response);
         let protocol = response.headers().get(UPGRADE).cloned();
         strip_hop_by_hop(response.headers_mut());
         match (upstream, wish) {
@@ -228,6 +230,7 @@ impl Exchange<'_> {
 /// A request as the upstream gets it, how its body gets on, and the tunnel it asks for.
 struct Outgoing {
     request: Request<RequestBody>,
+    hearing: Option<Hearing>,
     upload: Option<Upload>,
     wish: Option<Wish>,
     /// Tells that the client sent more than it may.
@@ -256,29 +259,6 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), http::Error> {
         headers.insert(COOKIE, joined);
     }
     Ok(())
-}
-
-/// Passes on what the upstream says before its answer. 100 (Continue) opens the gate, if there is one.
-fn hear_interim(
-    request: &mut Request<RequestBody>,
-    opener: Option<mpsc::Sender<()>>,
-    interim: Option<InterimSender>,
-) {
-    if opener.is_none() && interim.is_none() {
-        return;
-    }
-    hyper::ext::on_informational(request, move |response| {
-        if let (Some(opener), StatusCode::CONTINUE) = (&opener, response.status()) {
-            // Full means it is open already.
-            if opener.try_send(()).is_ok()
-                && let Some(interim) = &interim
-            {
-                interim.send_continue();
-            }
-        } else if let Some(interim) = &interim {
-            interim.send(response.status(), response.headers());
-        }
-    });
 }
 
 /// Takes the expectation as a reason to hold the body back until the upstream wants it: what answers

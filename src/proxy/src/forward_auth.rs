@@ -5,7 +5,6 @@ use fairlead_contract::{ForwardAuth as Settings, Upstream};
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Request};
-use hyper::body::Incoming;
 
 use crate::authority::path_and_query;
 use crate::body::{ReplyBody, RequestBody, UpstreamBody};
@@ -66,7 +65,7 @@ impl ForwardAuth {
         let (mut response, lease) = asked?;
         if !response.status().is_success() {
             strip_hop_by_hop(response.headers_mut());
-            let response = response.map(|body: Incoming| ReplyBody::Upstream(UpstreamBody::new(body, lease)));
+            let response = response.map(|body| ReplyBody::Upstream(UpstreamBody::new(body, lease)));
             return Err(Box::new(Ok(response)));
         }
         let mut vouched = HeaderMap::new();

@@ -6,11 +6,11 @@ use http::{Request, Response, StatusCode};
 
 use crate::basic::BasicAuth;
 use crate::body::ReplyBody;
-use crate::client_body::ClientBody;
 use crate::dispatch::Settled;
 use crate::forward::Exchange;
 use crate::forward_auth::ForwardAuth;
 use crate::pool::Peer;
+use crate::received::ReceivedBody;
 use crate::reply;
 
 /// What must be known of a user before a request goes further. Costs nothing where there is none.
@@ -32,8 +32,8 @@ impl Guard {
     pub(crate) async fn admit(
         &self,
         exchange: &Exchange<'_>,
-        request: Request<ClientBody>,
-    ) -> Result<Request<ClientBody>, Settled> {
+        request: Request<ReceivedBody>,
+    ) -> Result<Request<ReceivedBody>, Settled> {
         let (mut parts, body) = request.into_parts();
         if let Some(basic) = &self.basic {
             if !basic.admits(&parts.headers).await {

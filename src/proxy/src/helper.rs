@@ -6,12 +6,12 @@ use fairlead_contract::{Endpoint, Host, Upstream};
 use http::header::{HOST, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
-use hyper::body::Incoming;
 
 use crate::balance::Peers;
 use crate::body::RequestBody;
 use crate::dispatch::{Dispatch, ForwardError};
 use crate::pool::{Lease, Peer};
+use crate::received::ReceivedBody;
 
 /// For a service that has no name.
 const NOBODY: HeaderValue = HeaderValue::from_static("localhost");
@@ -54,7 +54,7 @@ impl Helper {
         mut request: Request<RequestBody>,
         path: &Uri,
         patience: Duration,
-    ) -> Result<(Response<Incoming>, Lease), ForwardError> {
+    ) -> Result<(Response<ReceivedBody>, Lease), ForwardError> {
         let target = self.target.as_ref().or_else(|| path.path_and_query());
         *request.uri_mut() = target.cloned().map_or_else(Uri::default, Uri::from);
         request.headers_mut().insert(HOST, self.host.clone());
@@ -62,6 +62,7 @@ impl Helper {
             route: None,
             peers: &self.peers,
             home: None,
+            hearing: None,
             connect_timeout: patience,
             response_timeout: patience,
             stall_timeout: patience,

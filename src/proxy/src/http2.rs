@@ -11,10 +11,10 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use h2::ext::Protocol;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use h2::{Ping, PingPong, Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use http::{HeaderMap, Request, Response};
-use http_body::{Body, Frame};
+use http_body::Body;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -22,9 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::body::{ReplyBody, ReplyBodyError};
-use crate::client_body::{ClientBody, Http2Body};
 use crate::headers::strip_hop_by_hop;
+use crate::http2_stream::{Http2Body, Unsent, send_body};
 use crate::interim::Interim;
+use crate::received::ReceivedBody;
 use crate::server::{FAREWELL, farewell};
 use crate::service::{Client, Shared};
 use crate::upgrade::{Http2Tunnel, TunnelOffer};
@@ -53,14 +54,12 @@ enum ConnectionError {
 /// Why a stream ended before its end.
 #[derive(Debug, Error)]
 enum StreamError {
-    #[error("the client gave it up")]
+    #[error("the client gave it up: {0}")]
     Reset(Reason),
-    #[error("the client takes nothing any more")]
-    Stalled,
     #[error(transparent)]
     Protocol(#[from] h2::Error),
-    #[error(transparent)]
-    Body(#[from] ReplyBodyError),
+    #[error("the answer was not sent to its end")]
+    Body(#[from] Unsent<ReplyBodyError>),
 }
 
 /// Answers one client's requests until it leaves or the drain begins.
@@ -215,7 +214,7 @@ async fn answer(
         return Ok(());
     }
     let stall_limit = shared.snapshot().config.proxy.stall_timeout.get();
-    send_body(stream, body, stall_limit).await
+    Ok(send_body(stream, body, Some(stall_limit)).await?)
 }
 
 /// Whether a value begins or ends with a space, which h2 lets through (RFC 9113 8.2.1).
@@ -228,17 +227,15 @@ fn has_malformed_field(headers: &HeaderMap) -> bool {
 }
 
 /// The request with what it can be answered through beside its response.
-fn take(request: Request<RecvStream>, interim: &Interim) -> (Request<ClientBody>, Option<TunnelOffer>) {
+fn take(request: Request<RecvStream>, interim: &Interim) -> (Request<ReceivedBody>, Option<TunnelOffer>) {
     let (mut parts, stream) = request.into_parts();
     parts.extensions.insert(interim.next_exchange().saying_continue());
     if parts.extensions.get::<Protocol>().is_some() {
         let (tunnel, offer) = Http2Tunnel::offer(stream);
         parts.extensions.insert(tunnel);
-        return (Request::from_parts(parts, ClientBody::None), Some(offer));
+        return (Request::from_parts(parts, ReceivedBody::None), Some(offer));
     }
-    let length = parts.headers.get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    let body = ClientBody::Http2(Http2Body::new(stream, length));
+    let body = ReceivedBody::Http2(Http2Body::new(stream, &parts.headers));
     (Request::from_parts(parts, body), None)
 }
 
@@ -282,74 +279,4 @@ fn finish(response: Response<ReplyBody>) -> (Response<()>, ReplyBody) {
             .or_insert_with(|| length.into());
     }
     (Response::from_parts(parts, ()), body)
-}
-
-async fn send_body(
-    mut stream: SendStream<Bytes>,
-    body: ReplyBody,
-    stall_limit: Duration,
-) -> Result<(), StreamError> {
-    let mut body = pin!(body);
-    let sent = send_frames(&mut stream, body.as_mut(), stall_limit).await;
-    match &sent {
-        // What breaks off must be seen to break off.
-        Err(StreamError::Body(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
-        Err(StreamError::Stalled) => stream.send_reset(Reason::CANCEL),
-        _ => {}
-    }
-    sent
-}
-
-async fn send_frames(
-    stream: &mut SendStream<Bytes>,
-    mut body: Pin<&mut ReplyBody>,
-    stall_limit: Duration,
-) -> Result<(), StreamError> {
-    loop {
-        // One byte is enough to ask for more of a body: h2 keeps what does not fit.
-        let room = timeout(stall_limit, wait_for_room(stream, 1)).await;
-        room.map_err(|_| StreamError::Stalled)??;
-        let Some(frame) = next_frame(stream, body.as_mut()).await? else {
-            return Ok(stream.send_data(Bytes::new(), true)?);
-        };
-        match frame.into_data() {
-            Ok(data) => {
-                let is_over = body.is_end_stream();
-                stream.send_data(data, is_over)?;
-                if is_over {
-                    return Ok(());
-                }
-            }
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    return Ok(stream.send_trailers(trailers)?);
-                }
-            }
-        }
-    }
-}
-
-/// Waits until h2 takes at least one byte for the client's windows, and asks for as many as are wanted.
-pub(crate) async fn wait_for_room(stream: &mut SendStream<Bytes>, wanted: usize) -> Result<(), h2::Error> {
-    stream.reserve_capacity(wanted);
-    while stream.capacity() == 0 {
-        let room = poll_fn(|context| stream.poll_capacity(context)).await;
-        // Nothing comes any more when the stream is closed.
-        room.unwrap_or(Err(Reason::STREAM_CLOSED.into()))?;
-    }
-    Ok(())
-}
-
-/// Looks out for a client that gives up while the upstream is silent.
-async fn next_frame(
-    stream: &mut SendStream<Bytes>,
-    mut body: Pin<&mut ReplyBody>,
-) -> Result<Option<Frame<Bytes>>, StreamError> {
-    poll_fn(|context| match body.as_mut().poll_frame(context) {
-        Poll::Ready(frame) => Poll::Ready(Ok(frame.transpose()?)),
-        Poll::Pending => stream
-            .poll_reset(context)
-            .map(|reason| Err(StreamError::Reset(reason?))),
-    })
-    .await
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
 use http::{HeaderMap, Response, StatusCode};
+use tokio::sync::mpsc;
 
 use crate::headers::strip_hop_by_hop;
 
@@ -149,6 +150,39 @@ impl InterimSender {
         waiting.responses.push_back(InterimResponse { status, headers });
         self.queue.is_waiting.store(true, Ordering::Release);
         self.queue.writer.wake();
+    }
+}
+
+/// Hears what an upstream says before its answer.
+#[derive(Clone)]
+pub(crate) struct Hearing {
+    /// Opens the gate before a body, if there is one.
+    opener: Option<mpsc::Sender<()>>,
+    client: Option<InterimSender>,
+}
+
+impl Hearing {
+    /// `None` if nothing that is said would matter.
+    pub(crate) fn new(opener: Option<mpsc::Sender<()>>, client: Option<InterimSender>) -> Option<Self> {
+        (opener.is_some() || client.is_some()).then_some(Self { opener, client })
+    }
+
+    /// Passes an interim response on, but for 100 (Continue), which opens the gate. 101 has no place here: it
+    /// is the answer itself in HTTP/1.1, and unknown to HTTP/2 (RFC 9113 8.6).
+    pub(crate) fn hear(&self, status: StatusCode, headers: &HeaderMap) {
+        match (status, &self.opener, &self.client) {
+            (StatusCode::SWITCHING_PROTOCOLS, ..) => {}
+            (StatusCode::CONTINUE, Some(opener), client) => {
+                // Full means it is open already.
+                if opener.try_send(()).is_ok()
+                    && let Some(client) = client
+                {
+                    client.send_continue();
+                }
+            }
+            (_, _, Some(client)) => client.send(status, headers),
+            _ => {}
+        }
     }
 }
 

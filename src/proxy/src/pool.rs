@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fairlead_contract::{HostPattern, Protocol, UpstreamUrl};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use tokio::time::timeout;
 use tracing::field::display;
 use tracing::{debug, info};
@@ -11,7 +11,7 @@ use tracing::{debug, info};
 use crate::body::RequestBody;
 use crate::dial::{ConnectError, Dial};
 use crate::health::Health;
-use crate::sender::Sender;
+use crate::sender::{Http2Sender, Sender};
 
 /// Connections that are kept open for each upstream.
 const MAX_IDLE: usize = 1024;
@@ -24,7 +24,7 @@ pub(crate) struct Peer {
     dial: Dial,
     idle: Mutex<Vec<Idle>>,
     /// The connection over which HTTP/2 exchanges go, if it is spoken.
-    shared: Mutex<Option<http2::SendRequest<RequestBody>>>,
+    shared: Mutex<Option<Http2Sender>>,
     load: AtomicUsize,
     is_failing: AtomicBool,
     pub(crate) health: Health,

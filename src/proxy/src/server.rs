@@ -24,13 +24,13 @@ use tracing::{debug, error, info};
 
 use crate::body::ReplyBody;
 use crate::certificate::Certificate;
-use crate::client_body::ClientBody;
 use crate::framing::{PollReadable, Progress, Watched};
 use crate::handshake;
 use crate::http2;
 use crate::interim::Interim;
 use crate::metrics::Open;
 use crate::proxy_protocol::read_header;
+use crate::received::ReceivedBody;
 use crate::service::{Client, Shared};
 
 /// After a failed accept; the usual cause, no free descriptor, does not pass by itself.
@@ -215,7 +215,7 @@ fn serve_client(
             if request.version() == Version::HTTP_11 {
                 request.extensions_mut().insert(course.interim.next_exchange());
             }
-            let mut response = shared.answer(client, request.map(ClientBody::Http1)).await;
+            let mut response = shared.answer(client, request.map(ReceivedBody::Http1)).await;
             course.interim.all_written().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 course.progress.leave_http();

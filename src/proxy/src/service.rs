@@ -13,13 +13,13 @@ use crate::body::ReplyBody;
 use crate::caller::Caller;
 use crate::certificate::Certificate;
 use crate::checks::Checks;
-use crate::client_body::ClientBody;
 use crate::forward::Exchange;
 use crate::headers::dress;
 use crate::listeners::Ports;
 use crate::message_length::is_coding_understood;
 use crate::metrics::Metrics;
 use crate::paths::{AmbiguousPath, rewritten};
+use crate::received::ReceivedBody;
 use crate::reply;
 use crate::snapshot::{Site, Snapshot};
 use crate::upgrade::is_refused_connect;
@@ -53,7 +53,7 @@ enum Decision {
         site: Arc<Site>,
         host: Host,
         caller: Caller,
-        request: Request<ClientBody>,
+        request: Request<ReceivedBody>,
     },
 }
 
@@ -90,7 +90,11 @@ impl Shared {
     }
 
     /// Answers a request; counts it and, if that is wanted, keeps a record of it.
-    pub(crate) async fn answer(&self, client: &Client, request: Request<ClientBody>) -> Response<ReplyBody> {
+    pub(crate) async fn answer(
+        &self,
+        client: &Client,
+        request: Request<ReceivedBody>,
+    ) -> Response<ReplyBody> {
         let record = self
             .access_log
             .begin(&self.snapshot().config.proxy, client, &request);
@@ -120,7 +124,7 @@ impl Shared {
         }
     }
 
-    fn decide(&self, client: &Client, request: Request<ClientBody>, record: Option<&Record>) -> Decision {
+    fn decide(&self, client: &Client, request: Request<ReceivedBody>, record: Option<&Record>) -> Decision {
         let (parts, body) = request.into_parts();
         let Ok(host) = find_host(&parts) else {
             return reply::page(StatusCode::BAD_REQUEST).into();
@@ -191,7 +195,7 @@ impl Shared {
         scheme: &str,
         route: &Route,
         host: &Host,
-        request: &Request<ClientBody>,
+        request: &Request<ReceivedBody>,
     ) -> Option<Response<ReplyBody>> {
         if let Some(primary) = redirect_target(route, host) {
             return Some(reply::redirect(&self.url(scheme, primary, request)));
@@ -201,7 +205,7 @@ impl Shared {
         Some(reply::redirect_with(status.get(), &location))
     }
 
-    fn url(&self, scheme: &str, host: &Host, request: &Request<ClientBody>) -> String {
+    fn url(&self, scheme: &str, host: &Host, request: &Request<ReceivedBody>) -> String {
         let path = resource(path_and_query(request.uri()));
         let port = match scheme {
             "https" => self.ports.https,

@@ -87,6 +87,7 @@ impl Site {
 
     pub(crate) fn dispatch<'a>(&'a self, home: Option<&'a Arc<Peer>>) -> Dispatch<'a> {
         Dispatch {
+            hearing: None,
             route: self.route.primary(),
             peers: &self.peers,
             home,

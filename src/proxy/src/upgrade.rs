@@ -1,7 +1,8 @@
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{io, mem};
 
-use bytes::{Bytes, BytesMut};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
 use fairlead_contract::Host;
 use futures_util::future::OptionFuture;
 use h2::ext::Protocol;
@@ -11,24 +12,24 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use sha1::{Digest, Sha1};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use crate::http2::wait_for_room;
+use crate::http2_stream::Http2Stream;
+use crate::received::ReceivedBody;
 
-const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+pub(crate) const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
-
-/// What is read at once of a tunnel.
-const TUNNEL_BUFFER: usize = 16 * 1024;
 
 /// A client that wants to leave HTTP for another protocol.
 pub(crate) struct Wish {
     protocol: HeaderValue,
     client: ClientSide,
+    key: Option<HeaderValue>,
 }
 
 enum ClientSide {
@@ -54,7 +55,12 @@ impl Wish {
             }
             _ => return None,
         };
-        (!names_http(&protocol)).then_some(Self { protocol, client })
+        let key = parts.headers.get(SEC_WEBSOCKET_KEY).cloned();
+        (!names_http(&protocol)).then_some(Self {
+            protocol,
+            client,
+            key,
+        })
     }
 
     pub(crate) fn is_http2(&self) -> bool {
@@ -80,7 +86,7 @@ impl Wish {
     /// `protocol` is the one the upstream chose.
     pub(crate) fn fulfil<B>(
         self,
-        upstream: OnUpgrade,
+        upstream: UpstreamSide,
         protocol: Option<HeaderValue>,
         response: &mut Response<B>,
         tunnels: &TaskTracker,
@@ -90,13 +96,19 @@ impl Wish {
             *response.status_mut() = StatusCode::OK;
             response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
         } else {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, protocol.unwrap_or(self.protocol));
+            if let (UpstreamSide::Http2(_), Some(key)) = (&upstream, &self.key)
+                && let Ok(accept) = HeaderValue::try_from(acceptance(key))
+            {
+                headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+            }
         }
         let host = host.clone();
         tunnels.spawn(async move {
-            if let Err(error) = self.client.join(upstream).await {
+            if let Err(error) = join(self.client, upstream).await {
                 debug!(route = %host, error = &error as &dyn std::error::Error, "a tunnel broke");
             }
         });
@@ -104,16 +116,60 @@ impl Wish {
 }
 
 impl ClientSide {
-    async fn join(self, upstream: OnUpgrade) -> Result<(), TunnelError> {
+    async fn open(self) -> Result<Option<Box<dyn Tunnel>>, TunnelError> {
         match self {
-            Self::Http1(client) => {
-                let (client, upstream) = tokio::try_join!(client, upstream)?;
-                copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await?;
-                Ok(())
+            Self::Http1(client) => Ok(Some(Box::new(TokioIo::new(client.await?)))),
+            Self::Http2(Http2Tunnel(client)) => {
+                let opened = client.lock().unwrap_or_else(PoisonError::into_inner).take();
+                match OptionFuture::from(opened).await {
+                    Some(Ok(stream)) => Ok(Some(Box::new(stream))),
+                    // The answer could not be sent.
+                    _ => Ok(None),
+                }
             }
-            Self::Http2(client) => client.join(TokioIo::new(upstream.await?)).await,
         }
     }
+}
+
+/// An upstream that has left HTTP for what was asked of it.
+pub(crate) enum UpstreamSide {
+    Http1(OnUpgrade),
+    Http2(Http2Stream),
+}
+
+impl UpstreamSide {
+    /// Takes it out of an answer that gives it: 101 of HTTP/1.1, a success of HTTP/2.
+    pub(crate) fn find(response: &mut Response<ReceivedBody>) -> Option<Self> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Some(Self::Http1(hyper::upgrade::on(response)));
+        }
+        match mem::replace(response.body_mut(), ReceivedBody::None) {
+            ReceivedBody::Tunnel(stream) => Some(Self::Http2(stream)),
+            body => {
+                *response.body_mut() = body;
+                None
+            }
+        }
+    }
+
+    async fn open(self) -> Result<Box<dyn Tunnel>, TunnelError> {
+        match self {
+            Self::Http1(upstream) => Ok(Box::new(TokioIo::new(upstream.await?))),
+            Self::Http2(stream) => Ok(Box::new(stream)),
+        }
+    }
+}
+
+trait Tunnel: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Tunnel for T {}
+
+async fn join(client: ClientSide, upstream: UpstreamSide) -> Result<(), TunnelError> {
+    let (client, mut upstream) = tokio::try_join!(client.open(), upstream.open())?;
+    if let Some(mut client) = client {
+        copy_bidirectional(&mut client, &mut upstream).await?;
+    }
+    Ok(())
 }
 
 /// Why a tunnel ended.
@@ -121,28 +177,24 @@ impl ClientSide {
 enum TunnelError {
     #[error("one side did not follow")]
     Upgrade(#[from] hyper::Error),
-    #[error("the client's side broke")]
-    Client(#[from] h2::Error),
     #[error("it broke")]
     Io(#[from] io::Error),
 }
 
 /// The client's side of a tunnel in an HTTP/2 stream, which begins with the response.
 #[derive(Clone)]
-pub(crate) struct Http2Tunnel(Arc<Mutex<Option<oneshot::Receiver<Stream>>>>);
-
-type Stream = (SendStream<Bytes>, RecvStream);
+pub(crate) struct Http2Tunnel(Arc<Mutex<Option<oneshot::Receiver<Http2Stream>>>>);
 
 /// Opens the tunnel once the response is sent.
 pub(crate) struct TunnelOffer {
-    opener: oneshot::Sender<Stream>,
+    opener: oneshot::Sender<Http2Stream>,
     from_client: RecvStream,
 }
 
 impl TunnelOffer {
     pub(crate) fn open(self, to_client: SendStream<Bytes>) {
         // Nobody waits any more when the upstream has left meanwhile; then the stream is reset.
-        let _ = self.opener.send((to_client, self.from_client));
+        let _ = self.opener.send(Http2Stream::new(to_client, self.from_client));
     }
 }
 
@@ -151,46 +203,6 @@ impl Http2Tunnel {
         let (opener, opened) = oneshot::channel();
         let offer = TunnelOffer { opener, from_client };
         (Self(Arc::new(Mutex::new(Some(opened)))), offer)
-    }
-
-    async fn join(self, upstream: impl AsyncRead + AsyncWrite) -> Result<(), TunnelError> {
-        let opened = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Ok((to_client, from_client))) = OptionFuture::from(opened).await else {
-            return Ok(());
-        };
-        let (from_upstream, to_upstream) = tokio::io::split(upstream);
-        tokio::try_join!(
-            carry_up(from_client, to_upstream),
-            carry_down(from_upstream, to_client)
-        )?;
-        Ok(())
-    }
-}
-
-async fn carry_up(mut client: RecvStream, mut upstream: impl AsyncWrite + Unpin) -> Result<(), TunnelError> {
-    while let Some(data) = client.data().await {
-        let data = data?;
-        upstream.write_all(&data).await?;
-        client.flow_control().release_capacity(data.len())?;
-    }
-    Ok(upstream.shutdown().await?)
-}
-
-async fn carry_down(
-    mut upstream: impl AsyncRead + Unpin,
-    mut client: SendStream<Bytes>,
-) -> Result<(), TunnelError> {
-    let mut buffer = BytesMut::new();
-    loop {
-        buffer.reserve(TUNNEL_BUFFER);
-        if upstream.read_buf(&mut buffer).await? == 0 {
-            return Ok(client.send_data(Bytes::new(), true)?);
-        }
-        while !buffer.is_empty() {
-            wait_for_room(&mut client, buffer.len()).await?;
-            let data = buffer.split_to(client.capacity().min(buffer.len()));
-            client.send_data(data.freeze(), false)?;
-        }
     }
 }
 
@@ -222,6 +234,16 @@ fn names_upgrade(headers: &HeaderMap) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// What answers a key in the name of an upstream that has none (RFC 6455 4.2.2).
+fn acceptance(key: &HeaderValue) -> String {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let digest = Sha1::new()
+        .chain_update(key.as_bytes())
+        .chain_update(GUID)
+        .finalize();
+    BASE64_STANDARD.encode(digest)
 }
 
 /// 16 bytes, base64: unpredictable enough to tell one handshake from another, which is its use.

@@ -18,6 +18,7 @@ mod forwarding;
 mod framing;
 mod headers;
 mod http2;
+mod http2_upstreams;
 mod interim;
 mod limits;
 mod manager;
