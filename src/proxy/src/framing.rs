@@ -21,6 +21,9 @@ use crate::interim::Interim;
 const MAX_KEPT: usize = 300;
 /// The largest number has twenty.
 const MAX_DIGITS: usize = 20;
+/// Where in `HTTP/1.1` the digits stand.
+const MAJOR: u8 = 5;
+const MINOR: u8 = 7;
 
 /// A client's HTTP/1 connection on which no request comes through that two programs could see end at
 /// different places: one with a length and a coding, with two codings, or with lines that do not end in
@@ -55,8 +58,18 @@ pub(crate) struct Progress {
     answered: AtomicU64,
     has_left_http: AtomicBool,
     rests: AtomicBool,
-    /// The numbers of the requests that are for a server as a whole, but do not say so by `*`. In order.
-    for_servers: Mutex<VecDeque<u64>>,
+    /// The numbers of the requests that are not what hyper takes them for, in order.
+    oddities: Mutex<VecDeque<(u64, Oddity)>>,
+    has_oddities: AtomicBool,
+}
+
+/// What hyper does not tell of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Oddity {
+    /// It is `OPTIONS` for a URI without a path: for the whole server (RFC 9112 3.2.4).
+    ForServer,
+    /// It is written in a version of HTTP that is not spoken here (RFC 9110 15.6.6).
+    ForeignVersion,
 }
 
 impl Progress {
@@ -65,11 +78,21 @@ impl Progress {
         self.begun.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Whether that request is `OPTIONS` for a URI without a path: for the whole server (RFC 9112 3.2.4).
-    /// hyper cannot tell that from one for `/`. To be asked once, and of one request after the other.
-    pub(crate) fn is_for_server(&self, number: u64) -> bool {
-        let mut numbers = self.for_servers.lock().unwrap_or_else(PoisonError::into_inner);
-        numbers.pop_front_if(|first| *first == number).is_some()
+    /// To be asked once, and of one request after the other.
+    pub(crate) fn oddity(&self, number: u64) -> Option<Oddity> {
+        if !self.has_oddities.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut oddities = self.oddities.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, oddity) = oddities.pop_front_if(|(first, _)| *first == number)?;
+        self.has_oddities.store(!oddities.is_empty(), Ordering::Release);
+        Some(oddity)
+    }
+
+    fn tell(&self, new: impl Iterator<Item = (u64, Oddity)>) {
+        let mut oddities = self.oddities.lock().unwrap_or_else(PoisonError::into_inner);
+        oddities.extend(new);
+        self.has_oddities.store(!oddities.is_empty(), Ordering::Release);
     }
 
     pub(crate) fn begun(&self) -> u64 {
@@ -128,11 +151,9 @@ impl<S> Watched<S> {
         }
     }
 
-    fn tell_for_servers(&mut self) {
-        if !self.framing.for_servers.is_empty() {
-            let numbers = self.progress.for_servers.lock();
-            let mut numbers = numbers.unwrap_or_else(PoisonError::into_inner);
-            numbers.extend(self.framing.for_servers.drain(..));
+    fn tell_oddities(&mut self) {
+        if !self.framing.oddities.is_empty() {
+            self.progress.tell(self.framing.oddities.drain(..));
         }
     }
 
@@ -202,7 +223,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         self.is_drained = read.is_pending();
         if !self.progress.has_left_http() {
             self.framing.inspect(&mut buffer.filled_mut()[before..]);
-            self.tell_for_servers();
+            self.tell_oddities();
             self.tell_rest();
         }
         read
@@ -288,12 +309,11 @@ struct Framing {
     line: Vec<u8>,
     /// Its last byte, which may not be kept in `line`.
     last: u8,
-    /// Whether a fragment, which no target has, stands in the present request line.
-    has_fragment: bool,
+    request_line: RequestLine,
     /// So many requests have begun.
     requests: u64,
-    /// Those of them that are for a server as a whole and were not told of yet.
-    for_servers: Vec<u64>,
+    /// What was not told yet.
+    oddities: Vec<(u64, Oddity)>,
 }
 
 impl Default for Framing {
@@ -302,9 +322,9 @@ impl Default for Framing {
             place: Place::RequestLine,
             line: Vec::new(),
             last: 0,
-            has_fragment: false,
+            request_line: RequestLine::default(),
             requests: 0,
-            for_servers: Vec::new(),
+            oddities: Vec::new(),
         }
     }
 }
@@ -331,10 +351,10 @@ impl Framing {
                 }
                 _ => {
                     let Some(length) = memchr(b'\n', &bytes[at..]) else {
-                        self.keep(&bytes[at..]);
+                        self.keep(&mut bytes[at..]);
                         return;
                     };
-                    self.keep(&bytes[at..at + length]);
+                    self.keep(&mut bytes[at..at + length]);
                     at += length + 1;
                     if self.end_line().is_err() {
                         bytes[at - 1] = 0;
@@ -345,16 +365,19 @@ impl Framing {
         }
     }
 
-    fn keep(&mut self, part: &[u8]) {
+    fn keep(&mut self, part: &mut [u8]) {
+        if self.place == Place::RequestLine {
+            self.request_line.follow(part);
+        }
         let room = MAX_KEPT.saturating_sub(self.line.len());
         self.line.extend_from_slice(&part[..part.len().min(room)]);
         self.last = part.last().copied().unwrap_or(self.last);
-        self.has_fragment |= self.place == Place::RequestLine && memchr(b'#', part).is_some();
     }
 
     fn end_line(&mut self) -> Result<(), Ambiguous> {
         let mut line = mem::take(&mut self.line);
-        if mem::take(&mut self.last) != b'\r' || self.has_fragment {
+        let request_line = mem::take(&mut self.request_line);
+        if mem::take(&mut self.last) != b'\r' || request_line.has_fragment {
             return Err(Ambiguous);
         }
         if line.last() == Some(&b'\r') {
@@ -362,14 +385,58 @@ impl Framing {
         }
         if self.place == Place::RequestLine && !line.is_empty() {
             self.requests += 1;
-            if is_for_server(&line) {
-                self.for_servers.push(self.requests);
-            }
+            let oddity = request_line.oddity(&line);
+            self.oddities.extend(oddity.map(|oddity| (self.requests, oddity)));
         }
         self.place = next(&self.place, &line)?;
         line.clear();
         self.line = line;
         Ok(())
+    }
+}
+
+/// What matters of a request line however long it is, as far as it has come.
+#[derive(Debug, Default)]
+struct RequestLine {
+    /// No target has one.
+    has_fragment: bool,
+    spaces: u8,
+    /// So many bytes of the version.
+    of_version: u8,
+    is_foreign: bool,
+}
+
+impl RequestLine {
+    /// Makes of every version a 1.1, but for 1.0: hyper knows no others. Of those before 2 it has to be one
+    /// (RFC 9110 6.2), and of the others it is remembered.
+    fn follow(&mut self, part: &mut [u8]) {
+        self.has_fragment |= memchr(b'#', part).is_some();
+        let mut version = part;
+        while self.spaces < 2 {
+            let Some(space) = memchr(b' ', version) else {
+                return;
+            };
+            self.spaces += 1;
+            version = &mut version[space + 1..];
+        }
+        for byte in version.iter_mut().filter(|byte| **byte != b'\r') {
+            match self.of_version {
+                MAJOR if byte.is_ascii_digit() && *byte != b'1' => {
+                    self.is_foreign = true;
+                    *byte = b'1';
+                }
+                MINOR if byte.is_ascii_digit() && (self.is_foreign || *byte > b'1') => *byte = b'1',
+                _ => {}
+            }
+            self.of_version = self.of_version.saturating_add(1);
+        }
+    }
+
+    fn oddity(&self, line: &[u8]) -> Option<Oddity> {
+        if self.is_foreign {
+            return Some(Oddity::ForeignVersion);
+        }
+        is_for_server(line).then_some(Oddity::ForServer)
     }
 }
 
@@ -508,6 +575,41 @@ mod tests {
         });
         let elsewhere = "GET /a HTTP/1.1\r\nX: #\r\nContent-Length: 1\r\n\r\n#GET / HTTP/1.1\r\n\r\n";
         for_all_pieces(elsewhere, |passed| assert_eq!(passed, elsewhere));
+    }
+
+    #[test]
+    fn later_minor_versions_are_read_as_the_one_that_is_spoken_here() {
+        let long = "x".repeat(1000);
+        for (version, expected) in [
+            ("HTTP/1.0", "HTTP/1.0"),
+            ("HTTP/1.1", "HTTP/1.1"),
+            ("HTTP/1.2", "HTTP/1.1"),
+            ("HTTP/1.9", "HTTP/1.1"),
+            ("HTTP/1.10", "HTTP/1.10"),
+            ("http/1.x", "http/1.x"),
+        ] {
+            let requests = |version| {
+                format!("GET /{long}HTTP/1.2 {version}\r\nX: HTTP/1.2\r\n\r\nGET / {version}\r\n\r\n")
+            };
+            for_all_pieces(&requests(version), |passed| {
+                assert_eq!(passed, requests(expected));
+            });
+        }
+    }
+
+    #[test]
+    fn other_major_versions_are_told() {
+        for version in ["HTTP/0.9", "HTTP/2.0", "HTTP/3.0", "HTTP/9.9"] {
+            for size in [1, 2, 5, 4096] {
+                let mut framing = Framing::default();
+                let mut bytes = format!("\r\nGET / HTTP/1.1\r\n\r\nPRI * {version}\r\n\r\n").into_bytes();
+                for piece in bytes.chunks_mut(size) {
+                    framing.inspect(piece);
+                }
+                assert!(bytes.ends_with(b"PRI * HTTP/1.1\r\n\r\n"), "{version}");
+                assert_eq!(framing.oddities, [(2, Oddity::ForeignVersion)], "{version}");
+            }
+        }
     }
 
     #[test]

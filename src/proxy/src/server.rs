@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::header::{CONNECTION, HOST, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, UpgradeableConnection};
@@ -24,13 +24,14 @@ use tracing::{debug, error, info};
 
 use crate::body::ReplyBody;
 use crate::certificate::Certificate;
-use crate::framing::{PollReadable, Progress, Watched};
+use crate::framing::{Oddity, PollReadable, Progress, Watched};
 use crate::handshake;
 use crate::http2;
 use crate::interim::Interim;
 use crate::metrics::Open;
 use crate::proxy_protocol::read_header;
 use crate::received::ReceivedBody;
+use crate::reply;
 use crate::service::{Client, Shared};
 
 /// After a failed accept; the usual cause, no free descriptor, does not pass by itself.
@@ -207,7 +208,8 @@ fn serve_client(
             let (client, course) = &*client;
             course.asked.cancel();
             let number = course.progress.begin();
-            if request.method() == Method::OPTIONS && course.progress.is_for_server(number) {
+            let oddity = course.progress.oddity(number);
+            if oddity == Some(Oddity::ForServer) {
                 ask_for_server(&mut request);
             }
             fill_path(&mut request);
@@ -215,11 +217,16 @@ fn serve_client(
             if request.version() == Version::HTTP_11 {
                 request.extensions_mut().insert(course.interim.next_exchange());
             }
-            let mut response = shared.answer(client, request.map(ReceivedBody::Http1)).await;
+            let is_foreign = oddity == Some(Oddity::ForeignVersion);
+            let mut response = if is_foreign {
+                reply::page(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
+            } else {
+                shared.answer(client, request.map(ReceivedBody::Http1)).await
+            };
             course.interim.all_written().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 course.progress.leave_http();
-            } else if shared.draining.is_cancelled() {
+            } else if is_foreign || shared.draining.is_cancelled() {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -41,6 +41,42 @@ async fn what_stands_behind_a_body_is_judged_like_a_first_request() {
     }
 }
 
+/// RFC 9110 6.2 and 15.6.6.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_minor_version_is_read_as_1_1_and_another_major_one_is_not_supported() {
+    let upstream = Upstream::saying("a").await;
+    let site = Site::of("a.test", upstream.address());
+    let proxy = site.start();
+    let request = |version| format!("GET / {version}\r\nHost: a.test\r\n");
+    for version in ["HTTP/1.2", "HTTP/1.9"] {
+        let answer = ask(
+            &site,
+            &proxy,
+            &format!("{}Connection: close\r\n\r\n", request(version)),
+        )
+        .await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{version}: {answer}");
+    }
+    let connections = upstream.connections();
+    for version in ["HTTP/0.9", "HTTP/2.0", "HTTP/3.0"] {
+        let twice = format!("{0}\r\n{0}\r\n", request(version));
+        let answer = ask(&site, &proxy, &twice).await;
+        assert_eq!(answer.matches("HTTP/1.1 505 ").count(), 1, "{version}: {answer}");
+    }
+    for version in [
+        "HTTP/1.10",
+        "HTTP/1",
+        "HTTP/2",
+        "http/1.1",
+        "HTTP/11.1",
+        "HTPP/2.0",
+    ] {
+        let answer = ask(&site, &proxy, &format!("{}\r\n", request(version))).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{version}: {answer}");
+    }
+    assert_eq!(upstream.connections(), connections);
+}
+
 /// What undoes chunks cannot undo gzip, and the upstream would not learn of it (RFC 9112 6.1).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coding_beside_chunked_is_not_implemented() {
