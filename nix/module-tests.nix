@@ -61,6 +61,7 @@ let
           imports = [ (import (builtins.toFile "example.nix" "{ ${example} }")) ];
           services.fairlead.enable = true;
           services.fairlead.acme.acceptTerms = lib.mkDefault true;
+          virtualisation.docker.enable = true;
           security.acme.acceptTerms = true;
           security.acme.defaults.email = "you@example.com";
           security.acme.certs."example.com".webroot = "/var/lib/acme/acme-challenge";
@@ -199,6 +200,54 @@ let
         inherit (config.systemd.services.fairlead-certs) serviceConfig;
       in
       serviceConfig.LoadCredential == [ "tsig:/run/secrets/tsig" ];
+    "a template is a table of fairlead.toml" =
+      let
+        config = evaluate {
+          services.fairlead.enable = true;
+          services.fairlead.templates.sites = {
+            text = "{{ values.greeting }}";
+            values.greeting = "hello";
+            destination = "/srv/sites";
+            owner = "nobody";
+            reloadUnits = [ "reader.service" ];
+          };
+        };
+        template = lib.head config.services.fairlead.settings.template;
+      in
+      removeAttrs template [ "source" ] == {
+        name = "sites";
+        values.greeting = "hello";
+        destination = "/srv/sites";
+        owner = "nobody";
+        mode = "0644";
+        check = [ ];
+        reload-units = [ "reader.service" ];
+      }
+      && lib.hasPrefix builtins.storeDir template.source;
+    "a template has one source" =
+      let
+        complain =
+          source:
+          says "either `source` or `text`" (complaints {
+            docker.enable = true;
+            settings.docker.socket = "/run/podman/podman.sock";
+            settings.certificates.provider = "internal";
+            templates.sites = source // {
+              destination = "/srv/sites";
+            };
+          });
+      in
+      complain { }
+      && complain {
+        source = "domains.txt";
+        text = "sites";
+      };
+    "templates need who makes them" = says "docker.enable = true" (complaints {
+      templates.sites = {
+        source = "domains.txt";
+        destination = "/srv/sites";
+      };
+    });
     "the firewall opens what is listened to" =
       let
         config = evaluate {

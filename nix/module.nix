@@ -59,6 +59,63 @@ let
 
   providerType = types.either types.str (types.attrsOf types.str);
 
+  templateType = types.submodule {
+    options = {
+      source = mkOption {
+        type = types.nullOr (types.either types.path types.str);
+        default = null;
+        example = "haproxy.cfg";
+        description = "The file to make it from, or the name of a template that comes with fairlead.";
+      };
+      text = mkOption {
+        type = types.nullOr types.lines;
+        default = null;
+        example = "{% for route in routes %}{{ route.hosts | join(' ') }}\n{% endfor %}";
+        description = "What to make it from, instead of `source`.";
+      };
+      values = mkOption {
+        type = types.attrsOf types.str;
+        default = { };
+        description = "Words for the template, as `values.NAME`.";
+      };
+      destination = mkOption {
+        type = types.str;
+        example = "/etc/haproxy/haproxy.cfg";
+        description = "Where the file belongs. Its directory must exist.";
+      };
+      owner = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        description = "The user whose file it is. Root's when null.";
+      };
+      group = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        description = "The group whose file it is. The owner's when null.";
+      };
+      mode = mkOption {
+        type = types.str;
+        default = "0644";
+        description = "The permission bits of the file, in octal digits.";
+      };
+      check = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = literalExpression ''[ (lib.getExe pkgs.haproxy) "-c" "-q" "-f" "{}" ]'';
+        description = ''
+          A program and its arguments, which must succeed before the file takes its place; `{}` is the path
+          of the file that is to take it.
+        '';
+      };
+      reloadUnits = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "haproxy.service" ];
+        description = "Units to reload after a change, if they run.";
+      };
+    };
+  };
+
   listenOption =
     protocol: port:
     mkOption {
@@ -95,6 +152,31 @@ let
 
   routes = lib.mapAttrsToList toRoute cfg.routes;
 
+  toTemplate =
+    name: template:
+    withoutNulls {
+      inherit name;
+      source =
+        if template.text == null then
+          template.source
+        else
+          "${pkgs.writeText "fairlead-template-${name}" template.text}";
+      inherit (template)
+        values
+        destination
+        owner
+        group
+        mode
+        check
+        ;
+      reload-units = template.reloadUnits;
+    };
+
+  # With neither of the two, or with both.
+  withoutOneSource = lib.attrNames (
+    lib.filterAttrs (_: template: (template.source == null) == (template.text == null)) cfg.templates
+  );
+
   usingACMEHost = lib.filterAttrs (_: route: route.useACMEHost != null) cfg.routes;
   acmeHosts = lib.unique (lib.mapAttrsToList (_: route: route.useACMEHost) usingACMEHost);
   acmeGroups = lib.unique (map (host: config.security.acme.certs.${host}.group) acmeHosts);
@@ -113,6 +195,9 @@ let
     accept-terms = if cfg.acme.acceptTerms then true else null;
     ca-file = cfg.acme.caFile;
   };
+
+  systemctl = lib.getExe' config.systemd.package "systemctl";
+  deliver = "+${systemctl} start --no-block fairlead-watcher.service fairlead-deliver.service";
 
   canCheck = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
 
@@ -194,6 +279,21 @@ in
         Routes by their primary host, for what no container's label says. Keys of `[[route]]` that have
         no option here are written as they are, for instance `response-headers`.
       '';
+    };
+
+    templates = mkOption {
+      type = types.attrsOf templateType;
+      default = { };
+      example = literalExpression ''
+        {
+          haproxy = {
+            source = "haproxy.cfg";
+            destination = "/etc/haproxy/haproxy.cfg";
+            reloadUnits = [ "haproxy.service" ];
+          };
+        }
+      '';
+      description = "Files for other programs, made anew whenever containers change, by their names.";
     };
 
     acme = {
@@ -288,6 +388,18 @@ in
           `provider` or `useACMEHost` of these routes in services.fairlead.routes.'';
       }
       {
+        assertion = withoutOneSource == [ ];
+        message = ''
+          Each template is made from one thing: give ${lib.concatStringsSep ", " withoutOneSource} of
+          services.fairlead.templates either `source` or `text`.'';
+      }
+      {
+        assertion = cfg.templates != { } -> cfg.docker.enable;
+        message = ''
+          The program that reads the containers makes the files of services.fairlead.templates, and it
+          does not run: set services.fairlead.docker.enable = true.'';
+      }
+      {
         assertion = credentialsInStore == [ ];
         message = ''
           Everybody on this machine can read what lies in the Nix store, and services.fairlead.credentials
@@ -296,7 +408,10 @@ in
       }
     ];
 
-    services.fairlead.settings = mkIf (acme != { }) { inherit acme; };
+    services.fairlead.settings = lib.mkMerge [
+      (mkIf (acme != { }) { inherit acme; })
+      (mkIf (cfg.templates != { }) { template = lib.mapAttrsToList toTemplate cfg.templates; })
+    ];
 
     environment.systemPackages = [ cfg.package ];
     environment.etc = {
@@ -416,7 +531,9 @@ in
             "+${lib.getExe cfg.package} reload"
             # New settings may matter to the other two even if the proxy has nothing new to load.
             "+${lib.getExe' pkgs.coreutils "touch"} /run/fairlead/certs/dirty /run/fairlead/watcher/dirty"
-          ];
+          ]
+          # What a template makes may be the same, and belong elsewhere now.
+          ++ lib.optional (cfg.templates != { }) deliver;
         };
       };
     };

@@ -16,7 +16,15 @@ pkgs.testers.runNixOSTest {
       enable = true;
       settings.certificates.provider = "internal";
       routes."one.test" = { inherit upstreams; };
+      docker.enable = true;
+      templates.sites = {
+        text = "{% for route in routes %}{{ route.hosts | join(' ') }}\n{% endfor %}";
+        destination = "/srv/sites";
+        mode = "0600";
+      };
     };
+    virtualisation.docker.enable = true;
+    systemd.tmpfiles.rules = [ "d /srv" ];
     systemd.services.site = {
       wantedBy = [ "multi-user.target" ];
       script = ''
@@ -63,6 +71,10 @@ pkgs.testers.runNixOSTest {
         switch("routes")
         machine.wait_until_succeeds(f"{get('two.test')} | grep -x hello", timeout=60)
         assert pid() == before, "the proxy was restarted"
+
+    with subtest("and in the file of a template"):
+        machine.wait_until_succeeds("grep -x two.test /srv/sites", timeout=60)
+        assert machine.succeed("stat -c %a /srv/sites").strip() == "600"
 
     with subtest("a new program takes over and no connection is refused"):
         before = pid()
