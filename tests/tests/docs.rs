@@ -432,12 +432,9 @@ fn every_test_that_stands_behind_a_promise_is_there() {
     let sources: String = ["src", "tests"]
         .map(|part| sources_below(&root().join(part)))
         .concat();
-    let pages = ["operations.md", "certificates.md"].map(|page| root().join("docs").join(page));
-    let texts = pages.map(|page| fs::read_to_string(page).unwrap());
-    let rows = texts
-        .iter()
-        .flat_map(|text| text.lines().filter(|line| line.starts_with("| ")).skip(2));
-    for row in rows {
+    let pages = ["operations.md", "certificates.md", "containers.md"];
+    let texts = pages.map(|page| fs::read_to_string(root().join("docs").join(page)).unwrap());
+    for row in texts.iter().flat_map(|text| promises(text)) {
         let shown_by = row.trim_end_matches(" |").rsplit('|').next().unwrap();
         let tests: Vec<_> = shown_by.split('`').skip(1).step_by(2).collect();
         assert!(!tests.is_empty(), "{row}");
@@ -446,6 +443,13 @@ fn every_test_that_stands_behind_a_promise_is_there() {
             assert!(is_there, "{test} of {row}");
         }
     }
+}
+
+/// The rows of the tables whose last column says what they are shown by.
+fn promises(text: &str) -> impl Iterator<Item = &str> {
+    let mut tables = text.split("| shown by |\n").skip(1).peekable();
+    assert!(tables.peek().is_some(), "{text}");
+    tables.flat_map(|table| table.lines().skip(1).take_while(|line| line.starts_with("| ")))
 }
 
 fn sources_below(directory: &Path) -> String {
