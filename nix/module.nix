@@ -21,9 +21,15 @@ let
     freeformType = toml.type;
     options = {
       upstreams = mkOption {
-        type = types.nonEmptyListOf types.str;
-        example = [ "http://127.0.0.1:8080" ];
-        description = "URLs of the upstreams that answer for the route. They share the load.";
+        type = types.nonEmptyListOf (types.either types.str (types.attrsOf toml.type));
+        example = [
+          "http://127.0.0.1:8080"
+          {
+            url = "http://10.0.0.6:8080";
+            weight = 3;
+          }
+        ];
+        description = "URLs of the upstreams that answer for the route, or sets that say more of one. They share the load.";
       };
       aliases = mkOption {
         type = types.listOf types.str;

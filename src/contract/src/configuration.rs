@@ -468,7 +468,7 @@ mod tests {
             (
                 "{ uri = \"http://a\" }",
                 "3:16: unknown field `uri`, expected one of `url`, `weight`, `ca-file`, `server-name`, \
-                 `verify`, `container` (did you mean `url`?)",
+                 `verify`, `proxy-protocol`, `container` (did you mean `url`?)",
             ),
             (
                 "5",

@@ -76,6 +76,8 @@ pub use template::{
     InvalidTemplateName, InvalidTemplateSource, InvalidUnitName, ReadyTemplate, Template, TemplateName,
     TemplateSource, UnitName,
 };
-pub use upstream::{Identity, InvalidUpstream, Protocol, Upstream, UpstreamUrl, UpstreamWords, Weight};
+pub use upstream::{
+    Identity, InvalidUpstream, Protocol, ProxyProtocol, Upstream, UpstreamUrl, UpstreamWords, Weight,
+};
 pub use words::{InvalidWord, Words};
 pub use write::{WriteError, Written, remove_if_present, write_atomically};

@@ -22,6 +22,8 @@ pub struct Upstream {
     pub identity: Identity,
     /// Its share of the requests, beside the others of the route.
     pub weight: Weight,
+    /// How its connections tell it whom they are made for; `None`: not at all.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// The container's name, for people and `fairlead why`; the proxy does not use it.
     pub container: Option<String>,
 }
@@ -34,6 +36,7 @@ impl Upstream {
             weight,
             server_name,
             verify,
+            proxy_protocol,
         } = words;
         Self::try_from(Table {
             url: match (url, scheme) {
@@ -46,6 +49,7 @@ impl Upstream {
             ca_file: None,
             server_name,
             verify,
+            proxy_protocol,
             container: None,
         })
     }
@@ -59,6 +63,7 @@ pub struct UpstreamWords {
     pub weight: Option<Weight>,
     pub server_name: Option<Host>,
     pub verify: Option<bool>,
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +82,7 @@ struct Table {
     ca_file: Option<PathBuf>,
     server_name: Option<Host>,
     verify: Option<bool>,
+    proxy_protocol: Option<ProxyProtocol>,
     container: Option<String>,
 }
 
@@ -86,6 +92,7 @@ impl From<Upstream> for Written {
             url,
             identity,
             weight,
+            proxy_protocol,
             container,
         } = upstream;
         let (server_name, ca_file, verify) = match identity {
@@ -98,6 +105,7 @@ impl From<Upstream> for Written {
             ca_file,
             server_name,
             verify,
+            proxy_protocol,
             container,
         };
         if table.says_more() {
@@ -110,7 +118,10 @@ impl From<Upstream> for Written {
 
 impl Table {
     fn says_more(&self) -> bool {
-        self.container.is_some() || self.speaks_of_tls() || !self.weight.is_default()
+        self.container.is_some()
+            || self.speaks_of_tls()
+            || self.proxy_protocol.is_some()
+            || !self.weight.is_default()
     }
 
     fn speaks_of_tls(&self) -> bool {
@@ -147,6 +158,7 @@ impl TryFrom<Table> for Upstream {
             url: table.url,
             identity,
             weight: table.weight,
+            proxy_protocol: table.proxy_protocol,
             container: table.container,
         })
     }
@@ -165,6 +177,7 @@ impl From<UpstreamUrl> for Upstream {
             url,
             identity: Identity::default(),
             weight: Weight::default(),
+            proxy_protocol: None,
             container: None,
         }
     }
@@ -207,6 +220,16 @@ impl Identity {
             Self::Unverified => None,
         }
     }
+}
+
+/// A version of the PROXY protocol, in whose header a connection begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// A binary block.
+    V2,
 }
 
 /// A share of the requests, at least 1.

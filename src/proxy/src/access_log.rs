@@ -234,6 +234,7 @@ mod tests {
         };
         let client = Client {
             address: "192.0.2.1:1".parse().unwrap(),
+            local: "192.0.2.2:443".parse().unwrap(),
             certificate: None,
         };
         let request = Request::get("/a").header(REFERER, "x".repeat(5000));

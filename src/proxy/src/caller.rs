@@ -73,6 +73,7 @@ mod tests {
     fn find(peer: &str, forwarded: &[&'static str]) -> Caller {
         let client = Client {
             address: format!("{peer}:1").parse().unwrap(),
+            local: "192.0.2.2:443".parse().unwrap(),
             certificate: None,
         };
         let mut headers = HeaderMap::new();

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use fairlead_contract::{Identity, Protocol, Upstream, UpstreamUrl};
+use fairlead_contract::{Identity, Protocol, ProxyProtocol, Upstream, UpstreamUrl};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,10 +14,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use crate::proxy_protocol::{Link, header};
 use crate::received::PeerError;
 use crate::sender::{Http2Sender, Sender};
 
@@ -38,6 +39,7 @@ static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
 /// How to reach one upstream.
 pub(crate) struct Dial {
     url: UpstreamUrl,
+    proxy_protocol: Option<ProxyProtocol>,
     tls: Option<Tls>,
 }
 
@@ -81,6 +83,7 @@ impl Dial {
         };
         Ok(Self {
             url: upstream.url.clone(),
+            proxy_protocol: upstream.proxy_protocol,
             tls,
         })
     }
@@ -89,19 +92,37 @@ impl Dial {
         &self.url
     }
 
-    pub(crate) async fn open(&self) -> Result<Sender, ConnectError> {
+    /// Whether each of its connections begins with the word on one client.
+    pub(crate) fn names_clients(&self) -> bool {
+        self.proxy_protocol.is_some()
+    }
+
+    /// `link` is for whom; `None`: for ourselves.
+    pub(crate) async fn open(&self, link: Option<Link>) -> Result<Sender, ConnectError> {
         let protocol = self.url.protocol();
         match &self.url {
-            UpstreamUrl::Unix(path) => speak(protocol, UnixStream::connect(path).await?).await,
+            UpstreamUrl::Unix(path) => {
+                let mut stream = UnixStream::connect(path).await?;
+                self.introduce(&mut stream, link).await?;
+                speak(protocol, stream).await
+            }
             UpstreamUrl::Tcp { host, port, .. } => {
-                let stream = TcpStream::connect((bare(host), *port)).await?;
+                let mut stream = TcpStream::connect((bare(host), *port)).await?;
                 stream.set_nodelay(true)?;
                 SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
+                self.introduce(&mut stream, link).await?;
                 match &self.tls {
                     None => speak(protocol, stream).await,
                     Some(tls) => speak(protocol, tls.connect(protocol, stream).await?).await,
                 }
             }
+        }
+    }
+
+    async fn introduce(&self, stream: &mut (impl AsyncWrite + Unpin), link: Option<Link>) -> io::Result<()> {
+        match self.proxy_protocol {
+            Some(version) => stream.write_all(&header(version, link)).await,
+            None => Ok(()),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::dial::ConnectError;
 use crate::interim::Hearing;
 use crate::message_length::{AmbiguousLength, settle_length};
 use crate::pool::{Lease, Peer};
+use crate::proxy_protocol::Link;
 use crate::received::{PeerError, ReceivedBody};
 use crate::sender::{Sender, Unanswered, adapt};
 use crate::upload::{Stalled, Upload};
@@ -81,6 +82,8 @@ pub(crate) struct Dispatch<'a> {
     pub(crate) home: Option<&'a Arc<Peer>>,
     /// Takes what comes before the answer.
     pub(crate) hearing: Option<&'a Hearing>,
+    /// Whose request it is; `None`: our own.
+    pub(crate) link: Option<Link>,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
     pub(crate) stall_timeout: Duration,
@@ -193,7 +196,7 @@ impl Dispatch<'_> {
             if let Some(lease) = may_reuse.then(|| peer.reuse()).flatten() {
                 return Ok(lease);
             }
-            match peer.connect(limit, self.route).await {
+            match peer.connect(limit, self.link, self.route).await {
                 Ok(lease) => return Ok(lease),
                 Err(error) => failure = error,
             }

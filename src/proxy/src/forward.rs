@@ -30,6 +30,7 @@ use crate::interim::{Hearing, InterimSender};
 use crate::message_length::settle_request_length;
 use crate::paths::rewritten;
 use crate::pool::Lease;
+use crate::proxy_protocol::Link;
 use crate::received::ReceivedBody;
 use crate::reply;
 use crate::service::{Client, Shared};
@@ -138,6 +139,10 @@ impl Exchange<'_> {
         let home = sticky.and_then(|sticky| sticky.find(request.headers()));
         let dispatch = Dispatch {
             hearing: hearing.as_ref(),
+            link: Some(Link {
+                source: self.client.address,
+                destination: self.client.local,
+            }),
             ..self.site.dispatch(home)
         };
         let answered = dispatch.send(request, upload.as_mut(), wish.is_some()).await;

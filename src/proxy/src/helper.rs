@@ -63,6 +63,7 @@ impl Helper {
             peers: &self.peers,
             home: None,
             hearing: None,
+            link: None,
             connect_timeout: patience,
             response_timeout: patience,
             stall_timeout: patience,

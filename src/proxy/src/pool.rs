@@ -11,6 +11,7 @@ use tracing::{debug, info};
 use crate::body::RequestBody;
 use crate::dial::{ConnectError, Dial};
 use crate::health::Health;
+use crate::proxy_protocol::Link;
 use crate::sender::{Http2Sender, Sender};
 
 /// Connections that are kept open for each upstream.
@@ -69,8 +70,11 @@ impl Peer {
     }
 
     /// The connection that was given back last, which is the least likely to be stale; or the one for
-    /// all, as long as it is open.
+    /// all, as long as it is open. None where a connection is for one client alone.
     pub(crate) fn reuse(self: &Arc<Self>) -> Option<Lease> {
+        if self.dial.names_clients() {
+            return None;
+        }
         if self.url().protocol().is_http2() {
             let shared = lock(&self.shared).clone().filter(|sender| !sender.is_closed())?;
             return Some(self.lease(Sender::Http2(shared), true));
@@ -86,17 +90,18 @@ impl Peer {
     pub(crate) async fn connect(
         self: &Arc<Self>,
         limit: Duration,
+        link: Option<Link>,
         route: Option<&HostPattern>,
     ) -> Result<Lease, ConnectError> {
         // Boxed because it is rare and large: without it, every exchange would take room for it.
-        let opened = Box::pin(timeout(limit, self.dial.open())).await;
+        let opened = Box::pin(timeout(limit, self.dial.open(link))).await;
         let opened = opened.unwrap_or(Err(ConnectError::Timeout));
         self.tell(opened.as_ref().err(), route);
         if opened.is_err() {
             self.health.failed();
         }
         let sender = opened?;
-        if let Sender::Http2(sender) = &sender {
+        if let (Sender::Http2(sender), false) = (&sender, self.dial.names_clients()) {
             *lock(&self.shared) = Some(sender.clone());
         }
         Ok(self.lease(sender, false))
@@ -156,6 +161,7 @@ impl Lease {
     pub(crate) fn give_back(self) {
         if let Sender::Http1(sender) = self.sender
             && !sender.is_closed()
+            && !self.load_held.0.dial.names_clients()
         {
             self.load_held.0.take_back(sender);
         }

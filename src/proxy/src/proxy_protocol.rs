@@ -1,14 +1,21 @@
 //! The PROXY protocol, versions 1 and 2: a load balancer's word on who the client is, in front of
-//! everything that the client sends.
+//! everything that the client sends; and our own word to upstreams.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use fairlead_contract::ProxyProtocol;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Begins version 2 (section 2.2).
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// Version 2 with a command.
+const LOCAL: u8 = 0x20;
+const PROXY: u8 = 0x21;
+/// Families of addresses in version 2.
+const TCP4: u8 = 0x11;
+const TCP6: u8 = 0x21;
 /// The longest line of version 1 (section 2.1).
 const MAX_LINE: usize = 107;
 /// Addresses take 216 bytes at most; the rest is for extensions, which we pass over.
@@ -84,20 +91,20 @@ async fn read_block(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Sock
     let mut block = vec![0; length.into()];
     stream.read_exact(&mut block).await?;
     match version_and_command {
-        // LOCAL: a health check of the load balancer's own.
-        0x20 => Ok(None),
-        0x21 => parse_block(family, &block).ok_or(InvalidHeader::Malformed),
+        // A health check of the load balancer's own.
+        LOCAL => Ok(None),
+        PROXY => parse_block(family, &block).ok_or(InvalidHeader::Malformed),
         _ => Err(InvalidHeader::Malformed),
     }
 }
 
 fn parse_block(family: u8, block: &[u8]) -> Option<Option<SocketAddr>> {
     let (address, ports): (IpAddr, _) = match family {
-        0x11 => {
+        TCP4 => {
             let (source, rest) = block.split_first_chunk::<4>()?;
             (Ipv4Addr::from(*source).into(), rest.get(4..)?)
         }
-        0x21 => {
+        TCP6 => {
             let (source, rest) = block.split_first_chunk::<16>()?;
             (Ipv6Addr::from(*source).into(), rest.get(16..)?)
         }
@@ -109,6 +116,69 @@ fn parse_block(family: u8, block: &[u8]) -> Option<Option<SocketAddr>> {
         address,
         u16::from_be_bytes([ports[0], ports[1]]),
     )))
+}
+
+/// A client's connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+}
+
+/// What a connection begins with that is made for the client of `link`, or for ourselves without one.
+pub(crate) fn header(version: ProxyProtocol, link: Option<Link>) -> Vec<u8> {
+    match version {
+        ProxyProtocol::V1 => line(link).into_bytes(),
+        ProxyProtocol::V2 => block(link),
+    }
+}
+
+fn line(link: Option<Link>) -> String {
+    let Some(Link { source, destination }) = link else {
+        return "PROXY UNKNOWN\r\n".to_owned();
+    };
+    let (family, [from, to]) = match addresses(source, destination) {
+        Addresses::V4(from, to) => ("TCP4", [from, to].map(IpAddr::from)),
+        Addresses::V6(from, to) => ("TCP6", [from, to].map(IpAddr::from)),
+    };
+    let ports = [source.port(), destination.port()];
+    format!("PROXY {family} {from} {to} {} {}\r\n", ports[0], ports[1])
+}
+
+fn block(link: Option<Link>) -> Vec<u8> {
+    let Some(Link { source, destination }) = link else {
+        return [&SIGNATURE[..], &[LOCAL, 0, 0, 0]].concat();
+    };
+    let (family, mut rest) = match addresses(source, destination) {
+        Addresses::V4(from, to) => (TCP4, [from.octets(), to.octets()].concat()),
+        Addresses::V6(from, to) => (TCP6, [from.octets(), to.octets()].concat()),
+    };
+    for port in [source.port(), destination.port()] {
+        rest.extend(port.to_be_bytes());
+    }
+    // 12 or 36.
+    let length = rest.len() as u8;
+    [&SIGNATURE[..], &[PROXY, family, 0, length], &rest].concat()
+}
+
+enum Addresses {
+    V4(Ipv4Addr, Ipv4Addr),
+    V6(Ipv6Addr, Ipv6Addr),
+}
+
+/// Both in one family, which is all that a header can say.
+fn addresses(source: SocketAddr, destination: SocketAddr) -> Addresses {
+    match [source, destination].map(|address| address.ip().to_canonical()) {
+        [IpAddr::V4(from), IpAddr::V4(to)] => Addresses::V4(from, to),
+        [from, to] => Addresses::V6(mapped(from), mapped(to)),
+    }
+}
+
+fn mapped(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +221,34 @@ mod tests {
         ] {
             let (read, rest) = read(&bytes).await.unwrap();
             assert_eq!((read.as_deref(), &rest[..]), (address, &b"rest"[..]), "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_what_is_read() {
+        for (source, destination, expected) in [
+            ("192.0.2.1:8080", "10.0.0.1:443", "192.0.2.1:8080"),
+            ("[::ffff:192.0.2.1]:8080", "10.0.0.1:443", "192.0.2.1:8080"),
+            ("[2001:db8::1]:1", "[::1]:2", "[2001:db8::1]:1"),
+            ("192.0.2.1:8080", "[::1]:443", "[::ffff:192.0.2.1]:8080"),
+        ] {
+            let [source, destination] = [source, destination].map(|address| address.parse().unwrap());
+            for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
+                let header = header(version, Some(Link { source, destination }));
+                let (address, rest) = read(&header).await.unwrap();
+                assert_eq!(
+                    (address.as_deref(), rest),
+                    (Some(expected), vec![]),
+                    "{version:?}"
+                );
+            }
+        }
+        for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
+            assert_eq!(
+                read(&header(version, None)).await.unwrap(),
+                (None, vec![]),
+                "{version:?}"
+            );
         }
     }
 

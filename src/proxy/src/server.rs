@@ -105,11 +105,15 @@ async fn serve_connection(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot switch delays off");
     }
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
     // Boxed one by one: a connection that is idle takes the room of the stage it is in, not of the largest.
     match protocol {
         Protocol::Plain => {
             let client = Client {
                 address,
+                local,
                 certificate: None,
             };
             Box::pin(serve_http1(stream, client, shared)).await;
@@ -120,6 +124,7 @@ async fn serve_connection(
             };
             let client = Client {
                 address,
+                local,
                 certificate: Some(certificate),
             };
             // By what was negotiated, not by the first bytes: a guess would wait for them for ever.

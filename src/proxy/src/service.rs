@@ -42,6 +42,8 @@ pub(crate) struct Shared {
 /// Who is at the other end of a connection.
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
+    /// Where it connected to.
+    pub(crate) local: SocketAddr,
     /// Of the TLS connection; none on plain HTTP.
     pub(crate) certificate: Option<Arc<Certificate>>,
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use fairlead_contract::{
     CertificateDir, Config, Configuration, CookieName, Digest, FieldName, Files, HeaderEdit, HealthCheck,
-    Host, HostPattern, Identity, Loaded, Located, Problem, Proxy, Route, Upstream, UpstreamUrl,
+    Host, HostPattern, Identity, Loaded, Located, Problem, Proxy, ProxyProtocol, Route, Upstream,
+    UpstreamUrl,
 };
 use http::HeaderName;
 use jiff::Timestamp;
@@ -88,6 +89,7 @@ impl Site {
     pub(crate) fn dispatch<'a>(&'a self, home: Option<&'a Arc<Peer>>) -> Dispatch<'a> {
         Dispatch {
             hearing: None,
+            link: None,
             route: self.route.primary(),
             peers: &self.peers,
             home,
@@ -104,11 +106,12 @@ fn own_fields(route: &Route) -> Vec<HeaderName> {
     vouched.map(FieldName::get).chain(edited).cloned().collect()
 }
 
-/// What makes an upstream the same one after a reload: where it is, and whom we expect there.
+/// What makes an upstream the same one after a reload: where it is, whom we expect there, and what we say first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct PeerKey {
     url: UpstreamUrl,
     identity: Identity,
+    proxy_protocol: Option<ProxyProtocol>,
     /// The authorities' file.
     roots: Option<Vec<u8>>,
 }
@@ -282,6 +285,7 @@ impl<'a> Authorities<'a> {
         Some(PeerKey {
             url: upstream.url.clone(),
             identity: upstream.identity.clone(),
+            proxy_protocol: upstream.proxy_protocol,
             roots,
         })
     }

@@ -26,6 +26,7 @@ mod messages;
 mod metrics;
 mod paths;
 mod plain_http;
+mod proxy_protocol;
 mod redirects;
 mod reload;
 mod rests;

@@ -148,6 +148,7 @@ mod tests {
                 weight: None,
                 server_name: None,
                 verify: None,
+                proxy_protocol: None,
             },
             words: [
                 ("path", "/api/"),

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use fairlead_contract::{
-    HeaderEdit, HostPattern, Identity, Rejection, Route, Upstream, UpstreamUrl, escaped,
+    HeaderEdit, HostPattern, Identity, ProxyProtocol, Rejection, Route, Upstream, UpstreamUrl, escaped,
 };
 use serde::Serialize;
 
@@ -60,6 +60,7 @@ struct UpstreamData {
     /// Whether its certificate is judged.
     is_verified: bool,
     weight: u16,
+    proxy_protocol: Option<ProxyProtocol>,
     container: Option<String>,
 }
 
@@ -185,6 +186,7 @@ impl From<&Upstream> for UpstreamData {
             is_http2: protocol.is_http2(),
             is_verified: upstream.identity != Identity::Unverified,
             weight: upstream.weight.get(),
+            proxy_protocol: upstream.proxy_protocol,
             container: upstream.container.as_deref().map(escaped),
         }
     }
