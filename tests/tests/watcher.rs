@@ -349,6 +349,56 @@ fn networks_decide_the_address_and_several_need_a_choice() {
 }
 
 #[test]
+fn who_is_in_the_network_of_another_waits_while_that_one_is_stopped() {
+    let machine = Machine::new();
+    let follower = machine.follow();
+    let mut marks = 0;
+    machine.docker.run("vpn", &[]);
+    machine.docker.run_command(
+        "guest",
+        &[
+            "--network=container:vpn",
+            "--label=fairlead.hosts=guest.test",
+            "--label=fairlead.port=81",
+        ],
+        &["/bin/busybox", "httpd", "-f", "-p", "81"],
+    );
+    let reached = || format!("guest.test → http://{}:81", machine.docker.address("vpn"));
+    machine.pass_until(&follower, &mut marks, &[reached()]);
+    machine.docker.docker(&["stop", "vpn"]);
+    let id = machine.docker.docker(&["inspect", "--format", "{{.Id}}", "vpn"]);
+    let waiting = format!(
+        "guest.test → guest waits: it uses the network of the container {id:?}, which does not run: start that one"
+    );
+    machine.pass_until(&follower, &mut marks, &[waiting]);
+    machine.docker.docker(&["start", "vpn"]);
+    machine.pass_until(&follower, &mut marks, &[reached()]);
+}
+
+#[test]
+fn a_restart_gives_the_host_to_no_stranger_who_waits_for_it() {
+    let machine = Machine::new();
+    let follower = machine.follow();
+    let mut marks = 0;
+    let host = "--label=fairlead.hosts=app.test";
+    machine.docker.run("owner", &[host]);
+    let owned = || [machine.expected("app.test", &["owner"])];
+    machine.pass_until(&follower, &mut marks, &owned());
+    let project = "--label=com.docker.compose.project=other";
+    let service = "--label=com.docker.compose.service=web";
+    machine.docker.run("stranger", &[host, project, service]);
+    machine.docker.docker(&["stop", "owner"]);
+    machine.pass_until(&follower, &mut marks, &[]);
+    let reason = &machine.rejections()[0].reason;
+    assert!(
+        reason.starts_with("app.test is kept for the container owner, which left, until "),
+        "{reason}"
+    );
+    machine.docker.docker(&["start", "owner"]);
+    machine.pass_until(&follower, &mut marks, &owned());
+}
+
+#[test]
 fn the_operators_routes_keep_their_hosts() {
     let machine = Machine::new();
     machine.environment.write_routes(

@@ -21,7 +21,7 @@ container = "host-network"
 /// What is asked, how the command ends, and what the answer must hold.
 type Case = (&'static str, i32, &'static [&'static str]);
 
-const CASES: [Case; 22] = [
+const CASES: [Case; 23] = [
     // Nothing is wrong.
     (
         "app.test",
@@ -62,6 +62,11 @@ const CASES: [Case; 22] = [
         "squatter",
         1,
         &["mine.test is routed by the operator at", "mine.test.toml:1"],
+    ),
+    (
+        "kept.test",
+        1,
+        &["container heir", "kept.test is kept for the container leaver"],
     ),
     // One badly labelled container.
     ("typo.test", 1, &["container typo", "did you mean fairlead.port?"]),
@@ -167,6 +172,7 @@ fn containers() -> Vec<Value> {
             listed("thief", &[("fairlead.hosts", "shared.test"), (service, "b")]),
             &[("Created", json!(2))],
         ),
+        listed("heir", &[("fairlead.hosts", "kept.test"), (service, "b")]),
         container("squatter", "mine.test", &[]),
         listed(
             "typo",
@@ -214,6 +220,8 @@ fn the_cause_is_named_for_each_thing_that_people_ask() {
     environment.write_config(&(api.settings() + SETTINGS));
     api.add_image("sha256:00", json!({}));
     api.add_image("sha256:11", json!({ "fairlead.hosts": "image.test" }));
+    api.set_containers(vec![container("leaver", "kept.test", &[])]);
+    assert!(environment.run(Program::Watcher, &[]).status.success());
     api.set_containers(containers());
     let upstream = "127.0.0.1:1".parse().unwrap();
     environment.write_routes("mine.test.toml", &route(&["mine.test"], &[upstream]));

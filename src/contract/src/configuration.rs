@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::discovery::ParsedDiscovery;
 use crate::document::{Document, Nothing};
-use crate::{Config, FileError, Files, Located, Problem, Rejection, Scope};
+use crate::{Config, FileError, Files, Located, Owner, Problem, Rejection, Scope};
 
 /// All files together: settings, the routes that hold, and what is wrong.
 ///
@@ -19,6 +19,8 @@ pub struct Configuration {
     /// The operator's routes, in file order, then the discovered ones.
     pub routes: Vec<Located>,
     pub rejections: Vec<Rejection>,
+    /// Whose the containers' hosts are.
+    pub owners: Vec<Owner>,
     pub problems: Vec<Problem>,
     /// What was left out on purpose, such as a container's claim on a host the operator routes.
     pub notes: Vec<Problem>,
@@ -48,6 +50,7 @@ impl Configuration {
             let discovered = ParsedDiscovery::parse(&file, bytes);
             this.problems.extend(discovered.problems);
             this.rejections = discovered.rejections;
+            this.owners = discovered.owners;
             this.claim_for_containers(discovered.routes);
             this.notes.extend(this.find_unknown_providers(of_operator));
         }

@@ -2,21 +2,24 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{Document, Nothing, partition};
-use crate::{HostPattern, Located, Problem, Route};
+use crate::{HostPattern, Located, PathPrefix, Problem, Route, Scope};
 
 const HEADING: &str = "\
 # Written by fairlead-watcher from the containers that run. The next pass writes it anew:
 # routes of your own belong into /etc/fairlead/routes.d/.
 ";
 
-/// `docker.toml`: the routes the containers asked for, and the containers left out.
+/// `docker.toml`: the routes the containers asked for, the containers left out, and whose the hosts are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Discovery {
     pub routes: Vec<Route>,
     pub rejections: Vec<Rejection>,
+    pub owners: Vec<Owner>,
 }
 
 /// A container left out, with the reason.
@@ -34,11 +37,40 @@ pub struct Rejection {
     pub reason: String,
 }
 
+/// Whose some hosts are, also for a while after it left.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Owner {
+    pub hosts: Vec<HostPattern>,
+    #[serde(default, skip_serializing_if = "PathPrefix::is_root")]
+    pub path: PathPrefix,
+    /// The project and service of Compose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Their names, the oldest first.
+    pub containers: Vec<String>,
+    /// Since when none of them asks for the hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Timestamp>,
+}
+
+impl Owner {
+    pub fn scopes(&self) -> impl Iterator<Item = Scope> {
+        self.hosts.iter().map(|host| Scope {
+            host: host.clone(),
+            path: self.path.clone(),
+        })
+    }
+}
+
 /// What was read from a `docker.toml`; a faulty element is a problem and leaves the others.
 #[derive(Debug, Default)]
 pub(crate) struct ParsedDiscovery {
     pub(crate) routes: Vec<Located>,
     pub(crate) rejections: Vec<Rejection>,
+    pub(crate) owners: Vec<Owner>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -54,20 +86,27 @@ impl ParsedDiscovery {
             }
         };
         let (routes, mut problems) = document.take_routes();
-        let (rejections, faults) = partition(
-            document
-                .take_all("rejection")
-                .into_iter()
-                .map(|(_, element)| element),
-        );
-        problems.extend(faults);
+        let rejections = take_all(&mut document, "rejection", &mut problems);
+        let owners = take_all(&mut document, "owner", &mut problems);
         problems.extend(document.read_rest::<Nothing>().err());
         Self {
             routes,
             rejections,
+            owners,
             problems,
         }
     }
+}
+
+fn take_all<T: DeserializeOwned>(
+    document: &mut Document<'_>,
+    key: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<T> {
+    let elements = document.take_all(key).into_iter();
+    let (values, faults) = partition(elements.map(|(_, element)| element));
+    problems.extend(faults);
+    values
 }
 
 impl Discovery {
@@ -87,6 +126,13 @@ impl Discovery {
         for rejection in &self.rejections {
             text.push('\n');
             text.push_str(&element("rejection", rejection)?);
+        }
+        if !self.owners.is_empty() {
+            text.push_str("\n# Whose the hosts are:\n");
+        }
+        for owner in &self.owners {
+            text.push('\n');
+            text.push_str(&element("owner", owner)?);
         }
         Ok(text)
     }
@@ -135,6 +181,14 @@ mod tests {
                 hosts: Vec::new(),
                 reason: "fairlead.port = \"\u{7}'''\n\" is not a port".to_owned(),
             }],
+            owners: vec![Owner {
+                hosts: vec![HostPattern::parse("app.test").unwrap()],
+                path: PathPrefix::parse("/api").unwrap(),
+                project: Some("shop\"".to_owned()),
+                containers: vec!["web\n[[owner]]".to_owned()],
+                left: Some(Timestamp::UNIX_EPOCH),
+                ..Owner::default()
+            }],
         }
     }
 
@@ -144,6 +198,7 @@ mod tests {
         let parsed = ParsedDiscovery::parse(&Path::new("docker.toml").into(), text.as_bytes());
         assert_eq!(parsed.problems, []);
         assert_eq!(parsed.rejections, discovery().rejections);
+        assert_eq!(parsed.owners, discovery().owners);
         let routes: Vec<Route> = parsed.routes.into_iter().map(|located| located.route).collect();
         assert_eq!(routes, discovery().routes);
     }

@@ -47,7 +47,7 @@ pub use configuration::Configuration;
 pub use confinement::Confinement;
 pub use cookie::{CookieName, InvalidCookieName};
 pub use credential::{Credential, InvalidCredential, PasswordHash};
-pub use discovery::{Discovery, Rejection};
+pub use discovery::{Discovery, Owner, Rejection};
 pub use dns::{AcmeDns, Dns, DnsProvider, Exec, HttpReq, KeyAlgorithm, Rfc2136, SecretFile};
 pub use duration::{InvalidLimit, Limit};
 pub use endpoint::{Endpoint, FieldName, ForwardAuth, InvalidEndpoint};

@@ -145,6 +145,7 @@ mod tests {
                 route("c.test", "http://c:1"),
             ],
             rejections: vec![rejection("old")],
+            ..Discovery::default()
         };
         let after = Discovery {
             routes: vec![
@@ -153,6 +154,7 @@ mod tests {
                 route("d.test", "http://d:1"),
             ],
             rejections: vec![rejection("new\n"), rejection("old")],
+            ..Discovery::default()
         };
         let lines: Vec<String> = changes(&before, &after).iter().map(Change::to_string).collect();
         assert_eq!(

@@ -15,6 +15,9 @@ pub(crate) const SERVICE: &str = "com.docker.compose.service";
 
 pub(crate) type Labels = BTreeMap<String, String>;
 
+/// A project of Compose, and a service in it.
+pub(crate) type Service<'a> = (Option<&'a str>, Option<&'a str>);
+
 /// A running container, as far as routes depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Container {
@@ -144,9 +147,8 @@ fn summary(fields: impl IntoIterator<Item = (String, Value)>) -> Result<Containe
 }
 
 impl Container {
-    /// The service of Compose it belongs to, by project and name. What was started without Compose
-    /// belongs together.
-    pub(crate) fn service(&self) -> (Option<&str>, Option<&str>) {
+    /// The service that it belongs to. What was started without Compose belongs together.
+    pub(crate) fn service(&self) -> Service<'_> {
         let label = |label| self.labels.get(label).map(String::as_str);
         (label(PROJECT), label(SERVICE))
     }

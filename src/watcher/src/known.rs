@@ -4,12 +4,15 @@ use std::path::Path;
 use fairlead_contract::{
     Configuration, Discovery, Docker, FileError, Files, Paths, Problem, Route, Scope, Template,
 };
+use jiff::{Timestamp, Unit};
 use thiserror::Error;
 use tracing::warn;
 
 /// What the files say before a pass.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
+    /// When it was read, in whole seconds.
+    pub(crate) now: Timestamp,
     pub(crate) docker: Docker,
     pub(crate) templates: Vec<Template>,
     /// The operator's routes, in file order.
@@ -34,10 +37,11 @@ impl Known {
         for problem in &configuration.problems {
             warn!(file = %problem.file.display(), "{problem}");
         }
-        Ok(Self::of(configuration, &discovery))
+        let now = Timestamp::now().round(Unit::Second).unwrap_or_default();
+        Ok(Self::of(configuration, &discovery, now))
     }
 
-    fn of(configuration: Configuration, discovery: &Path) -> Self {
+    fn of(configuration: Configuration, discovery: &Path, now: Timestamp) -> Self {
         let (ours, operators): (Vec<_>, Vec<_>) = configuration
             .routes
             .into_iter()
@@ -47,6 +51,7 @@ impl Known {
             hosts.map(|host| (located.route.scope(host), located.place()))
         });
         Self {
+            now,
             docker: configuration.config.docker,
             templates: configuration.config.templates,
             operator: scopes.collect(),
@@ -54,6 +59,7 @@ impl Known {
             present: Discovery {
                 routes: ours.into_iter().map(|located| located.route).collect(),
                 rejections: configuration.rejections,
+                owners: configuration.owners,
             },
         }
     }

@@ -9,6 +9,7 @@ mod daemon;
 mod follow;
 mod known;
 mod labels;
+mod owners;
 mod pace;
 mod pass;
 mod plan;

@@ -1,14 +1,16 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use fairlead_contract::{
-    Discovery, Docker, HeaderEdit, HostPattern, PathPrefix, Rejection, Route, Scope, Upstream, Waiting, Words,
+    Discovery, Docker, HeaderEdit, HostPattern, Owner, PathPrefix, Rejection, Route, Scope, Upstream,
+    Waiting, Words,
 };
 
 use crate::address::{Unreachable, upstream_url};
 use crate::allow;
-use crate::container::{Container, follow_others};
+use crate::container::{Container, Service, follow_others};
 use crate::known::Known;
 use crate::labels::{self, Asked, Claim, Fault, Reading};
+use crate::owners::{Claimant, Owners, absent};
 
 const MAX_REASON: usize = 500;
 const OF_IMAGE: &str = "its labels came with its image, which anybody may have made: say them when the container is \
@@ -35,7 +37,7 @@ pub(crate) struct Remark {
 ///
 /// Containers of one service with the same primary host and path are one route. Where they disagree, the oldest that
 /// says something decides; hosts and headers add up. A host and path that several routes want belong
-/// to the operator's files first, then to the route that has them, then to the one of the oldest
+/// to the operator's files first, then to who has them or had them a moment ago, then to the oldest
 /// container.
 pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
     follow_others(&mut containers);
@@ -47,11 +49,16 @@ pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
             join(&mut groups, member);
         }
     }
-    let owners = Owners::decide(&groups, known);
+    let claimants: Vec<Claimant<'_>> = groups.iter().map(Group::claimant).collect();
+    let absent = absent(&claimants, &containers, &plan.discovery.rejections, known);
+    let owners = Owners::decide(&claimants, &absent, known);
     for (index, group) in groups.iter().enumerate() {
         plan.discovery.routes.extend(group.route(index, &owners));
         plan.discovery.rejections.extend(group.losses(index, &owners));
+        plan.discovery.owners.extend(group.owner(index, &owners));
     }
+    plan.discovery.owners.extend(absent);
+    plan.discovery.owners.sort();
     plan.discovery
         .routes
         .sort_by(|a, b| (&a.hosts, &a.path).cmp(&(&b.hosts, &b.path)));
@@ -144,7 +151,9 @@ fn upstream(
 ) -> Result<Result<Upstream, String>, String> {
     let url = match upstream_url(container, claim, docker) {
         Ok(url) => url,
-        Err(reason @ Unreachable::NoAddress(_)) => return Ok(Err(reason.to_string())),
+        Err(reason @ (Unreachable::NoAddress(_) | Unreachable::OtherContainer(_))) => {
+            return Ok(Err(reason.to_string()));
+        }
         Err(reason) => return Err(reason.to_string()),
     };
     Upstream::described(url, claim.upstream.clone())
@@ -197,7 +206,7 @@ impl Group<'_> {
         &self.0[0].claim.hosts[0]
     }
 
-    fn service(&self) -> (Option<&str>, Option<&str>) {
+    fn service(&self) -> Service<'_> {
         self.0[0].container.service()
     }
 
@@ -219,20 +228,42 @@ impl Group<'_> {
         hosts.filter(|host| seen.insert(*host)).collect()
     }
 
-    fn has_container(&self, names: &BTreeSet<&str>) -> bool {
-        self.0
-            .iter()
-            .any(|member| names.contains(member.container.name.as_str()))
+    fn claimant(&self) -> Claimant<'_> {
+        let names = self.0.iter().map(|member| member.container.name.as_str());
+        Claimant {
+            service: self.service(),
+            hosts: self.hosts(),
+            path: self.path(),
+            containers: names.collect(),
+        }
+    }
+
+    fn hosts_of_its_own(&self, index: usize, owners: &Owners<'_>) -> Vec<HostPattern> {
+        let hosts = self.hosts().into_iter();
+        hosts
+            .filter(|host| owners.is(&self.scope(host), index))
+            .cloned()
+            .collect()
+    }
+
+    /// What the next pass knows it by, if it has any host.
+    fn owner(&self, index: usize, owners: &Owners<'_>) -> Option<Owner> {
+        let hosts = self.hosts_of_its_own(index, owners);
+        let (project, service) = self.service();
+        let names = self.0.iter().map(|member| member.container.name.clone());
+        (!hosts.is_empty()).then(|| Owner {
+            hosts,
+            path: self.path().clone(),
+            project: project.map(str::to_owned),
+            service: service.map(str::to_owned),
+            containers: names.collect(),
+            left: None,
+        })
     }
 
     /// The route with the hosts that are this group's, if there are any.
     fn route(&self, index: usize, owners: &Owners<'_>) -> Option<Route> {
-        let hosts: Vec<HostPattern> = self
-            .hosts()
-            .into_iter()
-            .filter(|host| owners.is(&self.scope(host), index))
-            .cloned()
-            .collect();
+        let hosts = self.hosts_of_its_own(index, owners);
         // With the primary lost a redirect would lead to somebody else's site.
         let has_primary = hosts.first()? == self.primary();
         let options = self.options();
@@ -309,96 +340,13 @@ impl Group<'_> {
     }
 }
 
-/// Who has which host and path.
-struct Owners<'a>(BTreeMap<Scope, Owner<'a>>);
-
-enum Owner<'a> {
-    /// The place of the operator's route.
-    Operator(&'a str),
-    /// The group, by index and by its oldest container.
-    Group(usize, &'a str),
-}
-
-impl<'a> Owners<'a> {
-    fn decide(groups: &'a [Group<'a>], known: &'a Known) -> Self {
-        let mut claimants: BTreeMap<Scope, Vec<usize>> = BTreeMap::new();
-        for (index, group) in groups.iter().enumerate() {
-            for host in group.hosts() {
-                claimants.entry(group.scope(host)).or_default().push(index);
-            }
-        }
-        let incumbents = Incumbents::of(known);
-        let owner = |scope: &Scope, claimants: &[usize]| match known.operator.get(scope) {
-            Some(place) => Owner::Operator(place),
-            None => {
-                let index = incumbents.find(scope, claimants, groups).unwrap_or(claimants[0]);
-                Owner::Group(index, &groups[index].0[0].container.name)
-            }
-        };
-        Self(
-            claimants
-                .into_iter()
-                .map(|(scope, claimants)| {
-                    let owner = owner(&scope, &claimants);
-                    (scope, owner)
-                })
-                .collect(),
-        )
-    }
-
-    fn is(&self, scope: &Scope, index: usize) -> bool {
-        matches!(self.0.get(scope), Some(Owner::Group(owner, _)) if *owner == index)
-    }
-
-    /// Says whose these are; nothing if there are none.
-    fn explain(&self, scopes: impl Iterator<Item = Scope>) -> Option<String> {
-        let sentence = |scope: Scope| match self.0.get(&scope)? {
-            Owner::Operator(place) => Some(format!("{scope} is routed by the operator at {place}")),
-            Owner::Group(_, container) => Some(format!(
-                "{scope} belongs to the container {}",
-                container.escape_debug()
-            )),
-        };
-        let sentences: Vec<String> = scopes.filter_map(sentence).collect();
-        (!sentences.is_empty()).then(|| {
-            format!(
-                "{}: take the host out of the labels here, or out of there",
-                sentences.join("; ")
-            )
-        })
-    }
-}
-
-/// Which route had which host and path after the last pass.
-struct Incumbents<'a>(BTreeMap<Scope, &'a Route>);
-
-impl<'a> Incumbents<'a> {
-    fn of(known: &'a Known) -> Self {
-        let scopes = |route: &'a Route| {
-            let hosts = route.hosts.iter();
-            hosts.map(move |host| (route.scope(host), route))
-        };
-        Self(known.present.routes.iter().flat_map(scopes).collect())
-    }
-
-    /// The claimant that had the scope: by its containers, or else by its primary host, as after a
-    /// replacement under another name.
-    fn find(&self, scope: &Scope, claimants: &[usize], groups: &[Group<'_>]) -> Option<usize> {
-        let route = self.0.get(scope)?;
-        let containers: BTreeSet<&str> = route.containers().collect();
-        let mut claimants = claimants.iter().copied();
-        let by_container = claimants
-            .clone()
-            .find(|index| groups[*index].has_container(&containers));
-        by_container.or_else(|| claimants.find(|index| Some(groups[*index].primary()) == route.primary()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::path::PathBuf;
 
     use fairlead_contract::{Allow, Configuration, Files, Provider};
+    use jiff::Timestamp;
 
     use super::*;
     use crate::container::{PROJECT, Reach, SERVICE, State};
@@ -809,6 +757,76 @@ mod tests {
         ];
         let discovery = planned(&containers, &after(before));
         assert_eq!(routes(&discovery), ["a.test b.test | green", "c.test | older"]);
+    }
+
+    fn seconds_after(seconds: i64, present: Discovery) -> Known {
+        Known {
+            now: Timestamp::from_second(seconds).unwrap(),
+            present,
+            ..Known::default()
+        }
+    }
+
+    #[test]
+    fn who_left_has_its_hosts_kept_for_two_minutes_and_no_longer() {
+        let web = of_service("shop", "web", serving("shop-web-1", 5, "a.test b.test"));
+        let stranger = of_service("evil", "web", serving("evil-web-1", 1, "a.test"));
+        let first = planned(
+            std::slice::from_ref(&web),
+            &seconds_after(0, Discovery::default()),
+        );
+        let left = planned(std::slice::from_ref(&stranger), &seconds_after(10, first));
+        let reason = "evil-web-1: a.test is kept for the container shop-web-1, which left, until \
+                      1970-01-01T00:02:10Z: wait, or take the host out of the labels here";
+        assert_eq!(rejections(&left), [reason]);
+        assert_eq!(read_back(&left).owners, left.owners);
+        let again = planned(std::slice::from_ref(&stranger), &seconds_after(129, left.clone()));
+        assert_eq!(again, left);
+
+        for (name, service) in [("shop-web-1", "other"), ("shop-web-7", "web")] {
+            let back = of_service("shop", service, serving(name, 9, "a.test b.test"));
+            let both = planned(&[back, stranger.clone()], &seconds_after(129, left.clone()));
+            assert_eq!(routes(&both), [format!("a.test b.test | {name}")]);
+        }
+        let late = planned(
+            &[web, stranger.clone()],
+            &seconds_after(130, {
+                planned(std::slice::from_ref(&stranger), &seconds_after(130, left))
+            }),
+        );
+        assert_eq!(routes(&late), ["a.test | evil-web-1", "b.test | shop-web-1"]);
+    }
+
+    #[test]
+    fn who_runs_and_asks_no_more_has_given_its_host_up() {
+        let web = |hosts| of_service("shop", "web", serving("shop-web-1", 5, hosts));
+        let first = planned(&[web("a.test b.test")], &Known::default());
+        let next = of_service("shop", "next", serving("shop-next-1", 6, "b.test"));
+        let moved = planned(&[web("a.test"), next], &after(first));
+        assert_eq!(routes(&moved), ["a.test | shop-web-1", "b.test | shop-next-1"]);
+    }
+
+    #[test]
+    fn a_typo_in_other_labels_gives_no_host_away() {
+        let first = planned(&[serving("web", 5, "a.test")], &Known::default());
+        let typo = [("fairlead.hosts", "a.test"), ("fairlead.prot", "80")];
+        let stranger = of_service("evil", "web", serving("evil-web-1", 1, "a.test"));
+        let containers = [container("web", 9, &typo), stranger];
+        let broken = planned(&containers, &after(first));
+        assert_eq!(broken.routes, []);
+        assert!(rejections(&broken)[0].starts_with("evil-web-1: a.test is kept for the container web"));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_keeps_no_host_for_long() {
+        let first = planned(
+            &[serving("web", 5, "a.test")],
+            &seconds_after(1_000_000, Discovery::default()),
+        );
+        let left = planned(&[], &seconds_after(1_000_000, first));
+        let stepped = planned(&[], &seconds_after(0, left));
+        assert_eq!(stepped.owners[0].left, Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(planned(&[], &seconds_after(120, stepped)).owners, []);
     }
 
     #[test]

@@ -346,9 +346,7 @@ fn left_out(rejection: &Rejection) -> Story {
             escaped(&rejection.id)
         ),
         steps,
-        conclusion:
-            "Next: start the container anew with what the reason names; the watcher sees it by itself."
-                .to_owned(),
+        conclusion: "Next: do what the reason says; the watcher sees it by itself.".to_owned(),
     }
 }
 
