@@ -28,6 +28,8 @@ struct Script {
     streams: VecDeque<String>,
     /// How many requests are still to get no answer.
     unanswered: usize,
+    /// Status and body of what the next request is answered with.
+    refusal: Option<(&'static str, String)>,
     open: Vec<UnixStream>,
 }
 
@@ -65,6 +67,11 @@ impl DockerApi {
     /// Answers nothing to the next request, and keeps it waiting.
     pub fn hang_once(&self) {
         self.script().unanswered += 1;
+    }
+
+    /// Answers the next request with this, whatever it is.
+    pub fn refuse_once(&self, status: &'static str, body: &str) {
+        self.script().refusal = Some((status, body.to_owned()));
     }
 
     /// Ends as a daemon does that is killed, and comes back with another socket of the same name.
@@ -135,12 +142,13 @@ fn read_path(stream: &UnixStream) -> Option<String> {
 }
 
 impl Script {
-    fn reply(&self, path: &str) -> String {
-        if path.contains("/events") {
+    fn reply(&mut self, path: &str) -> String {
+        let refusal = self.refusal.take();
+        if refusal.is_none() && path.contains("/events") {
             let sent = self.streams.front().map_or("", String::as_str);
             return format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{sent}");
         }
-        let (status, body) = self.resource(path);
+        let (status, body) = refusal.unwrap_or_else(|| self.resource(path));
         let length = body.len();
         format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
     }

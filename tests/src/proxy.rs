@@ -1,4 +1,3 @@
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -119,11 +118,7 @@ impl Proxy {
 
     /// What it holds in memory, in bytes.
     pub fn resident(&self) -> u64 {
-        let file = format!("/proc/{}/status", self.running.pid());
-        let status = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kibibytes.unwrap_or_else(|| panic!("{file} has no VmRSS:\n{status}")) << 10
+        self.running.memory("VmRSS")
     }
 
     pub fn admin_socket(&self) -> &Path {

@@ -38,6 +38,26 @@ fn events_that_are_cut_off_anywhere_are_followed_anew_with_a_mark() {
 }
 
 #[test]
+fn an_event_of_any_size_is_an_event_and_is_not_kept() {
+    const SIZE: usize = 64 << 20;
+    let (environment, api) = watched();
+    api.cut_stream_after(&format!("{}{}", &EVENT[..40], "x".repeat(SIZE)));
+    let follower = follow(&environment);
+    follower.wait_for_log("trying again in");
+    let peak = follower.memory("VmHWM");
+    assert!(peak < SIZE as u64 / 2, "{peak}");
+}
+
+#[test]
+fn a_refusal_of_the_events_is_told_in_the_daemons_words() {
+    let (environment, api) = watched();
+    api.refuse_once("400 Bad Request", "{\"message\":\"no \u{1b}[31mfilters\"}");
+    let follower = follow(&environment);
+    follower.wait_for_log("it answered 400 Bad Request: {\"message\":\"no \\u{1b}[31mfilters\"}");
+    follower.wait_for_output_lines(1);
+}
+
+#[test]
 fn a_daemon_that_hangs_is_said_to_and_asked_again() {
     let (environment, api) = watched();
     api.hang_once();

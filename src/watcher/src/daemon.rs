@@ -1,34 +1,20 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bollard::errors::Error as ApiError;
-use bollard::query_parameters::EventsOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use fairlead_contract::Docker as Settings;
-use futures_util::{Stream, TryStreamExt};
 use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::container::{Container, Labels, read_one_by_one};
+use crate::events::{Events, EventsError};
 use crate::labels;
 
 /// How long the daemon may take to answer.
 const LIMIT: Duration = Duration::from_secs(10);
-
-/// The events after which the running containers or their addresses may be others. What happens
-/// inside a container (health checks run commands there every few seconds) is not among them.
-const EVENTS: [&str; 8] = [
-    "start",
-    "die",
-    "pause",
-    "unpause",
-    "rename",
-    "connect",
-    "disconnect",
-    "health_status",
-];
 
 /// Docker's daemon behind its socket.
 pub(crate) struct Daemon {
@@ -101,26 +87,21 @@ impl Daemon {
         }
     }
 
-    pub(crate) async fn ping(&self) -> Result<(), DaemonError> {
-        self.within(self.client.ping()).await.map(drop)
-    }
-
-    /// Something happens after which a pass may have another result, at `since` or later.
-    pub(crate) fn events(&self, since: SystemTime) -> impl Stream<Item = Result<(), DaemonError>> {
-        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let options = EventsOptionsBuilder::new()
-            .since(&format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
-            .filters(&filters(&[
-                ("type", &["container", "network"]),
-                ("event", &EVENTS),
-            ]))
-            .build();
-        self.client.events(Some(options)).map_ok(drop).map_err(|error| {
-            match DaemonError::of(&self.socket, error) {
-                DaemonError::Refused { socket, source } => DaemonError::BrokenOff { socket, source },
-                error => error,
-            }
-        })
+    /// Follows what happens at `since` or later, as far as a pass may have another result after it.
+    pub(crate) async fn events(&self, since: SystemTime) -> Result<Events, DaemonError> {
+        let subscription = timeout(LIMIT, Events::subscribe(&self.socket, since)).await;
+        let socket = self.socket.clone();
+        match subscription {
+            Err(_) => Err(DaemonError::Silent(socket)),
+            Ok(Err(source @ EventsError::Unreachable(_))) => Err(DaemonError::Unreachable {
+                socket,
+                source: source.into(),
+            }),
+            Ok(events) => events.map_err(|source| DaemonError::Refused {
+                socket,
+                source: source.into(),
+            }),
+        }
     }
 
     /// The client's own limit ends with the head of the answer.
@@ -130,13 +111,6 @@ impl Daemon {
             Err(_) => Err(DaemonError::Silent(self.socket.clone())),
         }
     }
-}
-
-fn filters<'a>(filters: &[(&'a str, &[&'a str])]) -> HashMap<&'a str, Vec<&'a str>> {
-    filters
-        .iter()
-        .map(|(key, values)| (*key, values.to_vec()))
-        .collect()
 }
 
 /// Docker did not say what it was asked. Not the same as saying that there is nothing.
@@ -155,11 +129,6 @@ pub(crate) enum DaemonError {
     Silent(PathBuf),
     #[error("Docker at {} gave no answer that can be used", socket.display())]
     Refused {
-        socket: PathBuf,
-        source: Box<dyn StdError + Send + Sync>,
-    },
-    #[error("Docker at {} broke off the stream of events", socket.display())]
-    BrokenOff {
         socket: PathBuf,
         source: Box<dyn StdError + Send + Sync>,
     },

@@ -2,12 +2,10 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write, stdout};
 use std::path::Path;
-use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use fairlead_contract::{Paths, notify_manager};
-use futures_util::StreamExt;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::select;
@@ -15,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::daemon::{Daemon, DaemonError};
+use crate::events::EventsError;
 use crate::known::{Unknown, read_settings, with_socket};
 use crate::pace::Pace;
 
@@ -53,8 +52,7 @@ async fn follow_once(paths: &Paths, socket: Option<&Path>) -> Result<Infallible,
     let settings = with_socket(read_settings(paths)?, socket);
     let daemon = Daemon::connect(&settings)?;
     let since = SystemTime::now();
-    daemon.ping().await?;
-    let mut events = pin!(daemon.events(since));
+    let mut events = daemon.events(since).await?;
     let mut pace = Pace::default();
     pace.event(Instant::now());
     info!("following the events of {}", settings.socket.display());
@@ -107,6 +105,8 @@ enum Lost {
     Daemon(#[from] DaemonError),
     #[error(transparent)]
     Settings(#[from] Unknown),
+    #[error("Docker broke off the stream of events")]
+    BrokenOff(#[from] EventsError),
     #[error("Docker ended the stream of events, as when it stops")]
     Ended,
     #[error("cannot make the mark {0}")]

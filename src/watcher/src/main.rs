@@ -6,6 +6,7 @@ mod arguments;
 mod changes;
 mod container;
 mod daemon;
+mod events;
 mod follow;
 mod known;
 mod labels;
