@@ -18,6 +18,8 @@ pub(crate) enum InvalidAuthority {
     Disagreeing,
     #[error("the request target has a form that the method does not have")]
     Form,
+    #[error("the request target is of another scheme than http and https")]
+    Scheme,
 }
 
 /// The host a request is for: the request target's authority if it has one, else the Host field.
@@ -28,6 +30,9 @@ pub(crate) enum InvalidAuthority {
 pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
     if !has_form_of_method(parts) {
         return Err(InvalidAuthority::Form);
+    }
+    if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(InvalidAuthority::Scheme);
     }
     let mut fields = parts.headers.get_all(HOST).iter();
     let field = fields.next();
@@ -127,6 +132,7 @@ mod tests {
         use InvalidAuthority::*;
         for (uri, fields, refusal) in [
             ("/", &[][..], Missing),
+            ("ftp://a.test/", &["a.test"], Scheme),
             ("/", &["a.test", "a.test"], Doubled),
             ("/", &["a.test, b.test"], Malformed),
             ("/", &[""], Malformed),

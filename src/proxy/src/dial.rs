@@ -142,7 +142,10 @@ async fn speak(
             Http2Sender::handshake(stream).await.map_err(PeerError::from)?,
         ));
     }
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (sender, connection) = http1::Builder::new()
+        // They go, as a proxy must see to (RFC 9112 5.1).
+        .allow_spaces_after_header_name_in_responses(true)
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(PeerError::from)?;
     tokio::spawn(connection.with_upgrades());

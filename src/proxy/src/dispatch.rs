@@ -43,9 +43,10 @@ pub(crate) enum ForwardError {
 }
 
 impl ForwardError {
-    /// 504 if time ran out (RFC 9110 15.6.5), 408, 413 and 501 for what the client did, else 502.
+    /// 504 if time ran out (RFC 9110 15.6.5), 400, 408, 413 and 501 for what the client did, else 502.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
+            Self::Exchange(error) if error.is_of_client() => StatusCode::BAD_REQUEST,
             Self::Timeout | Self::Connect(ConnectError::Timeout) => StatusCode::GATEWAY_TIMEOUT,
             Self::ClientStalled => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

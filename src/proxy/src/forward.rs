@@ -7,7 +7,7 @@ use std::time::Duration;
 use fairlead_contract::{Host, Limit};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::header::{COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Body;
@@ -214,6 +214,11 @@ impl Exchange<'_> {
         let upstream = UpstreamSide::find(&mut response);
         let protocol = response.headers().get(UPGRADE).cloned();
         strip_hop_by_hop(response.headers_mut());
+        // Its own, and not that of the upstream (RFC 9112 2.3).
+        *response.version_mut() = Version::HTTP_11;
+        if let (StatusCode::UPGRADE_REQUIRED, Some(protocol)) = (response.status(), &protocol) {
+            require_upgrade(response.headers_mut(), protocol);
+        }
         match (upstream, wish) {
             (Some(upstream), Some(wish)) => {
                 let mut response = response.map(|_| ReplyBody::empty());
@@ -230,6 +235,12 @@ impl Exchange<'_> {
                 .map(|body| ReplyBody::Upstream(UpstreamBody::new(body, lease).silent_at_most(idle_limit))),
         }
     }
+}
+
+/// The answer has to say to what (RFC 9110 15.5.22).
+fn require_upgrade(headers: &mut HeaderMap, protocol: &HeaderValue) {
+    headers.insert(UPGRADE, protocol.clone());
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
 }
 
 /// A request as the upstream gets it, how its body gets on, and the tunnel it asks for.

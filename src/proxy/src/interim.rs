@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::sync::mpsc;
 
@@ -143,6 +144,8 @@ impl InterimSender {
     pub(crate) fn send(&self, status: StatusCode, headers: &HeaderMap) {
         let mut headers = headers.clone();
         strip_hop_by_hop(&mut headers);
+        // It has no content (RFC 9110 8.6).
+        headers.remove(CONTENT_LENGTH);
         let mut waiting = self.queue.lock();
         if waiting.exchange != self.exchange || waiting.responses.len() == MAX_WAITING {
             return;

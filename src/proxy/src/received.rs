@@ -1,3 +1,5 @@
+use std::error::Error;
+use std::iter::successors;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -6,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
+use crate::body::RequestBodyError;
 use crate::http2_stream::{Http2Body, Http2Stream};
 
 /// What the other side sends behind the head of its message.
@@ -34,6 +37,13 @@ impl PeerError {
             Self::Http1(error) => error.is_parse(),
             Self::Http2(error) => error.is_library(),
         }
+    }
+
+    /// Whether what broke off was the client, in the middle of its request.
+    pub(crate) fn is_of_client(&self) -> bool {
+        let causes = successors(Some(self as &(dyn Error + 'static)), |error| (*error).source());
+        let mut causes = causes.filter_map(|cause| cause.downcast_ref());
+        causes.any(|cause| matches!(cause, RequestBodyError::Client(_)))
     }
 }
 

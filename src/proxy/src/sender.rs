@@ -8,7 +8,7 @@ use fairlead_contract::Protocol;
 use futures_util::FutureExt;
 use h2::client::ResponseFuture;
 use h2::{Ping, PingPong, RecvStream};
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Body;
@@ -201,6 +201,11 @@ pub(crate) fn adapt(request: &mut Request<RequestBody>, protocol: Protocol) -> R
         // hyper would leave the body of a GET away.
         let chunked = HeaderValue::from_static("chunked");
         request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+    if request.headers().contains_key(TE) {
+        // It holds for one connection, and is to be named there (RFC 9110 10.1.4).
+        let te = HeaderValue::from_static("te");
+        request.headers_mut().append(CONNECTION, te);
     }
     if let Some(authority) = request.uri().authority() {
         let host = HeaderValue::try_from(authority.as_str())?;

@@ -11,7 +11,7 @@ async fn interim_responses_reach_the_client_while_it_waits() {
         let mut upstream = accept(&listener).await;
         upstream.read_head().await;
         upstream
-            .write("HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nX-Own: a\r\nConnection: x-own\r\n\r\n")
+            .write("HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nX-Own: a\r\nContent-Length: 5\r\nConnection: x-own\r\n\r\n")
             .await;
         let head = client.read_head().await;
         assert_eq!(head, "HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n");

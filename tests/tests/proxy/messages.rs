@@ -72,6 +72,72 @@ async fn trailers_that_would_change_the_message_do_not_reach_the_client() {
     assert_eq!(trailers["x-sum"], "1");
 }
 
+/// RFC 9112 2.3 and 5.1, RFC 9110 15.5.22.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_upstream_of_old_says_reaches_the_client_as_http_1_1() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    for (answer, expected) in [
+        ("HTTP/1.0 200 OK\r\n\r\nok", "HTTP/1.1 200 OK\r\n"),
+        (
+            "HTTP/1.1 200 OK\r\nX-Own : a\r\nContent-Length: 0\r\n\r\n",
+            "x-own: a\r\n",
+        ),
+        (
+            "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n",
+            "upgrade: websocket\r\nconnection: upgrade",
+        ),
+    ] {
+        let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+        client
+            .write("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+            .await;
+        let mut upstream = accept(&listener).await;
+        upstream.read_head().await;
+        upstream.write(answer).await;
+        drop(upstream);
+        let received = client.read_rest().await;
+        assert!(received.contains(expected), "{received}");
+    }
+}
+
+/// RFC 9110 10.1.4.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_trailers_is_told_of_on_the_connection_to_the_upstream() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+    client
+        .write("GET / HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nConnection: te\r\n\r\n")
+        .await;
+    let mut upstream = accept(&listener).await;
+    let head = upstream.read_head().await;
+    assert!(
+        head.contains("\r\nte: trailers\r\n") && head.contains("\r\nconnection: te\r\n"),
+        "{head}"
+    );
+    let chunks = "Trailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\n\r\n";
+    upstream.write(format!("HTTP/1.1 200 OK\r\n{chunks}")).await;
+    client.read_until("\r\nx-sum: 1\r\n\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_whose_framing_breaks_is_the_client_s_fault() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+    client
+        .write("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok")
+        .await;
+    let mut upstream = accept(&listener).await;
+    upstream.read_until("ok").await;
+    client.write("X\r\n0\r\n\r\n").await;
+    let answer = client.read_rest().await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let rest = upstream.read_rest().await;
+    assert!(!rest.contains("0\r\n"), "it ended as if it were whole: {rest:?}");
+}
+
 /// It could not understand 100 (RFC 9110 10.1.1).
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_http_1_0_client_expects_is_ignored() {
