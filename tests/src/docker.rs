@@ -69,7 +69,16 @@ impl Docker {
 
     /// The same with another command than the image's.
     pub fn run_command(&self, name: &str, options: &[&str], command: &[&str]) {
-        let mut arguments = vec!["run", "--detach", "--name", name, "--stop-signal", "KILL"];
+        self.make(&["run", "--detach"], name, options, command);
+    }
+
+    /// The same without starting it.
+    pub fn create(&self, name: &str, options: &[&str]) {
+        self.make(&["create"], name, options, &[]);
+    }
+
+    fn make(&self, verb: &[&str], name: &str, options: &[&str], command: &[&str]) {
+        let mut arguments = [verb, &["--name", name, "--stop-signal", "KILL"]].concat();
         if !options.iter().any(|option| option.starts_with("--network")) {
             arguments.extend(["--network", NETWORK]);
         }

@@ -1,5 +1,7 @@
 //! The watcher against a real dockerd, and against daemons that misbehave.
 
+mod storm;
+
 use std::fs;
 use std::io::{Read, Write, pipe};
 use std::os::unix::fs::MetadataExt;
