@@ -1,7 +1,6 @@
 use fairlead_contract::Host;
 use http::header::HOST;
 use http::request::Parts;
-use http::uri::Authority;
 use http::{Method, Uri, Version};
 use thiserror::Error;
 
@@ -74,18 +73,20 @@ fn has_form_of_method(parts: &Parts) -> bool {
 
 /// `host[:port]`, nothing else: user information would be shown to upstreams as part of the host.
 fn parse(text: &str) -> Result<(Host, Option<u16>), InvalidAuthority> {
-    let authority: Authority = text.parse().map_err(|_| InvalidAuthority::Malformed)?;
     let (name, port) = match text.rsplit_once(':') {
         // An empty port means the default one (RFC 3986 3.2.3).
         Some((name, "")) => (name, None),
-        Some((name, port)) => (name, Some(port.parse().map_err(|_| InvalidAuthority::Malformed)?)),
+        Some((name, port)) => (name, Some(parse_port(port)?)),
         None => (text, None),
     };
-    if authority.host() != name {
-        return Err(InvalidAuthority::Malformed);
-    }
     let host = Host::parse(name).map_err(|_| InvalidAuthority::Malformed)?;
     Ok((host, port))
+}
+
+fn parse_port(text: &str) -> Result<u16, InvalidAuthority> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = is_number.then(|| text.parse().ok()).flatten();
+    port.ok_or(InvalidAuthority::Malformed)
 }
 
 /// The path and query, as they go to an upstream or into a redirect.
@@ -138,6 +139,9 @@ mod tests {
             ("/", &[""], Malformed),
             ("/", &["user@a.test"], Malformed),
             ("/", &["a.test:99999"], Malformed),
+            ("/", &["a.test:+80"], Malformed),
+            ("/", &["a.test:80:80"], Malformed),
+            ("/", &[":80"], Malformed),
             ("/", &["127.0.0.1"], Malformed),
             ("/", &["[::1]"], Malformed),
             ("http://a.test/", &["b.test", "b.test"], Doubled),

@@ -1,6 +1,6 @@
 //! From upstreams and a request to a response.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ impl Dispatch<'_> {
     /// holds for an upstream that broke off, if there is another one.
     pub(crate) async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         mut upload: Option<&mut Upload>,
         wants_tunnel: bool,
     ) -> Result<(Response<ReceivedBody>, Lease), ForwardError> {
@@ -112,7 +112,7 @@ impl Dispatch<'_> {
         };
         // An answer that is not HTTP comes from a living connection; asking again would not help.
         let again = if may_repeat && !unanswered.error.is_nonsense() {
-            unanswered.request.map(|request| *request).or(copy)
+            unanswered.request.or(copy)
         } else {
             None
         };
@@ -137,7 +137,7 @@ impl Dispatch<'_> {
 
     async fn send_anew(
         &self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         upload: Option<&mut Upload>,
     ) -> Result<(Response<ReceivedBody>, Lease), ForwardError> {
         let mut lease = self.connect(false).await?;
@@ -151,15 +151,16 @@ impl Dispatch<'_> {
     async fn exchange(
         &self,
         lease: &mut Lease,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         upload: Option<&mut Upload>,
     ) -> Result<Result<Response<ReceivedBody>, Unanswered>, ForwardError> {
         adapt(&mut request, lease.protocol())?;
         // With a body, who broke off may have been the client.
         let may_blame = !lease.is_reused && request.body().is_end_stream();
-        let mut answered = self
-            .in_time(lease.sender.try_send(request, self.hearing), upload)
-            .await?;
+        let mut answered = {
+            let answer = pin!(lease.sender.try_send(request, self.hearing));
+            self.in_time(answer, upload).await?
+        };
         match &mut answered {
             Ok(response) => {
                 lease.peer().health.succeeded();
@@ -174,10 +175,9 @@ impl Dispatch<'_> {
     /// The limit begins when the request has been sent whole: an upload takes the time it takes.
     async fn in_time<T>(
         &self,
-        answer: impl Future<Output = T>,
+        mut answer: Pin<&mut impl Future<Output = T>>,
         upload: Option<&mut Upload>,
     ) -> Result<T, ForwardError> {
-        let mut answer = pin!(answer);
         if let Some(upload) = upload {
             tokio::select! {
                 biased;
@@ -207,11 +207,11 @@ impl Dispatch<'_> {
 }
 
 /// A second copy of a request that has no body and changes nothing (RFC 9110 9.2.2).
-fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     if !request.method().is_idempotent() || !request.body().is_end_stream() {
         return None;
     }
-    let mut copy = Request::new(RequestBody::empty());
+    let mut copy = Box::new(Request::new(RequestBody::empty()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();

@@ -50,6 +50,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) client: &'a Client,
     pub(crate) caller: Caller,
     pub(crate) record: Option<&'a Record>,
+    /// Takes what the client hears before the answer, if it may hear anything.
+    pub(crate) interim: Option<InterimSender>,
 }
 
 impl Exchange<'_> {
@@ -103,12 +105,11 @@ impl Exchange<'_> {
             wish.pass_on(&mut parts);
         }
         let (gate, opener) = hold_back(&parts).unzip();
-        let interim = parts.extensions.remove::<InterimSender>();
         let (allowance, exceeded) = self.allow(&body)?.unzip();
         let (body, upload) = RequestBody::new(body, gate, allowance);
         Ok(Outgoing {
-            request: Request::from_parts(parts, body),
-            hearing: Hearing::new(opener, interim),
+            request: Box::new(Request::from_parts(parts, body)),
+            hearing: Hearing::new(opener, self.interim.clone()),
             upload,
             wish,
             exceeded,
@@ -245,7 +246,7 @@ fn require_upgrade(headers: &mut HeaderMap, protocol: &HeaderValue) {
 
 /// A request as the upstream gets it, how its body gets on, and the tunnel it asks for.
 struct Outgoing {
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     hearing: Option<Hearing>,
     upload: Option<Upload>,
     wish: Option<Wish>,

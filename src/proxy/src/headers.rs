@@ -17,6 +17,16 @@ pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+static HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    PROXY_CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 /// Fields in which a client could claim to be somebody else, beside all that begin as the last does.
 const CLAIMS: [&str; 4] = ["forwarded", "x-real-ip", "true-client-ip", "x-forwarded-"];
 /// Programs behind CGI would take it for the proxy that they are to use themselves (CVE-2016-5385).
@@ -25,20 +35,14 @@ const PROXY: HeaderName = HeaderName::from_static("proxy");
 /// Removes what holds for one connection only: the fields of RFC 9110 7.6.1 and every field that
 /// Connection names. `TE: trailers` says something of the client itself and comes back.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let takes_trailers = headers.get_all(TE).iter().any(names_trailers);
-    for name in named_in_connection(headers) {
-        headers.remove(name);
+    let is_hop_by_hop = |name: &&HeaderName| HOP_BY_HOP.contains(name);
+    // Few messages have more than one of them: to look at what is there costs less than to remove what is not.
+    let present: Vec<_> = headers.keys().filter(is_hop_by_hop).cloned().collect();
+    if present.is_empty() {
+        return;
     }
-    for name in [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        PROXY_CONNECTION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
+    let takes_trailers = headers.get_all(TE).iter().any(names_trailers);
+    for name in named_in_connection(headers).into_iter().chain(present) {
         headers.remove(name);
     }
     if takes_trailers {
@@ -62,7 +66,10 @@ fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|token| HeaderName::try_from(token.trim()).ok())
+        .map(str::trim)
+        // It goes in any case, and stands here most often.
+        .filter(|token| !token.eq_ignore_ascii_case(KEEP_ALIVE.as_str()))
+        .filter_map(|token| HeaderName::try_from(token).ok())
         .filter(|name| *name != HOST)
         .collect()
 }

@@ -68,6 +68,6 @@ impl Helper {
             response_timeout: patience,
             stall_timeout: patience,
         };
-        dispatch.send(request, None, false).await
+        dispatch.send(Box::new(request), None, false).await
     }
 }

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -98,13 +98,14 @@ async fn accept_streams(
     let mut connection: Connection<_, Bytes> = builder().handshake(stream).await?;
     let client = Arc::new(client);
     let mut life = Life::new(connection.ping_pong());
+    let mut turn = Turn::default();
     let mut ticks = interval(PING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut leaving = pin!(leaving.cancelled().fuse());
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = connection.accept() => accepted,
+            accepted = poll_fn(|context| turn.poll_accept(&mut connection, context)) => accepted,
             () = &mut leaving => {
                 connection.graceful_shutdown();
                 continue;
@@ -123,7 +124,33 @@ async fn accept_streams(
         let (request, respond) = accepted?;
         asked.cancel();
         life.last_request = Instant::now();
-        tokio::spawn(serve_stream(shared.clone(), client.clone(), request, respond));
+        let serving = serve_stream(shared.clone(), client.clone(), request, respond);
+        // Boxed: a task moves its future several times.
+        tokio::spawn(Box::pin(serving));
+    }
+}
+
+/// Lets every other task that can go on do so before the connection does: what many streams have to send by
+/// then goes out in one write.
+#[derive(Default)]
+struct Turn {
+    has_come: bool,
+}
+
+impl Turn {
+    fn poll_accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        connection: &mut Connection<S, Bytes>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>> {
+        if !self.has_come {
+            self.has_come = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let accepted = connection.poll_accept(context);
+        self.has_come = accepted.is_ready();
+        accepted
     }
 }
 
@@ -200,8 +227,9 @@ async fn answer(
         return Ok(());
     }
     let interim = Interim::default();
-    let (request, tunnel) = take(request, &interim);
-    let answering = pin!(shared.answer(client, request));
+    let (request, tunnel) = take(request);
+    let hears = interim.next_exchange().saying_continue();
+    let answering = pin!(shared.answer(client, request, Some(hears)));
     let response = wait_for_answer(answering, &interim, respond).await?;
     let (response, body) = finish(response);
     if let (Some(tunnel), true) = (tunnel, response.status().is_success()) {
@@ -227,9 +255,8 @@ fn has_malformed_field(headers: &HeaderMap) -> bool {
 }
 
 /// The request with what it can be answered through beside its response.
-fn take(request: Request<RecvStream>, interim: &Interim) -> (Request<ReceivedBody>, Option<TunnelOffer>) {
+fn take(request: Request<RecvStream>) -> (Request<ReceivedBody>, Option<TunnelOffer>) {
     let (mut parts, stream) = request.into_parts();
-    parts.extensions.insert(interim.next_exchange().saying_continue());
     if parts.extensions.get::<Protocol>().is_some() {
         let (tunnel, offer) = Http2Tunnel::offer(stream);
         parts.extensions.insert(tunnel);

@@ -55,7 +55,7 @@ impl Sender {
     /// `hearing` takes what comes before the answer.
     pub(crate) async fn try_send(
         &mut self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         hearing: Option<&Hearing>,
     ) -> Result<Response<ReceivedBody>, Unanswered> {
         match self {
@@ -65,7 +65,7 @@ impl Sender {
                         hearing.hear(response.status(), response.headers());
                     });
                 }
-                let answered = sender.try_send_request(request).await;
+                let answered = sender.try_send_request(*request).await;
                 answered
                     .map(|response| response.map(ReceivedBody::Http1))
                     .map_err(|mut error| Unanswered {
@@ -73,7 +73,8 @@ impl Sender {
                         error: error.into_error().into(),
                     })
             }
-            Self::Http2(sender) => sender.try_send(request, hearing).await,
+            // Boxed: an exchange in HTTP/1 would take room for it.
+            Self::Http2(sender) => Box::pin(sender.try_send(request, hearing)).await,
         }
     }
 }
@@ -113,16 +114,16 @@ impl Http2Sender {
 
     async fn try_send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         hearing: Option<&Hearing>,
     ) -> Result<Response<ReceivedBody>, Unanswered> {
         if let Err(error) = poll_fn(|context| self.requests.poll_ready(context)).await {
             return Err(Unanswered {
                 error: error.into(),
-                request: Some(Box::new(request)),
+                request: Some(request),
             });
         }
-        self.send(request, hearing).await.map_err(|error| Unanswered {
+        self.send(*request, hearing).await.map_err(|error| Unanswered {
             error: error.into(),
             request: None,
         })

@@ -219,14 +219,14 @@ fn serve_client(
             }
             fill_path(&mut request);
             // HTTP/1.0 knows none of them (RFC 9110 15.2).
-            if request.version() == Version::HTTP_11 {
-                request.extensions_mut().insert(course.interim.next_exchange());
-            }
+            let hears_interim = request.version() == Version::HTTP_11;
+            let interim = hears_interim.then(|| course.interim.next_exchange());
             let is_foreign = oddity == Some(Oddity::ForeignVersion);
             let mut response = if is_foreign {
                 reply::page(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
             } else {
-                shared.answer(client, request.map(ReceivedBody::Http1)).await
+                let request = request.map(ReceivedBody::Http1);
+                shared.answer(client, request, interim).await
             };
             course.interim.all_written().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -15,6 +15,7 @@ use crate::certificate::Certificate;
 use crate::checks::Checks;
 use crate::forward::Exchange;
 use crate::headers::dress;
+use crate::interim::InterimSender;
 use crate::listeners::Ports;
 use crate::message_length::is_coding_understood;
 use crate::metrics::Metrics;
@@ -91,11 +92,13 @@ impl Shared {
         self.snapshot.store(Arc::new(snapshot));
     }
 
-    /// Answers a request; counts it and, if that is wanted, keeps a record of it.
+    /// Answers a request; counts it and, if that is wanted, keeps a record of it. `interim` takes what is to be
+    /// sent before.
     pub(crate) async fn answer(
         &self,
         client: &Client,
         request: Request<ReceivedBody>,
+        interim: Option<InterimSender>,
     ) -> Response<ReplyBody> {
         let record = self
             .access_log
@@ -115,6 +118,7 @@ impl Shared {
                     client,
                     caller,
                     record: record.as_ref(),
+                    interim,
                 };
                 exchange.run(request).await
             }
