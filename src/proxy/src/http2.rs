@@ -130,6 +130,8 @@ async fn accept_streams(
     }
 }
 
+type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
+
 /// Lets every other task that can go on do so before the connection does: what many streams have to send by
 /// then goes out in one write.
 #[derive(Default)]
@@ -142,7 +144,7 @@ impl Turn {
         &mut self,
         connection: &mut Connection<S, Bytes>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>> {
+    ) -> Poll<Option<Result<Accepted, h2::Error>>> {
         if !self.has_come {
             self.has_come = true;
             context.waker().wake_by_ref();
