@@ -25,6 +25,7 @@ rustPlatform.buildRustPackage {
         ../src/contract
         (../src + "/${member}")
         (fileset.fileFilter (file: file.name == "Cargo.toml") ../.)
+        ../fuzz/targets
       ]
       ++ sources
     );
@@ -33,7 +34,7 @@ rustPlatform.buildRustPackage {
 
   # Cargo reads every member of the workspace and wants something to build in each.
   postPatch = ''
-    for member in src/* tests; do
+    for member in src/* tests fuzz; do
       [ -e "$member/src/main.rs" ] || [ -e "$member/src/lib.rs" ] ||
         install -D /dev/null "$member/src/lib.rs"
     done

@@ -19,6 +19,8 @@ pub(crate) enum InvalidAuthority {
     Form,
     #[error("the request target is of another scheme than http and https")]
     Scheme,
+    #[error("the request target holds what only stands escaped in a URI")]
+    Unescaped,
 }
 
 /// The host a request is for: the request target's authority if it has one, else the Host field.
@@ -32,6 +34,10 @@ pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
     }
     if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
         return Err(InvalidAuthority::Scheme);
+    }
+    // Two programs could take it for other characters (RFC 3986 2).
+    if !path_and_query(&parts.uri).is_ascii() {
+        return Err(InvalidAuthority::Unescaped);
     }
     let mut fields = parts.headers.get_all(HOST).iter();
     let field = fields.next();
@@ -134,6 +140,8 @@ mod tests {
         for (uri, fields, refusal) in [
             ("/", &[][..], Missing),
             ("ftp://a.test/", &["a.test"], Scheme),
+            ("/ä", &["a.test"], Unescaped),
+            ("/?ä", &["a.test"], Unescaped),
             ("/", &["a.test", "a.test"], Doubled),
             ("/", &["a.test, b.test"], Malformed),
             ("/", &[""], Malformed),

@@ -77,9 +77,15 @@ fn parse_line(line: &str) -> Option<Option<SocketAddr>> {
         _ => false,
     };
     let address = |text: &str| text.parse::<IpAddr>().ok().filter(is_of_family);
-    let [from, _] = ports.map(|port| port.parse::<u16>().ok());
-    address(destination)?;
+    let [from, to] = ports.map(parse_port);
+    address(destination).zip(to)?;
     Some(Some(SocketAddr::new(address(source)?, from?)))
+}
+
+/// Digits alone: the standard library's parser takes a sign, too.
+fn parse_port(text: &str) -> Option<u16> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
 }
 
 async fn read_block(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, InvalidHeader> {
@@ -261,6 +267,8 @@ mod tests {
             b"PROXY TCP4 192.0.2.1 10.0.0.1 8080\r\n",
             b"PROXY TCP4 2001:db8::1 10.0.0.1 1 2\r\n",
             b"PROXY TCP4 192.0.2.1 10.0.0.1 70000 80\r\n",
+            b"PROXY TCP4 192.0.2.1 10.0.0.1 +8080 80\r\n",
+            b"PROXY TCP4 192.0.2.1 10.0.0.1 8080 x\r\n",
             b"PROXY UDP4 192.0.2.1 10.0.0.1 1 2\r\n",
             b"PROXY TCP4 192.0.2.1  10.0.0.1 1 2\r\n",
             b"PROXY TCP4 192.0.2.1 10.0.0.1 1 2",

@@ -1,0 +1,246 @@
+//! A whole exchange: a client's bytes go into a proxy, and every byte that comes out at an upstream is looked at.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use fairlead_contract::{Files, Paths};
+use fairlead_proxy::fuzzing;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
+
+use crate::judge::judge;
+use crate::message::{Next, Request, read, values};
+
+/// An upstream that has nothing to say.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// After so many looks at all sockets at which nothing moved, nothing will.
+const LOOKS: usize = 8;
+/// More makes no other kind of input.
+const MAX: usize = 16 * 1024;
+
+/// The upstream sees no request that the client did not send, and none that the proxy did not mean.
+///
+/// The bytes come at once, and then again in two pieces: where they are cut must not matter.
+pub fn exchange(bytes: &[u8]) {
+    let bytes = &bytes[..bytes.len().min(MAX)];
+    let cut = bytes
+        .iter()
+        .fold(0, |sum: usize, byte| sum.wrapping_mul(31) + usize::from(*byte));
+    let (start, end) = bytes.split_at(cut % (bytes.len() + 1));
+    judge(bytes, &pass(&[bytes]));
+    judge(bytes, &pass(&[start, end]));
+}
+
+/// What came at the upstream over one connection, with the place in the order of all that came.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) bytes: Vec<u8>,
+    /// Where a piece begins, and the how manyth of all pieces it is.
+    pieces: Vec<(usize, usize)>,
+}
+
+impl Received {
+    /// When the byte at `place` came.
+    pub(crate) fn moment(&self, place: usize) -> usize {
+        let piece = self.pieces.partition_point(|(start, _)| *start <= place);
+        self.pieces[piece - 1].1
+    }
+}
+
+/// Both sockets are open for as long as the process lives.
+struct Sockets {
+    proxy: std::net::TcpListener,
+    upstream: std::net::TcpListener,
+}
+
+static SOCKETS: LazyLock<Sockets> = LazyLock::new(|| {
+    let listen = || {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        listener
+            .set_nonblocking(true)
+            .expect("a socket that does not block");
+        listener
+    };
+    Sockets {
+        proxy: listen(),
+        upstream: listen(),
+    }
+});
+
+/// What has come from the proxy, in all connections.
+#[derive(Default)]
+struct Upstream {
+    connections: Vec<Received>,
+    pieces: usize,
+    /// How often anything happened at either end.
+    moves: usize,
+}
+
+type Shared = Arc<Mutex<Upstream>>;
+
+fn lock(upstream: &Shared) -> MutexGuard<'_, Upstream> {
+    upstream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends the pieces one after the other through a proxy of its own, and gives what came out of it.
+pub(crate) fn pass(pieces: &[&[u8]]) -> Vec<Received> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let upstream = Shared::default();
+    runtime.block_on(async {
+        let listen = |socket: &std::net::TcpListener| {
+            let listener = socket.try_clone().and_then(TcpListener::from_std);
+            listener.expect("a listener")
+        };
+        tokio::spawn(accept(listen(&SOCKETS.upstream), upstream.clone()));
+        tokio::spawn(proxy(listen(&SOCKETS.proxy)));
+        send(pieces, &upstream).await;
+    });
+    drop(runtime);
+    std::mem::take(&mut lock(&upstream).connections)
+}
+
+async fn proxy(listener: TcpListener) {
+    let upstream = SOCKETS.upstream.local_addr().expect("its address");
+    let routes = format!(
+        "[[route]]\nhosts = [\"a.test\", \"*.w.test\"]\nupstreams = [\"http://{upstream}\"]\nhttps-only = false\n"
+    );
+    let files = Files {
+        routes: vec![("a.toml".into(), Ok(routes.into_bytes()))],
+        ..Files::default()
+    };
+    let [config, state, runtime] =
+        ["/config", "/state", "/runtime"].map(|path| format!("/nowhere{path}").into());
+    let paths = Paths {
+        config,
+        state,
+        runtime,
+    };
+    fuzzing::serve(&files, &paths, listener).await;
+}
+
+/// The client takes what comes, ends its side when nothing happens any more, and hangs up.
+async fn send(pieces: &[&[u8]], upstream: &Shared) {
+    let proxy = SOCKETS.proxy.local_addr().expect("its address");
+    let stream = connect(proxy).await;
+    let (mut from, mut to) = stream.into_split();
+    let watch = upstream.clone();
+    let taking = tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+            lock(&watch).moves += 1;
+        }
+    });
+    for piece in pieces {
+        // The proxy may have hung up.
+        let _ = to.write_all(piece).await;
+        until_quiet(upstream).await;
+    }
+    let _ = to.shutdown().await;
+    until_quiet(upstream).await;
+    taking.abort();
+    drop(to);
+    until_quiet(upstream).await;
+}
+
+async fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address)
+        .await
+        .expect("a connection to the proxy");
+    hang_up_at_once(&stream);
+    stream
+}
+
+/// Thousands of closed connections that the kernel remembers would use up the ports.
+fn hang_up_at_once(stream: &TcpStream) {
+    stream.set_zero_linger().expect("a socket");
+}
+
+/// Everything runs in this thread, and sockets of this machine carry at once: what is not to be seen after some
+/// looks will not come.
+async fn until_quiet(upstream: &Shared) {
+    let mut before = lock(upstream).moves;
+    let mut looks = 0;
+    while looks < LOOKS {
+        yield_now().await;
+        let now = lock(upstream).moves;
+        looks = if now == before { looks + 1 } else { 0 };
+        before = now;
+    }
+}
+
+async fn accept(listener: TcpListener, upstream: Shared) {
+    while let Ok((stream, _)) = listener.accept().await {
+        hang_up_at_once(&stream);
+        let connection = {
+            let mut upstream = lock(&upstream);
+            upstream.moves += 1;
+            upstream.connections.push(Received::default());
+            upstream.connections.len() - 1
+        };
+        tokio::spawn(answer(stream, connection, upstream.clone()));
+    }
+}
+
+/// Answers each request when it has come whole.
+async fn answer(mut stream: TcpStream, connection: usize, upstream: Shared) {
+    let mut buffer = [0; 4096];
+    let mut unanswered = Vec::new();
+    let mut told_to_continue = false;
+    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+        lock(&upstream).receive(connection, &buffer[..length]);
+        unanswered.extend(&buffer[..length]);
+        while let Next::Request(request, rest) = read(&unanswered) {
+            let answer = if request.is_whole {
+                ANSWER
+            } else if waits(&request) && !told_to_continue {
+                CONTINUE
+            } else {
+                break;
+            };
+            told_to_continue = !request.is_whole;
+            if request.is_whole {
+                unanswered = rest.to_vec();
+            }
+            if stream.write_all(answer).await.is_err() {
+                return;
+            }
+        }
+    }
+    lock(&upstream).moves += 1;
+}
+
+fn waits(request: &Request) -> bool {
+    values(&request.fields, "expect").any(|value| value.eq_ignore_ascii_case(b"100-continue"))
+}
+
+impl Upstream {
+    fn receive(&mut self, connection: usize, bytes: &[u8]) {
+        self.moves += 1;
+        self.pieces += 1;
+        let connection = &mut self.connections[connection];
+        connection.pieces.push((connection.bytes.len(), self.pieces));
+        connection.bytes.extend(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_plain_comes_through() {
+        let bytes = b"GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\n\
+            POST /2 HTTP/1.1\r\nHost: x.w.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\
+            POST /3 HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nde";
+        for pieces in [&[&bytes[..]][..], &[&bytes[..60], &bytes[60..]]] {
+            let received = pass(pieces);
+            let requests = judge(bytes, &received);
+            assert_eq!(requests, 3, "{received:?}");
+        }
+    }
+}
