@@ -2,23 +2,47 @@ use std::net::IpAddr;
 
 use fairlead_contract::{HeaderEdit, Route};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE, VIA,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    COOKIE, EXPECT, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, MAX_FORWARDS,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{Method, Version};
 
 use crate::caller::Caller;
 
+/// What is only understood before the content: how it is framed, routed, coded, who asks and what may be done with
+/// it (RFC 9110 6.5.1).
+static NOT_IN_TRAILERS: [HeaderName; 17] = [
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    COOKIE,
+    EXPECT,
+    HOST,
+    LOCATION,
+    MAX_FORWARDS,
+    RANGE,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    WWW_AUTHENTICATE,
+];
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-static HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
+    HTTP2_SETTINGS,
     KEEP_ALIVE,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
@@ -50,11 +74,12 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Leaves of trailers what may stand there: nothing that says where the message ends or goes, and
-/// nothing that holds for one connection (RFC 9110 6.5.1, RFC 9113 8.2.2).
+/// Leaves of trailers what may stand there: nothing that comes too late behind the content, that a client could
+/// claim to be somebody else in, or that holds for one connection (RFC 9110 6.5.1, RFC 9113 8.2.2).
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
-    for name in [CONTENT_LENGTH, HOST, TE, TRAILER] {
+    strip_claims(trailers, false, &[]);
+    for name in &NOT_IN_TRAILERS {
         trailers.remove(name);
     }
 }
@@ -246,6 +271,7 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("te", "gzip, trailers;q=1"),
             ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABk"),
             ("host", "a.test"),
             ("x-kept", "3"),
         ]);
@@ -257,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_say_nothing_of_where_a_message_ends_or_goes() {
+    fn trailers_say_nothing_that_comes_too_late() {
         let mut trailers = headers(&[
             ("connection", "x-hop"),
             ("x-hop", "1"),
@@ -266,6 +292,10 @@ mod tests {
             ("host", "b.test"),
             ("te", "trailers"),
             ("trailer", "x-sum"),
+            ("authorization", "Basic Og=="),
+            ("set-cookie", "a=b"),
+            ("content-type", "text/html"),
+            ("x-forwarded-for", "192.0.2.1"),
             ("x-sum", "1"),
         ]);
         strip_trailers(&mut trailers);

@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -99,7 +99,8 @@ async fn accept_streams(
     let client = Arc::new(client);
     let mut life = Life::new(connection.ping_pong());
     let mut turn = Turn::default();
-    let mut ticks = interval(PING_INTERVAL);
+    // Not at once: a client that has just come is there, and does not expect a question.
+    let mut ticks = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut leaving = pin!(leaving.cancelled().fuse());
     loop {
@@ -224,7 +225,7 @@ async fn answer(
     request: Request<RecvStream>,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<(), StreamError> {
-    if has_malformed_field(request.headers()) {
+    if is_malformed(&request) {
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return Ok(());
     }
@@ -247,13 +248,27 @@ async fn answer(
     Ok(send_body(stream, body, Some(stall_limit)).await?)
 }
 
-/// Whether a value begins or ends with a space, which h2 lets through (RFC 9113 8.2.1).
-fn has_malformed_field(headers: &HeaderMap) -> bool {
+/// What h2 lets through (RFC 9113 8.1.1): a value that begins or ends with a space, a length that is none, lengths
+/// that disagree, and a tunnel for no protocol.
+fn is_malformed(request: &Request<RecvStream>) -> bool {
+    let is_nothing = |protocol: &Protocol| protocol.as_str().is_empty();
+    request.extensions().get().is_some_and(is_nothing)
+        || request.headers().values().any(is_padded)
+        || has_malformed_length(request.headers())
+}
+
+fn is_padded(value: &HeaderValue) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    headers
-        .values()
-        .map(HeaderValue::as_bytes)
-        .any(|value| is_space(value.first()) || is_space(value.last()))
+    is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())
+}
+
+/// h2 holds the body to the first of them, in which it takes nothing for zero.
+fn has_malformed_length(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else {
+        return false;
+    };
+    first.is_empty() || lengths.any(|other| other != first)
 }
 
 /// The request with what it can be answered through beside its response.

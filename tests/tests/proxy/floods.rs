@@ -3,25 +3,17 @@
 
 use std::time::Duration;
 
-use fairlead_tests::{Proxy, Site, Upstream, body, within};
+use fairlead_tests::{Proxy, Site, Upstream, body};
 use http::Response;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const RST_STREAM: u8 = 0x3;
-const SETTINGS: u8 = 0x4;
-const PING: u8 = 0x6;
-const GOAWAY: u8 = 0x7;
-const CONTINUATION: u8 = 0x9;
-
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-
-const ENHANCE_YOUR_CALM: u32 = 0xb;
+use crate::frames::{
+    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING, RST_STREAM,
+    SETTINGS, frame, head, read_frame,
+};
 
 /// A peer that takes nothing for so long has stopped to.
 const STUCK: Duration = Duration::from_secs(1);
@@ -140,15 +132,7 @@ impl Attack {
 
     /// A connection of HTTP/2 before its first request.
     async fn connect(&self) -> TlsStream<TcpStream> {
-        let client = self.site.client();
-        let connected = client.connect(self.proxy.https(), "a.test", &["h2"]).await;
-        let mut stream = connected.unwrap();
-        stream
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .await
-            .unwrap();
-        stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
-        stream
+        frames::connect(&self.site, &self.proxy).await
     }
 
     /// Sends the flood and reads until the proxy hangs up, which it does with ENHANCE_YOUR_CALM.
@@ -181,31 +165,4 @@ async fn offer(stream: &mut TlsStream<TcpStream>, bytes: &[u8], times: usize) {
             return;
         }
     }
-}
-
-/// RFC 9113 4.1.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// The fields of `METHOD https://a.test/` (RFC 7541 6.2.2 and appendix A).
-fn head(method: &str) -> Vec<u8> {
-    let mut block = vec![0x02, method.len() as u8];
-    block.extend(method.bytes());
-    // `:scheme: https`, `:path: /`, `:authority`.
-    block.extend([0x87, 0x84, 0x01, 6]);
-    block.extend(b"a.test");
-    block
-}
-
-/// Kind, stream and payload; `None` at the end.
-async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, u32, Vec<u8>)> {
-    let mut head = [0; 9];
-    within(stream.read_exact(&mut head)).await.ok()?;
-    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-    let mut payload = vec![0; length as usize];
-    within(stream.read_exact(&mut payload)).await.ok()?;
-    let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-    Some((head[3], id, payload))
 }

@@ -10,8 +10,13 @@ use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+
+use crate::frames::{
+    self, END_HEADERS, END_STREAM, HEADERS, PING, PROTOCOL_ERROR, RST_STREAM, field, frame, head, read_frame,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn interim_responses_reach_the_client_while_it_waits() {
@@ -66,6 +71,53 @@ async fn a_value_with_a_space_around_it_is_malformed() {
         let (answer, _) = client.send_request(request, true).unwrap();
         let refusal = within(answer).await.unwrap_err();
         assert_eq!(refusal.reason(), Some(Reason::PROTOCOL_ERROR), "{value:?}");
+    }
+}
+
+/// RFC 9113 8.1.1, RFC 8441 4.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_one_length_or_protocol_is_malformed() {
+    let (_listener, site, proxy, _client) = connected().await;
+    let mut client = frames::connect(&site, &proxy).await;
+    let blocks = [
+        [head("POST"), field("content-length", "")].concat(),
+        [
+            head("POST"),
+            field("content-length", "1"),
+            field("content-length", "2"),
+        ]
+        .concat(),
+        [head("CONNECT"), field(":protocol", "")].concat(),
+    ];
+    for (stream, block) in (1..).step_by(2).zip(blocks) {
+        let head = frame(HEADERS, END_HEADERS, stream, &block);
+        client.write_all(&head).await.unwrap();
+        let reason = loop {
+            match read_frame(&mut client).await.unwrap() {
+                (RST_STREAM, reset, reason) if reset == stream => break reason,
+                (kind, ..) => assert_ne!(kind, HEADERS, "{block:?} was answered"),
+            }
+        };
+        assert_eq!(reason, PROTOCOL_ERROR.to_be_bytes());
+    }
+}
+
+/// It would find a question where it looks for its answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_just_come_is_not_asked_whether_it_is_there() {
+    let (_listener, site, proxy, _client) = connected().await;
+    let mut client = frames::connect(&site, &proxy).await;
+    // Answered by the proxy itself: a host that nobody declared.
+    let mut block = head("GET");
+    block.truncate(block.len() - "a.test".len());
+    block.extend(b"b.test");
+    let head = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block);
+    client.write_all(&head).await.unwrap();
+    loop {
+        match read_frame(&mut client).await.unwrap() {
+            (HEADERS, ..) => break,
+            (kind, ..) => assert_ne!(kind, PING),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod drain;
 mod failures;
 mod floods;
 mod forwarding;
+mod frames;
 mod framing;
 mod headers;
 mod http2;

@@ -241,21 +241,23 @@ async fn a_client_that_comes_back_resumes_its_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_of_one_name_does_not_resume_under_another() {
     let upstream = Upstream::saying("a").await;
-    let site = Site::of("a.test", upstream.address());
+    let site = Site::new();
+    // Of one certificate, and of another one.
+    site.serve(&["a.test", "other.a.test"], &[upstream.address()]);
     site.serve(&["b.test"], &[upstream.address()]);
     let proxy = site.start();
     for version in [&TLS12, &TLS13] {
-        let client = site.authority.client_with(&[version]).configured(|tls| {
-            tls.resumption = Resumption::store(Arc::new(OneDrawer::default()));
-        });
-        client.get(&proxy, "https://a.test/").await;
-        let stream = client
-            .connect(proxy.https(), "b.test", &["http/1.1"])
-            .await
-            .unwrap();
-        let kind = stream.get_ref().1.handshake_kind();
-        assert_ne!(kind, Some(HandshakeKind::Resumed), "{version:?}");
-        assert_eq!(client.get(&proxy, "https://b.test/").await.body(), "a");
+        for other in ["other.a.test", "b.test"] {
+            let client = site.authority.client_with(&[version]).configured(|tls| {
+                tls.resumption = Resumption::store(Arc::new(OneDrawer::default()));
+            });
+            client.get(&proxy, "https://a.test/").await;
+            let stream = client.connect(proxy.https(), other, &["http/1.1"]).await.unwrap();
+            let kind = stream.get_ref().1.handshake_kind();
+            assert_ne!(kind, Some(HandshakeKind::Resumed), "{version:?} {other}");
+            let again = client.get(&proxy, &format!("https://{other}/")).await;
+            assert_eq!(again.body(), "a");
+        }
     }
 }
 
