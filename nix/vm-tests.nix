@@ -60,6 +60,7 @@ let
 
     documentation.enable = false;
     virtualisation.docker.enable = true;
+    virtualisation.podman.enable = true;
     virtualisation.memorySize = 2048;
     security.pki.certificateFiles = [ "${fixtures}/ca.pem" ];
     systemd.packages = [ units ];

@@ -13,25 +13,49 @@ use crate::{Running, Signal};
 const IMAGE: &str = "fairlead-test";
 const NETWORK: &str = "fairlead-test";
 
-/// A real dockerd of this test's own, apart from any other on the machine. Needs root.
+/// A real dockerd of this test's own, or a Podman that is spoken to as one, apart from any other on the
+/// machine. Needs root.
 ///
 /// It changes nothing of the host but the bridge of its network, which goes with it in the end.
 pub struct Docker {
     root: TempDir,
+    engine: Engine,
     daemon: Option<Running>,
+}
+
+/// Who runs the containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engine {
+    Docker,
+    Podman,
 }
 
 impl Docker {
     /// Starts the daemon, with an image and one network.
     #[expect(clippy::new_without_default, reason = "it starts a daemon")]
     pub fn new() -> Self {
+        Self::of(Engine::Docker)
+    }
+
+    /// The same with Podman behind the socket. What it listens to and runs is in a network of its own.
+    pub fn podman() -> Self {
+        Self::of(Engine::Podman)
+    }
+
+    fn of(engine: Engine) -> Self {
         let root = tempfile::Builder::new()
             .prefix("fairlead-")
             .tempdir()
             .expect("cannot make a directory below $TMPDIR");
-        let mut docker = Self { root, daemon: None };
-        write_atomically(&docker.root.path().join("daemon.json"), b"{}", 0o644)
-            .expect("cannot write a file of the test");
+        let mut docker = Self {
+            root,
+            engine,
+            daemon: None,
+        };
+        for (name, text) in [("daemon.json", "{}"), ("containers.conf", PODMAN_SETTINGS)] {
+            write_atomically(&docker.root.path().join(name), text.as_bytes(), 0o644)
+                .expect("cannot write a file of the test");
+        }
         docker.start_daemon();
         docker.import_image();
         docker.create_network(NETWORK);
@@ -110,9 +134,14 @@ impl Docker {
 
     /// Starts the daemon again after [`Self::stop_daemon`].
     pub fn start_daemon(&mut self) {
-        let version = Command::new("dockerd").arg("--version").output();
-        version.expect("cannot run dockerd: install docker.io");
-        let running = Running::start(daemon(self.root.path()), &self.root.path().join("notify"));
+        let root = self.root.path();
+        let (program, package, command) = match self.engine {
+            Engine::Docker => ("dockerd", "docker.io", dockerd(root)),
+            Engine::Podman => ("podman", "podman and netavark", podman(root)),
+        };
+        let version = Command::new(program).arg("--version").output();
+        version.unwrap_or_else(|error| panic!("cannot run {program}, install {package}: {error}"));
+        let running = Running::start(command, &root.join("notify"));
         running.wait_for_notification("READY=1");
         self.daemon = Some(running);
     }
@@ -120,7 +149,11 @@ impl Docker {
     /// Stops the daemon and its containers, as `systemctl stop docker` does.
     pub fn stop_daemon(&mut self) {
         if let Some(daemon) = self.daemon.take() {
-            daemon.signal(Signal::TERM);
+            daemon.signal(match self.engine {
+                Engine::Docker => Signal::TERM,
+                // It is the first process of its own, and all others go with it.
+                Engine::Podman => Signal::KILL,
+            });
             daemon.finish();
         }
     }
@@ -176,6 +209,9 @@ impl Docker {
         if remove.len() > 2 {
             self.docker(&remove);
         }
+        if self.engine == Engine::Podman {
+            return;
+        }
         let filters = ["network", "ls", "--quiet", "--filter", "type=custom"];
         for network in self.docker(&filters).lines() {
             self.docker(&["network", "rm", network]);
@@ -196,7 +232,7 @@ impl Drop for Docker {
 
 /// A daemon that shares nothing with others: neither files nor firewall rules nor, if it finds a
 /// containerd of the system, the names in there. What it mounts goes with it.
-fn daemon(root: &Path) -> Command {
+fn dockerd(root: &Path) -> Command {
     let mut command = Command::new("unshare");
     let namespace = root.file_name().unwrap_or_default().to_string_lossy();
     command
@@ -221,5 +257,42 @@ fn daemon(root: &Path) -> Command {
             "none",
         ])
         .args(["--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
+    command
+}
+
+/// Podman asks for more open files than a test may have, and has no systemd to ask for control groups.
+const PODMAN_SETTINGS: &str = r#"
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+"#;
+
+/// What serves Podman's socket. Its containers, networks and firewall rules end with it.
+fn podman(root: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--mount",
+            "--net",
+            "--pid",
+            "--mount-proc",
+            "--fork",
+            "--kill-child",
+        ])
+        .args(["podman", "--storage-driver", "vfs", "--root"])
+        .arg(root.join("data"))
+        .arg("--runroot")
+        .arg(root.join("exec"))
+        .arg("--tmpdir")
+        .arg(root.join("tmp"))
+        .arg("--network-config-dir")
+        .arg(root.join("networks"))
+        .args(["system", "service", "--time", "0"])
+        .arg(format!("unix://{}", root.join("docker.sock").display()))
+        .env("CONTAINERS_CONF", root.join("containers.conf"));
     command
 }

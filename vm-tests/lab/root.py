@@ -23,6 +23,8 @@ PACKAGES = (
     # the neighbours of fairlead
     "docker.io",
     "docker-cli",
+    "podman",
+    "netavark",
     "pebble",
     "ca-certificates",
     # what test scripts call

@@ -75,14 +75,15 @@ impl From<ContainerSummary> for Container {
     fn from(summary: ContainerSummary) -> Self {
         let id: String = summary.id.unwrap_or_default().chars().take(ID_DIGITS).collect();
         let ports = summary.ports.unwrap_or_default();
-        let mode = summary
-            .host_config
-            .and_then(|config| config.network_mode)
-            .unwrap_or_default();
         let networks = summary
             .network_settings
             .and_then(|settings| settings.networks)
             .unwrap_or_default();
+        let mode = match summary.host_config {
+            Some(config) => config.network_mode,
+            // Podman's list knows no modes, and calls the network of the host one like any other.
+            None => networks.keys().next().cloned(),
+        };
         Self {
             name: own_name(&summary.names.unwrap_or_default()).unwrap_or_else(|| id.clone()),
             id,
@@ -93,7 +94,7 @@ impl From<ContainerSummary> for Container {
             image_labels: Labels::new(),
             ports: tcp_ports(&ports, |_| true),
             published: tcp_ports(&ports, |port| port.public_port.is_some()),
-            reach: Reach::of(&mode, networks),
+            reach: Reach::of(&mode.unwrap_or_default(), networks),
             state: State::of(summary.state, &summary.status.unwrap_or_default()),
         }
     }
@@ -320,6 +321,23 @@ mod tests {
             state: State::Ready,
         };
         assert_eq!(container, expected);
+    }
+
+    #[test]
+    fn without_a_mode_the_only_network_may_be_the_hosts() {
+        for (networks, expected) in [
+            (r#"{"host":{"IPAddress":""}}"#, Reach::Host),
+            (
+                r#"{"web":{"IPAddress":""}}"#,
+                Reach::Networks([("web".to_owned(), None)].into()),
+            ),
+            ("null", Reach::Networks(BTreeMap::new())),
+        ] {
+            let container = listed(&format!(
+                r#"{{"Id":"1","NetworkSettings":{{"Networks":{networks}}}}}"#
+            ));
+            assert_eq!(container.reach, expected, "{networks}");
+        }
     }
 
     #[test]

@@ -1,15 +1,17 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bollard::errors::Error as ApiError;
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use fairlead_contract::Docker as Settings;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::container::{Container, Labels, read_one_by_one};
+use crate::container::{Container, Labels, State, read_one_by_one};
 use crate::events::{Events, EventsError};
 use crate::labels;
 
@@ -36,13 +38,50 @@ impl Daemon {
 
     /// Lists the containers that run, paused ones and those between two starts among them.
     pub(crate) async fn running_containers(&self) -> Result<Vec<Container>, DaemonError> {
+        let List {
+            mut containers,
+            is_dockers,
+        } = self.list(None).await?;
+        if !is_dockers {
+            self.add_what_podman_leaves_out(&mut containers).await?;
+        }
+        Ok(containers)
+    }
+
+    /// Podman's list has no paused containers and no health. Asked for either, it says who that is.
+    async fn add_what_podman_leaves_out(&self, containers: &mut Vec<Container>) -> Result<(), DaemonError> {
+        let paused = self.list(Some(("status", "paused"))).await?.containers;
+        containers.retain(|container| !has(&paused, container));
+        for (health, state) in [("starting", State::Starting), ("unhealthy", State::Unhealthy)] {
+            let such = self.list(Some(("health", health))).await?.containers;
+            for container in containers.iter_mut().filter(|container| has(&such, container)) {
+                container.state = state.clone();
+            }
+        }
+        containers.extend(paused);
+        Ok(())
+    }
+
+    async fn list(&self, filter: Option<(&str, &str)>) -> Result<List, DaemonError> {
+        let options = filter.map(|(key, value)| {
+            let filters = HashMap::from([(key, vec![value])]);
+            ListContainersOptionsBuilder::new().filters(&filters).build()
+        });
         let list = async {
-            match self.client.list_containers(None).await {
-                Ok(summaries) => Ok(summaries.into_iter().map(Container::from).collect()),
+            match self.client.list_containers(options).await {
+                Ok(summaries) => Ok(List {
+                    is_dockers: summaries
+                        .first()
+                        .is_some_and(|summary| summary.host_config.is_some()),
+                    containers: summaries.into_iter().map(Container::from).collect(),
+                }),
                 Err(ApiError::JsonDataError { contents, .. })
-                    if let Some(list) = read_one_by_one(&contents) =>
+                    if let Some(containers) = read_one_by_one(&contents) =>
                 {
-                    Ok(list)
+                    Ok(List {
+                        containers,
+                        is_dockers: false,
+                    })
                 }
                 Err(error) => Err(error),
             }
@@ -113,6 +152,17 @@ impl Daemon {
     }
 }
 
+/// What the daemon listed.
+struct List {
+    containers: Vec<Container>,
+    /// Whether it is known to be Docker's, which says of each container all that is needed.
+    is_dockers: bool,
+}
+
+fn has(containers: &[Container], wanted: &Container) -> bool {
+    containers.iter().any(|container| container.id == wanted.id)
+}
+
 /// Docker did not say what it was asked. Not the same as saying that there is nothing.
 #[derive(Debug, Error)]
 pub(crate) enum DaemonError {
@@ -143,10 +193,14 @@ impl DaemonError {
                 socket,
                 source: err.into(),
             },
-            ApiError::SocketNotFoundError(_) => Self::Unreachable {
-                socket,
-                source: error.into(),
-            },
+            // It says so of a socket in a directory that is closed to us, too.
+            ApiError::SocketNotFoundError(_) => {
+                let reason = fs::metadata(&socket).err();
+                Self::Unreachable {
+                    source: reason.map_or_else(|| error.into(), Into::into),
+                    socket,
+                }
+            }
             _ => Self::Refused {
                 socket,
                 source: error.into(),

@@ -16,7 +16,8 @@ use tokio::spawn;
 
 /// The events after which the running containers or their addresses may be others. What happens
 /// inside a container (health checks run commands there every few seconds) is not among them.
-const FILTERS: &str = r#"{"type":["container","network"],"event":["start","die","pause","unpause","rename","connect","disconnect","health_status"]}"#;
+/// Podman says `died`, and filters by its own word.
+const FILTERS: &str = r#"{"type":["container","network"],"event":["start","die","died","pause","unpause","rename","connect","disconnect","health_status"]}"#;
 /// How much of the stream is held at once.
 const BUFFER: usize = 64 * 1024;
 /// How much of a refusal is read.

@@ -1,5 +1,6 @@
 //! The watcher against a real dockerd, and against daemons that misbehave.
 
+mod podman;
 mod storm;
 
 use std::fs;
@@ -25,7 +26,10 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        let docker = Docker::new();
+        Self::with(Docker::new())
+    }
+
+    fn with(docker: Docker) -> Self {
         let environment = Environment::new();
         environment.write_config(&docker.settings());
         Self { docker, environment }
