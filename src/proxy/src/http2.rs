@@ -36,12 +36,22 @@ const MAX_HEADER_BYTES: u32 = 64 * 1024;
 const MAX_UNSENT_BYTES: usize = 256 * 1024;
 /// What a client may send before somebody has taken it: enough for a fast upload over a long way.
 const WINDOW: u32 = 1 << 20;
-/// Between two pings (RFC 9113 6.7).
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// For so many intervals a ping may be without an answer: before it, a slow client gets what was sent before.
-const PATIENCE: u8 = 2;
-/// How long a connection stays without a request.
-const IDLE_LIMIT: Duration = Duration::from_secs(180);
+/// How long a client is waited for that shows nothing of itself.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// Between two pings (RFC 9113 6.7).
+    between_pings: Duration,
+    /// For so many intervals a ping may be without an answer: before it, a slow client gets what was sent before.
+    intervals: u8,
+    /// How long a connection stays without a request.
+    idle: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    between_pings: Duration::from_secs(30),
+    intervals: 2,
+    idle: Duration::from_secs(180),
+};
 
 #[derive(Debug, Error)]
 enum ConnectionError {
@@ -67,7 +77,8 @@ pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, client: C
     let limit = shared.snapshot().config.proxy.header_timeout.get();
     let draining = shared.draining.clone();
     let (asked, leaving) = (CancellationToken::new(), CancellationToken::new());
-    let mut serving = pin!(accept_streams(stream, client, shared, &asked, &leaving));
+    let accepting = accept_streams(stream, client, shared, &asked, &leaving, PATIENCE);
+    let mut serving = pin!(accepting);
     let ended = tokio::select! {
         ended = &mut serving => ended,
         Err(_) = timeout(limit, asked.cancelled()) => return,
@@ -94,13 +105,14 @@ async fn accept_streams(
     shared: Arc<Shared>,
     asked: &CancellationToken,
     leaving: &CancellationToken,
+    patience: Patience,
 ) -> Result<(), ConnectionError> {
     let mut connection: Connection<_, Bytes> = builder().handshake(stream).await?;
     let client = Arc::new(client);
     let mut life = Life::new(connection.ping_pong());
     let mut turn = Turn::default();
     // Not at once: a client that has just come is there, and does not expect a question.
-    let mut ticks = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+    let mut ticks = interval_at(Instant::now() + patience.between_pings, patience.between_pings);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut leaving = pin!(leaving.cancelled().fuse());
     loop {
@@ -112,10 +124,10 @@ async fn accept_streams(
                 continue;
             }
             _ = ticks.tick() => {
-                if Arc::strong_count(&client) == 1 && life.last_request.elapsed() > IDLE_LIMIT {
+                if Arc::strong_count(&client) == 1 && life.last_request.elapsed() > patience.idle {
                     connection.graceful_shutdown();
                 }
-                life.ping()?;
+                life.ping(patience.intervals)?;
                 continue;
             }
         };
@@ -186,7 +198,7 @@ impl Life {
         }
     }
 
-    fn ping(&mut self) -> Result<(), ConnectionError> {
+    fn ping(&mut self, patience: u8) -> Result<(), ConnectionError> {
         let Some(pings) = &mut self.pings else {
             return Ok(());
         };
@@ -195,7 +207,7 @@ impl Life {
                 Some(answer) => {
                     answer?;
                 }
-                None if intervals + 1 == PATIENCE => return Err(ConnectionError::Silent),
+                None if intervals + 1 == patience => return Err(ConnectionError::Silent),
                 None => {
                     self.unanswered = Some(intervals + 1);
                     return Ok(());
@@ -323,4 +335,69 @@ fn finish(response: Response<ReplyBody>) -> (Response<()>, ReplyBody) {
             .or_insert_with(|| length.into());
     }
     (Response::from_parts(parts, ()), body)
+}
+
+#[cfg(test)]
+mod tests {
+    use fairlead_contract::{Files, Paths};
+    use jiff::Timestamp;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::listeners::Ports;
+    use crate::snapshot::Snapshot;
+
+    const SHORT: Patience = Patience {
+        between_pings: Duration::from_millis(20),
+        intervals: 2,
+        idle: Duration::from_millis(100),
+    };
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// How the connection ends whose other end this is.
+    async fn end_of(stream: DuplexStream) -> Result<(), ConnectionError> {
+        let snapshot = Snapshot::build(&Files::default(), None, Timestamp::UNIX_EPOCH).snapshot;
+        let nowhere = || "/nonexistent".into();
+        let paths = Paths {
+            config: nowhere(),
+            state: nowhere(),
+            runtime: nowhere(),
+        };
+        let ports = Ports {
+            http: None,
+            https: None,
+        };
+        let shared = Arc::new(Shared::new(snapshot, &paths, ports));
+        let address = "127.0.0.1:1".parse().unwrap();
+        let client = Client {
+            address,
+            local: address,
+            certificate: None,
+        };
+        let (asked, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let serving = accept_streams(stream, client, shared, &asked, &leaving, SHORT);
+        timeout(DEADLINE, serving).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_answers_no_ping_is_given_up() {
+        let (ours, mut theirs) = duplex(1 << 16);
+        theirs
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .await
+            .unwrap();
+        assert!(matches!(end_of(ours).await, Err(ConnectionError::Silent)));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_answers_pings_and_asks_nothing_is_bid_farewell() {
+        let (ours, theirs) = duplex(1 << 16);
+        let client = tokio::spawn(async {
+            let (_sender, connection) = h2::client::handshake(theirs).await.unwrap();
+            connection.await
+        });
+        // The client may be gone before it has heard the last of it.
+        assert!(!matches!(end_of(ours).await, Err(ConnectionError::Silent)));
+        client.await.unwrap().unwrap();
+    }
 }
