@@ -36,6 +36,9 @@ const MAX_HEADER_BYTES: u32 = 64 * 1024;
 const MAX_UNSENT_BYTES: usize = 256 * 1024;
 /// What a client may send before somebody has taken it: enough for a fast upload over a long way.
 const WINDOW: u32 = 1 << 20;
+/// What parts of bodies that nobody has taken yet may cost, each counted with 256 bytes at least: they are kept one
+/// by one, and conversations have many small ones.
+const UNTAKEN_BYTES: usize = 16 << 20;
 /// How long a client is waited for that shows nothing of itself.
 #[derive(Clone, Copy)]
 struct Patience {
@@ -177,6 +180,7 @@ fn builder() -> Builder {
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buffer_size(MAX_UNSENT_BYTES)
+        .data_frame_budget(UNTAKEN_BYTES)
         .enable_connect_protocol();
     builder
 }
@@ -261,12 +265,16 @@ async fn answer(
 }
 
 /// What h2 lets through (RFC 9113 8.1.1): a value that begins or ends with a space, a length that is none, lengths
-/// that disagree, and a tunnel for no protocol.
+/// that disagree, and a tunnel for anything but one protocol (RFC 8441 4).
 fn is_malformed(request: &Request<RecvStream>) -> bool {
-    let is_nothing = |protocol: &Protocol| protocol.as_str().is_empty();
-    request.extensions().get().is_some_and(is_nothing)
+    request.extensions().get().is_some_and(is_no_protocol)
         || request.headers().values().any(is_padded)
         || has_malformed_length(request.headers())
+}
+
+fn is_no_protocol(protocol: &Protocol) -> bool {
+    let is_in_name = |byte: u8| byte.is_ascii_graphic() && byte != b',';
+    protocol.as_str().is_empty() || !protocol.as_str().bytes().all(is_in_name)
 }
 
 fn is_padded(value: &HeaderValue) -> bool {

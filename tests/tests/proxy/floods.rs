@@ -6,7 +6,7 @@ use std::time::Duration;
 use fairlead_tests::{Proxy, Site, Upstream, body};
 use http::Response;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
@@ -86,6 +86,19 @@ async fn empty_parts_of_a_body_are_not_collected() {
     attack.assert_harmless().await;
 }
 
+/// Each is a byte, and more than that to keep.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_parts_that_the_upstream_does_not_take_are_not_collected() {
+    let attack = Attack::begin().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    attack.site.serve(&["a.test"], &[silent.local_addr().unwrap()]);
+    attack.proxy.reload();
+    let head = frame(HEADERS, END_HEADERS, 1, &head("POST"));
+    let parts = frame(DATA, 0, 1, b"x").repeat(1_000_000);
+    attack.assert_hung_up_on([head, parts].concat()).await;
+    attack.assert_small();
+}
+
 /// CVE-2019-9517.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_not_taken_are_not_collected() {
@@ -135,8 +148,13 @@ impl Attack {
         frames::connect(&self.site, &self.proxy).await
     }
 
-    /// Sends the flood and reads until the proxy hangs up, which it does with ENHANCE_YOUR_CALM.
     async fn assert_cut_off(&self, flood: Vec<u8>) {
+        self.assert_hung_up_on(flood).await;
+        self.assert_harmless().await;
+    }
+
+    /// Sends the flood and reads until the proxy hangs up, which it does with ENHANCE_YOUR_CALM.
+    async fn assert_hung_up_on(&self, flood: Vec<u8>) {
         let (mut from_proxy, mut to_proxy) = tokio::io::split(self.connect().await);
         let sending = tokio::spawn(async move { to_proxy.write_all(&flood).await });
         let mut reason = None;
@@ -147,12 +165,15 @@ impl Attack {
         }
         assert_eq!(reason, Some(ENHANCE_YOUR_CALM.to_be_bytes().to_vec()));
         sending.abort();
-        self.assert_harmless().await;
+    }
+
+    fn assert_small(&self) {
+        let grown = self.proxy.resident().saturating_sub(self.resident_before);
+        assert!(grown < ROOM, "grown by {grown} bytes");
     }
 
     async fn assert_harmless(&self) {
-        let grown = self.proxy.resident().saturating_sub(self.resident_before);
-        assert!(grown < ROOM, "grown by {grown} bytes");
+        self.assert_small();
         let response = self.site.client().get(&self.proxy, "https://a.test/").await;
         assert_eq!(response.status(), 200);
     }

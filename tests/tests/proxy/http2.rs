@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fairlead_tests::{Proxy, Site, accept, body, get, request_on, within};
+use fairlead_tests::{Proxy, Site, Upstream, accept, body, get, request_on, within};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{Request, Response, StatusCode};
@@ -15,7 +15,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::frames::{
-    self, END_HEADERS, HEADERS, PING, PROTOCOL_ERROR, RST_STREAM, SETTINGS, field, frame, head, read_frame,
+    self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PROTOCOL_ERROR, RST_STREAM, SETTINGS, field,
+    frame, head, read_frame,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,6 +89,8 @@ async fn a_request_without_one_length_or_protocol_is_malformed() {
         ]
         .concat(),
         [head("CONNECT"), field(":protocol", "")].concat(),
+        [head("CONNECT"), field(":protocol", " websocket")].concat(),
+        [head("CONNECT"), field(":protocol", "websocket, chat")].concat(),
     ];
     for (stream, block) in (1..).step_by(2).zip(blocks) {
         let head = frame(HEADERS, END_HEADERS, stream, &block);
@@ -120,6 +123,25 @@ async fn a_client_that_has_just_come_is_not_asked_whether_it_is_there() {
         // Its own, and that it has taken ours.
         if settings == 2 {
             client.write_all(&frame(PING, 0, 0, b"question")).await.unwrap();
+        }
+    }
+}
+
+/// As a client of gRPC sends its messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_may_come_in_many_small_parts() {
+    let site = Site::of("a.test", Upstream::echoing().await.address());
+    let proxy = site.start();
+    let mut client = frames::connect(&site, &proxy).await;
+    let head = frame(HEADERS, END_HEADERS, 1, &head("POST"));
+    let parts = frame(DATA, 0, 1, b"part,").repeat(12_000);
+    let end = frame(DATA, END_STREAM, 1, &[]);
+    client.write_all(&[head, parts, end].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(&b"part,".repeat(12_000)) {
+        match read_frame(&mut client).await.unwrap() {
+            (DATA, _, payload) => answer.extend(payload),
+            (kind, ..) => assert_ne!(kind, GOAWAY),
         }
     }
 }
