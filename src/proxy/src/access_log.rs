@@ -232,11 +232,11 @@ mod tests {
             access_log: form,
             ..Proxy::default()
         };
-        let client = Client {
-            address: "192.0.2.1:1".parse().unwrap(),
-            local: "192.0.2.2:443".parse().unwrap(),
-            certificate: None,
-        };
+        let client = Client::new(
+            "192.0.2.1:1".parse().unwrap(),
+            "192.0.2.2:443".parse().unwrap(),
+            None,
+        );
         let request = Request::get("/a").header(REFERER, "x".repeat(5000));
         log.begin(&settings, &client, &request.body(()).unwrap())
     }

@@ -71,11 +71,8 @@ mod tests {
     use super::*;
 
     fn find(peer: &str, forwarded: &[&'static str]) -> Caller {
-        let client = Client {
-            address: format!("{peer}:1").parse().unwrap(),
-            local: "192.0.2.2:443".parse().unwrap(),
-            certificate: None,
-        };
+        let peer = format!("{peer}:1").parse().unwrap();
+        let client = Client::new(peer, "192.0.2.2:443".parse().unwrap(), None);
         let mut headers = HeaderMap::new();
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
         for field in forwarded {

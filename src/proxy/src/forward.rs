@@ -177,7 +177,7 @@ impl Exchange<'_> {
         strip_hop_by_hop(&mut parts.headers);
         strip_claims(&mut parts.headers, self.caller.is_trusted, &self.site.own_fields);
         add_via(parts);
-        set_forwarding(parts, &self.caller, self.client.address.ip(), &host);
+        set_forwarding(parts, &self.caller, &self.client.forwarded_for, &host);
         if self.site.route.forwarded {
             add_forwarded(parts, &self.caller, self.client.address.ip(), &host);
         }

@@ -97,7 +97,7 @@ impl ForwardAuth {
         set_forwarding(
             &mut question,
             &exchange.caller,
-            exchange.client.address.ip(),
+            &exchange.client.forwarded_for,
             &host,
         );
         let headers = &mut question.headers;

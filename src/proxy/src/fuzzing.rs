@@ -50,16 +50,12 @@ pub fn forward(
     host: &HeaderValue,
     trusted: &[Network],
 ) -> (IpAddr, HeaderMap) {
-    let client = Client {
-        address: (peer, 0).into(),
-        local: (peer, 0).into(),
-        certificate: None,
-    };
+    let client = Client::new((peer, 0).into(), (peer, 0).into(), None);
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.headers = headers;
     let caller = Caller::find(&client, &parts.headers, trusted);
     strip_claims(&mut parts.headers, caller.is_trusted, &[]);
-    set_forwarding(&mut parts, &caller, peer, host);
+    set_forwarding(&mut parts, &caller, &client.forwarded_for, host);
     add_forwarded(&mut parts, &caller, peer, host);
     (caller.address, parts.headers)
 }

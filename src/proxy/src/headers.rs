@@ -160,9 +160,15 @@ fn is_claim(name: &str) -> bool {
     whole.contains(&name) || name.starts_with(beginning)
 }
 
+/// An address as X-Forwarded-For has it.
+pub(crate) fn in_words(address: IpAddr) -> HeaderValue {
+    let address = address.to_canonical().to_string();
+    HeaderValue::try_from(address).expect("digits, letters, dots and colons")
+}
+
 /// Tells the upstream who called, by which name and how; what a trusted proxy said of that is kept and
 /// continued by `peer`, who it is itself. Of clients it must be stripped before.
-pub(crate) fn set_forwarding(parts: &mut Parts, caller: &Caller, peer: IpAddr, host: &HeaderValue) {
+pub(crate) fn set_forwarding(parts: &mut Parts, caller: &Caller, peer: &HeaderValue, host: &HeaderValue) {
     let headers = &mut parts.headers;
     let scheme = HeaderValue::from_static(caller.scheme());
     if caller.is_trusted {
@@ -171,9 +177,7 @@ pub(crate) fn set_forwarding(parts: &mut Parts, caller: &Caller, peer: IpAddr, h
         headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
         return;
     }
-    if let Ok(peer) = HeaderValue::try_from(peer.to_canonical().to_string()) {
-        headers.insert(X_FORWARDED_FOR, peer);
-    }
+    headers.insert(X_FORWARDED_FOR, peer.clone());
     headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(X_FORWARDED_PROTO, scheme);
 }
@@ -192,8 +196,7 @@ pub(crate) fn add_forwarded(parts: &mut Parts, caller: &Caller, peer: IpAddr, ho
     }
 }
 
-fn continue_chain(headers: &mut HeaderMap, peer: IpAddr) {
-    let peer = peer.to_canonical().to_string();
+fn continue_chain(headers: &mut HeaderMap, peer: &HeaderValue) {
     let mut chain: Vec<&[u8]> = headers
         .get_all(X_FORWARDED_FOR)
         .iter()
@@ -329,10 +332,10 @@ mod tests {
             is_secure: true,
             is_trusted: false,
         };
-        let peer = "::ffff:192.0.2.1".parse().unwrap();
+        let peer = in_words("::ffff:192.0.2.1".parse().unwrap());
         let own = [HeaderName::from_static("remote-user")];
         strip_claims(&mut parts.headers, false, &own);
-        set_forwarding(&mut parts, &caller, peer, &host);
+        set_forwarding(&mut parts, &caller, &peer, &host);
         let expected = [
             ("x-forwarded-for", "192.0.2.1"),
             ("x-forwarded-host", "a.test:8443"),
@@ -344,7 +347,7 @@ mod tests {
         set_forwarding(
             &mut parts,
             &caller,
-            "10.0.0.1".parse().unwrap(),
+            &HeaderValue::from_static("10.0.0.1"),
             &HeaderValue::from_static("inner"),
         );
         let expected = [

@@ -111,22 +111,14 @@ async fn serve_connection(
     // Boxed one by one: a connection that is idle takes the room of the stage it is in, not of the largest.
     match protocol {
         Protocol::Plain => {
-            let client = Client {
-                address,
-                local,
-                certificate: None,
-            };
+            let client = Client::new(address, local, None);
             Box::pin(serve_http1(stream, client, shared)).await;
         }
         Protocol::Tls => {
             let Some((stream, certificate)) = Box::pin(secure(stream, address, &shared)).await else {
                 return;
             };
-            let client = Client {
-                address,
-                local,
-                certificate: Some(certificate),
-            };
+            let client = Client::new(address, local, Some(certificate));
             // By what was negotiated, not by the first bytes: a guess would wait for them for ever.
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 Box::pin(http2::serve(stream, client, shared)).await;

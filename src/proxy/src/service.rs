@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use fairlead_contract::{Host, HostPattern, Paths, PlainHttp, Redirect, Route, Token, read_file};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,7 +14,7 @@ use crate::caller::Caller;
 use crate::certificate::Certificate;
 use crate::checks::Checks;
 use crate::forward::Exchange;
-use crate::headers::dress;
+use crate::headers::{dress, in_words};
 use crate::interim::InterimSender;
 use crate::listeners::Ports;
 use crate::message_length::is_coding_understood;
@@ -47,6 +47,19 @@ pub(crate) struct Client {
     pub(crate) local: SocketAddr,
     /// Of the TLS connection; none on plain HTTP.
     pub(crate) certificate: Option<Arc<Certificate>>,
+    /// Its address, as upstreams read it.
+    pub(crate) forwarded_for: HeaderValue,
+}
+
+impl Client {
+    pub(crate) fn new(address: SocketAddr, local: SocketAddr, certificate: Option<Arc<Certificate>>) -> Self {
+        Self {
+            address,
+            local,
+            certificate,
+            forwarded_for: in_words(address.ip()),
+        }
+    }
 }
 
 /// What becomes of a request.
