@@ -1,67 +1,17 @@
-use std::collections::VecDeque;
-use std::future::{Pending, pending, poll_fn};
-use std::io;
 use std::mem;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
 use memchr::memchr;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Timeout, timeout};
-use tokio_rustls::server::TlsStream;
-
-use crate::interim::Interim;
 
 /// More of a line is not kept: the longest one that matters is an `OPTIONS http://HOST:PORT HTTP/1.1`.
 const MAX_KEPT: usize = 300;
+/// hyper reads targets of up to 64 KiB.
+const MAX_REQUEST_LINE: usize = 96 * 1024;
+const END_OF_HEAD: &[u8; 13] = b" HTTP/1.1\r\n\r\n";
 /// The largest number has twenty.
 const MAX_DIGITS: usize = 20;
 /// Where in `HTTP/1.1` the digits stand.
 const MAJOR: u8 = 5;
 const MINOR: u8 = 7;
-
-/// A client's HTTP/1 connection on which no request comes through that two programs could see end at
-/// different places: one with a length and a coding, with two codings, or with lines that do not end in
-/// CR LF (RFC 9112 2.2, 6.3 and 11.2). Nor one with a fragment, which some take for a part of the path
-/// (RFC 9112 3.2).
-///
-/// hyper would read such a request in one way and hide the other. Here a byte of it is spoilt instead,
-/// so that hyper refuses it with 400 and closes the connection.
-///
-/// Interim responses go out when hyper flushes: then it has nothing of an earlier answer left.
-pub(crate) struct Watched<S> {
-    stream: S,
-    framing: Framing,
-    progress: Arc<Progress>,
-    /// Nothing was there when it was last asked.
-    is_drained: bool,
-    /// So many exchanges are answered, and the answers written.
-    flushed: u64,
-    interim: Interim,
-    unwritten: BytesMut,
-    stall_limit: Duration,
-    /// Since when the client takes nothing.
-    stall: Option<Pin<Box<Timeout<Pending<()>>>>>,
-}
-
-/// What the answers to a client and the connection they go out on tell each other.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// So many exchanges have begun.
-    begun: AtomicU64,
-    /// Of so many the answer has been taken to its end.
-    answered: AtomicU64,
-    has_left_http: AtomicBool,
-    rests: AtomicBool,
-    /// The numbers of the requests that are not what hyper takes them for, in order.
-    oddities: Mutex<VecDeque<(u64, Oddity)>>,
-    has_oddities: AtomicBool,
-}
 
 /// What hyper does not tell of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,204 +20,6 @@ pub(crate) enum Oddity {
     ForServer,
     /// It is written in a version of HTTP that is not spoken here (RFC 9110 15.6.6).
     ForeignVersion,
-}
-
-impl Progress {
-    /// The number of the exchange that begins.
-    pub(crate) fn begin(&self) -> u64 {
-        self.begun.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    /// To be asked once, and of one request after the other.
-    pub(crate) fn oddity(&self, number: u64) -> Option<Oddity> {
-        if !self.has_oddities.load(Ordering::Acquire) {
-            return None;
-        }
-        let mut oddities = self.oddities.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, oddity) = oddities.pop_front_if(|(first, _)| *first == number)?;
-        self.has_oddities.store(!oddities.is_empty(), Ordering::Release);
-        Some(oddity)
-    }
-
-    fn tell(&self, new: impl Iterator<Item = (u64, Oddity)>) {
-        let mut oddities = self.oddities.lock().unwrap_or_else(PoisonError::into_inner);
-        oddities.extend(new);
-        self.has_oddities.store(!oddities.is_empty(), Ordering::Release);
-    }
-
-    pub(crate) fn begun(&self) -> u64 {
-        self.begun.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn end(&self) {
-        self.answered.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// From now on nothing is watched.
-    pub(crate) fn leave_http(&self) {
-        self.has_left_http.store(true, Ordering::Release);
-    }
-
-    fn has_left_http(&self) -> bool {
-        self.has_left_http.load(Ordering::Acquire)
-    }
-
-    /// Whether the connection stands between two exchanges: all answers are written, and not a byte of a
-    /// further request has come.
-    pub(crate) fn rests(&self) -> bool {
-        self.rests.load(Ordering::Acquire)
-    }
-}
-
-/// A connection that tells without a buffer that there is something to read.
-pub(crate) trait PollReadable {
-    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
-}
-
-impl PollReadable for TcpStream {
-    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_ready(context)
-    }
-}
-
-impl PollReadable for Box<TlsStream<TcpStream>> {
-    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_ref().0.poll_read_ready(context)
-    }
-}
-
-impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, progress: Arc<Progress>, interim: Interim, stall_limit: Duration) -> Self {
-        Self {
-            stream,
-            framing: Framing::default(),
-            progress,
-            is_drained: false,
-            flushed: 0,
-            interim,
-            unwritten: BytesMut::new(),
-            stall_limit,
-            stall: None,
-        }
-    }
-
-    fn tell_oddities(&mut self) {
-        if !self.framing.oddities.is_empty() {
-            self.progress.tell(self.framing.oddities.drain(..));
-        }
-    }
-
-    fn tell_rest(&self) {
-        let progress = &self.progress;
-        let rests = self.is_drained
-            && self.flushed == progress.begun()
-            && self.framing.is_between_requests()
-            && !progress.has_left_http();
-        progress.rests.store(rests, Ordering::Release);
-    }
-}
-
-impl<S: PollReadable> Watched<S> {
-    /// Waits until there is something to read, an end or an error included.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        poll_fn(|context| self.stream.poll_readable(context)).await
-    }
-}
-
-impl<S: AsyncWrite + Unpin> Watched<S> {
-    /// What came of a write: an error if the client has taken nothing for too long.
-    fn watch_stall<T>(
-        &mut self,
-        written: Poll<io::Result<T>>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stall = None;
-            return written;
-        }
-        let limit = self.stall_limit;
-        let stall = self
-            .stall
-            .get_or_insert_with(|| Box::pin(timeout(limit, pending())));
-        let stalled = stall.as_mut().poll(context);
-        stalled.map(|_| Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    fn poll_write_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            while !self.unwritten.is_empty() {
-                let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.unwritten))?;
-                if written == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                self.unwritten.advance(written);
-            }
-            match self.interim.take(context.waker()) {
-                Some(response) => response.write_to(&mut self.unwritten),
-                None => break,
-            }
-        }
-        self.interim.written();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.is_drained = read.is_pending();
-        if !self.progress.has_left_http() {
-            self.framing.inspect(&mut buffer.filled_mut()[before..]);
-            self.tell_oddities();
-            self.tell_rest();
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch_stall(written, context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.watch_stall(written, context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let written = self.poll_write_interim(context);
-        ready!(self.watch_stall(written, context))?;
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        ready!(self.watch_stall(flushed, context))?;
-        self.flushed = self.progress.answered.load(Ordering::Acquire);
-        self.tell_rest();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.framing.place = Place::Refused;
-        self.tell_rest();
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }
 
 /// Where in a sequence of requests the next byte stands.
@@ -302,8 +54,9 @@ enum Body {
 #[derive(Debug, PartialEq, Eq)]
 struct Ambiguous;
 
+/// Follows the bytes of a client from one request to the next.
 #[derive(Debug)]
-struct Framing {
+pub(crate) struct Framing {
     place: Place,
     /// The beginning of the present line, as far as it has come.
     line: Vec<u8>,
@@ -330,12 +83,27 @@ impl Default for Framing {
 }
 
 impl Framing {
-    fn is_between_requests(&self) -> bool {
+    pub(crate) fn is_between_requests(&self) -> bool {
         self.place == Place::RequestLine && self.line.is_empty() && self.last == 0
     }
 
+    /// So many requests have begun.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// What was not told yet, each with the number of its request.
+    pub(crate) fn new_oddities(&mut self) -> impl ExactSizeIterator<Item = (u64, Oddity)> {
+        self.oddities.drain(..)
+    }
+
+    /// Reads nothing more as HTTP.
+    pub(crate) fn end(&mut self) {
+        self.place = Place::Refused;
+    }
+
     /// Follows the bytes; spoils the end of the first line that makes a request ambiguous.
-    fn inspect(&mut self, bytes: &mut [u8]) {
+    pub(crate) fn inspect(&mut self, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {
             match self.place {
@@ -352,6 +120,7 @@ impl Framing {
                 _ => {
                     let Some(length) = memchr(b'\n', &bytes[at..]) else {
                         self.keep(&mut bytes[at..]);
+                        self.cut_endless_line(&mut bytes[at..]);
                         return;
                     };
                     self.keep(&mut bytes[at..at + length]);
@@ -378,6 +147,18 @@ impl Framing {
         self.last = part.last().copied().unwrap_or(self.last);
     }
 
+    /// Ends a request line that is longer than any that is read, so that hyper says 414 (RFC 9112 3) and not
+    /// that the fields are too large.
+    fn cut_endless_line(&mut self, part: &mut [u8]) {
+        if self.place == Place::RequestLine
+            && self.request_line.length > MAX_REQUEST_LINE
+            && let Some(end) = part.last_chunk_mut()
+        {
+            *end = *END_OF_HEAD;
+            self.place = Place::Refused;
+        }
+    }
+
     fn end_line(&mut self) -> Result<(), Ambiguous> {
         let mut line = mem::take(&mut self.line);
         let request_line = mem::take(&mut self.request_line);
@@ -402,6 +183,7 @@ impl Framing {
 /// What matters of a request line however long it is, as far as it has come.
 #[derive(Debug, Default)]
 struct RequestLine {
+    length: usize,
     /// No target has one.
     has_fragment: bool,
     spaces: u8,
@@ -414,10 +196,14 @@ impl RequestLine {
     /// Makes of every version a 1.1, but for 1.0: hyper knows no others. Of those before 2 it has to be one
     /// (RFC 9110 6.2), and of the others it is remembered.
     fn follow(&mut self, part: &mut [u8]) {
-        self.has_fragment |= memchr(b'#', part).is_some();
+        self.length += part.len();
         let mut version = part;
         while self.spaces < 2 {
-            let Some(space) = memchr(b' ', version) else {
+            let space = memchr(b' ', version);
+            let word = &version[..space.unwrap_or(version.len())];
+            // A method may have one: it is any token.
+            self.has_fragment |= self.spaces == 1 && memchr(b'#', word).is_some();
+            let Some(space) = space else {
                 return;
             };
             self.spaces += 1;
@@ -506,8 +292,13 @@ fn decimal(value: &[u8]) -> Option<u64> {
     number(value.trim_ascii(), 10)
 }
 
-/// The number before the extensions, if there are any (RFC 9112 7.1).
+/// The number before the extensions, if there are any (RFC 9112 7.1). Those mean nothing to anybody here, and so
+/// may neither be long nor hold what is no text.
 fn chunk_size(line: &[u8]) -> Result<u64, Ambiguous> {
+    let is_text = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
+    if line.len() >= MAX_KEPT || !line.iter().all(is_text) {
+        return Err(Ambiguous);
+    }
     let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
     number(size.trim_ascii_end(), 16).ok_or(Ambiguous)
 }
@@ -577,7 +368,7 @@ mod tests {
         for_all_pieces("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", |passed| {
             assert!(passed.starts_with("GET /a#b HTTP/1.1\r\0Host"), "{passed:?}");
         });
-        let elsewhere = "GET /a HTTP/1.1\r\nX: #\r\nContent-Length: 1\r\n\r\n#GET / HTTP/1.1\r\n\r\n";
+        let elsewhere = "M#X /a HTTP/1.1\r\nX: #\r\nContent-Length: 1\r\n\r\n#GET / HTTP/1.1\r\n\r\n";
         for_all_pieces(elsewhere, |passed| assert_eq!(passed, elsewhere));
     }
 
@@ -641,6 +432,9 @@ mod tests {
             "1 1",
             "fffffffffffffffff",
             "ffffffffffffffff",
+            "5;\u{1}",
+            "5;a=\"\u{7f}\"",
+            &format!("5;{}", "a".repeat(MAX_KEPT)),
         ] {
             let request = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\n");
             for_all_pieces(&request, |passed| assert!(passed.contains('\0'), "{passed:?}"));
@@ -654,6 +448,19 @@ mod tests {
             let request =
                 format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\nhello\r\n0\r\n\r\n");
             for_all_pieces(&request, |passed| assert_eq!(passed, request));
+        }
+    }
+
+    #[test]
+    fn a_request_line_without_end_is_cut() {
+        let line = format!("GET /{}", "a".repeat(2 * MAX_REQUEST_LINE));
+        for size in [20, 4096] {
+            let passed = through(&line, size);
+            let end = passed.find(" HTTP/1.1\r\n\r\n").unwrap();
+            assert!(
+                (MAX_REQUEST_LINE - size..MAX_REQUEST_LINE + size).contains(&end),
+                "{end}"
+            );
         }
     }
 

@@ -81,6 +81,23 @@ impl Interim {
         }
     }
 
+    /// Sends what every client has to understand and none has to heed (RFC 9110 15.2), to see whether it is there.
+    /// `false`: it knows no interim responses.
+    pub(crate) fn ask(&self) -> bool {
+        let mut waiting = self.0.lock();
+        if waiting.exchange == 0 {
+            return false;
+        }
+        if waiting.responses.is_empty() {
+            waiting.responses.push_back(InterimResponse {
+                status: StatusCode::CONTINUE,
+                headers: HeaderMap::new(),
+            });
+            self.0.is_waiting.store(true, Ordering::Release);
+        }
+        true
+    }
+
     /// The next to write; `writer` is woken when there is another.
     pub(crate) fn take(&self, writer: &Waker) -> Option<InterimResponse> {
         self.0.writer.register(writer);

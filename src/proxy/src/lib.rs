@@ -24,6 +24,7 @@ mod forward_auth;
 mod framing;
 pub mod fuzzing;
 mod guard;
+mod half_closed;
 mod handshake;
 mod headers;
 mod health;
@@ -47,6 +48,7 @@ mod sticky;
 mod supervisor;
 mod upgrade;
 mod upload;
+mod watched;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
@@ -9,6 +9,15 @@ use crate::body::ReplyBody;
 pub(crate) fn page(status: StatusCode) -> Response<ReplyBody> {
     let reason = status.canonical_reason().unwrap_or("Error");
     text(status, format!("{} {reason}\n", status.as_u16()))
+}
+
+/// A local reply to what may mean something else to the client: nothing is read behind it.
+pub(crate) fn refusal(status: StatusCode) -> Response<ReplyBody> {
+    let mut response = page(status);
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<ReplyBody> {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::header::{CONNECTION, HOST, HeaderValue};
+use http::header::{CONNECTION, EXPECT, HOST, HeaderValue};
 use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -22,9 +22,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
-use crate::body::ReplyBody;
+use crate::body::{ReplyBody, ReplyBodyError};
 use crate::certificate::Certificate;
-use crate::framing::{Oddity, PollReadable, Progress, Watched};
+use crate::framing::Oddity;
 use crate::handshake;
 use crate::http2;
 use crate::interim::Interim;
@@ -33,6 +33,7 @@ use crate::proxy_protocol::read_header;
 use crate::received::ReceivedBody;
 use crate::reply;
 use crate::service::{Client, Shared};
+use crate::watched::{Progress, Transport, Watched};
 
 /// After a failed accept; the usual cause, no free descriptor, does not pass by itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -211,7 +212,9 @@ fn serve_client(
             }
             fill_path(&mut request);
             // HTTP/1.0 knows none of them (RFC 9110 15.2).
-            let hears_interim = request.version() == Version::HTTP_11;
+            let version = request.version();
+            let may_keep_body = request.headers().contains_key(EXPECT);
+            let hears_interim = version == Version::HTTP_11;
             let interim = hears_interim.then(|| course.interim.next_exchange());
             let is_foreign = oddity == Some(Oddity::ForeignVersion);
             let mut response = if is_foreign {
@@ -223,13 +226,18 @@ fn serve_client(
             course.interim.all_written().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 course.progress.leave_http();
-            } else if is_foreign || shared.draining.is_cancelled() {
-                response
-                    .headers_mut()
-                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            } else if is_foreign
+                || shared.draining.is_cancelled()
+                || is_last(version, &response)
+                // What comes next may be the body or, since there is an answer, another request.
+                || (may_keep_body && course.progress.is_in_request())
+            {
+                end_with(&mut response, version);
             }
+            course.progress.answer();
             Ok(response.map(|body| Answer {
                 body,
+                breach: None,
                 progress: course.progress.clone(),
             }))
         })
@@ -265,9 +273,33 @@ fn fill_path(request: &mut Request<Incoming>) {
     }
 }
 
+/// Whether nothing is read behind what is answered so. Before HTTP/1.1 a body of unknown length has no other end
+/// than the connection (RFC 9112 6.3).
+fn is_last(version: Version, response: &Response<ReplyBody>) -> bool {
+    let is_endless = || response.body().size_hint().exact().is_none();
+    response
+        .headers()
+        .get(CONNECTION)
+        .is_some_and(|option| option == "close")
+        || (version == Version::HTTP_10 && is_endless())
+}
+
+/// Lets the connection end with an answer.
+fn end_with(response: &mut Response<ReplyBody>, version: Version) {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    if version == Version::HTTP_10 {
+        // To an answer of a later version hyper would add that the connection is kept.
+        *response.version_mut() = version;
+    }
+}
+
 /// The body of an answer; hyper drops it when it has taken the last of it.
 struct Answer {
     body: ReplyBody,
+    /// Why it ends before its end, when what came before is on its way.
+    breach: Option<ReplyBodyError>,
     progress: Arc<Progress>,
 }
 
@@ -285,7 +317,18 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        if let Some(breach) = self.breach.take() {
+            return Poll::Ready(Some(Err(breach)));
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Err(breach)) = frame {
+            // hyper drops what it has not flushed, and flushes when there is nothing to take.
+            self.breach = Some(breach);
+            self.progress.break_off();
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -298,7 +341,7 @@ impl Body for Answer {
 }
 
 async fn serve_http1(
-    stream: impl AsyncRead + AsyncWrite + PollReadable + Unpin + Send + 'static,
+    stream: impl AsyncRead + AsyncWrite + Transport + Unpin + Send + 'static,
     client: Client,
     shared: Arc<Shared>,
 ) {
@@ -346,7 +389,7 @@ async fn serve_until_rest<I, S>(
     farewell: Pin<&mut impl Future<Output = ()>>,
 ) -> Option<(Watched<I>, S)>
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Transport + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible, Future: Unpin> + Unpin,
 {
     let mut pause = Pause::default();
@@ -403,7 +446,7 @@ impl Pause {
 
 fn take_back<I, S>(connection: UpgradeableConnection<TokioIo<Watched<I>>, S>) -> Option<(Watched<I>, S)>
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Transport + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
 {
     let parts = connection.into_parts()?;

@@ -17,7 +17,7 @@ use crate::forward::Exchange;
 use crate::headers::{dress, in_words};
 use crate::interim::InterimSender;
 use crate::listeners::Ports;
-use crate::message_length::is_coding_understood;
+use crate::message_length::coding_refusal;
 use crate::metrics::Metrics;
 use crate::paths::{AmbiguousPath, rewritten};
 use crate::received::ReceivedBody;
@@ -146,14 +146,17 @@ impl Shared {
     fn decide(&self, client: &Client, request: Request<ReceivedBody>, record: Option<&Record>) -> Decision {
         let (parts, body) = request.into_parts();
         let Ok(host) = find_host(&parts) else {
-            return reply::page(StatusCode::BAD_REQUEST).into();
+            return reply::refusal(StatusCode::BAD_REQUEST).into();
         };
         if let Some(record) = record {
             record.host(&host);
         }
         let request = Request::from_parts(parts, body);
-        if is_refused_connect(&request) || !is_coding_understood(request.headers()) {
+        if is_refused_connect(&request) {
             return reply::page(StatusCode::NOT_IMPLEMENTED).into();
+        }
+        if let Some(status) = coding_refusal(request.headers()) {
+            return reply::refusal(status).into();
         }
         let path = request.uri().path();
         match &client.certificate {

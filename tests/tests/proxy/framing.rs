@@ -89,6 +89,39 @@ async fn a_coding_beside_chunked_is_not_implemented() {
     assert_eq!(upstream.connections(), 0);
 }
 
+/// Who asks for what could mean two things may have more of it behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_read_behind_a_request_without_one_host_or_with_chunks_in_chunks() {
+    let upstream = Upstream::saying("a").await;
+    let site = Site::of("a.test", upstream.address());
+    let proxy = site.start();
+    for fields in [
+        "",
+        "Host: a.test\r\nHost: a.test\r\n",
+        "Host: a.test\r\nTransfer-Encoding: chunked, chunked\r\n",
+    ] {
+        let request = format!("POST / HTTP/1.1\r\n{fields}\r\n0\r\n\r\n");
+        let answer = ask(&site, &proxy, &request.repeat(2)).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{fields}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{fields}: {answer}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+/// RFC 9112 3, whatever its length.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_too_long_is_told_as_that() {
+    let upstream = Upstream::saying("a").await;
+    let site = Site::of("a.test", upstream.address());
+    let proxy = site.start();
+    for length in [70_000, 1 << 20] {
+        let request = format!("GET /{} HTTP/1.1\r\nHost: a.test\r\n\r\n", "a".repeat(length));
+        let answer = ask(&site, &proxy, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 414 "), "{length}: {answer}");
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_length_that_is_no_number_is_refused() {
     refuses(&[
@@ -169,6 +202,7 @@ async fn a_broken_chunk_does_not_turn_into_a_request() {
         "zz\r\nabc\r\n0\r\n\r\n",
         "-1\r\n\r\n",
         "fffffffffffffffff\r\n",
+        "5;\u{0}\r\nabcde\r\n0\r\n\r\n",
     ] {
         let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
         let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";

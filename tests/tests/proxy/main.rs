@@ -12,11 +12,13 @@ mod checks;
 mod compression;
 mod confinement;
 mod drain;
+mod endings;
 mod failures;
 mod floods;
 mod forwarding;
 mod frames;
 mod framing;
+mod half_closed;
 mod headers;
 mod http2;
 mod http2_upstreams;
@@ -40,7 +42,8 @@ mod upstreams;
 
 use std::net::SocketAddr;
 
-use tokio::net::TcpSocket;
+use fairlead_tests::Site;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// An address nobody listens at: taken from the free ones, and kept from others while the test runs.
 async fn dead_end() -> SocketAddr {
@@ -55,4 +58,16 @@ async fn dead_end() -> SocketAddr {
         std::future::pending::<()>().await;
     });
     address
+}
+
+/// A site that is there on plain HTTP as well, and where its upstream listens.
+async fn open_site() -> (TcpListener, Site) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = Site::new();
+    site.serve_with(
+        &["a.test"],
+        &[listener.local_addr().unwrap()],
+        "https-only = false\n",
+    );
+    (listener, site)
 }

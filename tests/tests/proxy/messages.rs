@@ -138,6 +138,24 @@ async fn a_body_whose_framing_breaks_is_the_client_s_fault() {
     assert!(!rest.contains("0\r\n"), "it ended as if it were whole: {rest:?}");
 }
 
+/// What it sends next could be the body, or another request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_answered_while_it_holds_its_body_back_is_told_to_come_anew() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+    let fields = "Host: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    client.write(format!("POST / HTTP/1.1\r\n{fields}")).await;
+    let mut upstream = accept(&listener).await;
+    upstream.read_head().await;
+    upstream
+        .write("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    let head = client.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 417 "), "{head}");
+    assert!(head.contains("connection: close\r\n"), "{head}");
+}
+
 /// It could not understand 100 (RFC 9110 10.1.1).
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_http_1_0_client_expects_is_ignored() {

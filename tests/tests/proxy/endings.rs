@@ -1,0 +1,68 @@
+//! Answers whose end nothing tells but the end of the connection, and answers that break off.
+
+use fairlead_tests::{Wire, accept, within};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What has no other end than that of the connection says so (RFC 9112 9.3), also to who would keep it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_unknown_length_keeps_no_connection_of_http_1_0() {
+    let (listener, site) = super::open_site().await;
+    let proxy = site.start();
+    let mut wire = Wire::new(TcpStream::connect(proxy.http()).await.unwrap());
+    wire.write("GET / HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\n\r\n")
+        .await;
+    let mut upstream = accept(&listener).await;
+    upstream.read_head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+        .await;
+    let answer = wire.read_rest().await;
+    assert!(!answer.to_lowercase().contains("keep-alive"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+}
+
+/// The end of the connection is all that such a client has to tell a whole answer by.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_length_that_breaks_off_does_not_end_like_a_whole_one() {
+    let (listener, site) = super::open_site().await;
+    let proxy = site.start();
+    let client = site.client();
+    let over_tls = client.connect(proxy.https(), "a.test", &["http/1.1"]).await;
+    breaks_off_visibly(over_tls.unwrap(), &listener).await;
+    breaks_off_visibly(TcpStream::connect(proxy.http()).await.unwrap(), &listener).await;
+}
+
+async fn breaks_off_visibly<S: AsyncRead + AsyncWrite + Unpin>(stream: S, listener: &TcpListener) {
+    let mut wire = Wire::new(stream);
+    wire.write("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n").await;
+    let mut upstream = accept(listener).await;
+    upstream.read_head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+        .await;
+    wire.read_until("\r\n\r\nok").await;
+    drop(upstream);
+    let end = within(wire.into_inner().read_to_end(&mut Vec::new())).await;
+    assert!(end.is_err(), "{} looks whole", std::any::type_name::<S>());
+}
+
+/// A client is told what was said before its upstream broke off.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_at_its_first_chunk_has_its_head() {
+    let (listener, site) = super::open_site().await;
+    let proxy = site.start();
+    let mut wire = Wire::new(TcpStream::connect(proxy.http()).await.unwrap());
+    wire.write("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let mut upstream = accept(&listener).await;
+    upstream.read_head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        .await;
+    let answer = wire.read_rest().await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(
+        answer.ends_with("\r\n\r\n") && !answer.contains("\r\n0\r\n"),
+        "{answer}"
+    );
+}
