@@ -377,11 +377,7 @@ mod tests {
         };
         let shared = Arc::new(Shared::new(snapshot, &paths, ports));
         let address = "127.0.0.1:1".parse().unwrap();
-        let client = Client {
-            address,
-            local: address,
-            certificate: None,
-        };
+        let client = Client::new(address, address, None);
         let (asked, leaving) = (CancellationToken::new(), CancellationToken::new());
         let serving = accept_streams(stream, client, shared, &asked, &leaving, SHORT);
         timeout(DEADLINE, serving).await.unwrap()
