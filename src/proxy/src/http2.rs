@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +40,9 @@ const WINDOW: u32 = 1 << 20;
 /// What parts of bodies that nobody has taken yet may cost, each counted with 256 bytes at least: they are kept one
 /// by one, and conversations have many small ones.
 const UNTAKEN_BYTES: usize = 16 << 20;
+/// So many exchanges a client may give up between two pings: to begin one and give it up costs it two frames, and
+/// us a connection to an upstream. h2 counts only those that come in one go.
+const MAX_GIVEN_UP: u32 = 512;
 /// How long a client is waited for that shows nothing of itself.
 #[derive(Clone, Copy)]
 struct Patience {
@@ -73,6 +77,13 @@ enum StreamError {
     Protocol(#[from] h2::Error),
     #[error("the answer was not sent to its end")]
     Body(#[from] Unsent<ReplyBodyError>),
+}
+
+impl StreamError {
+    /// Whether it was the client who ended it.
+    fn is_given_up(&self) -> bool {
+        !matches!(self, Self::Body(Unsent::Body(_) | Unsent::Stalled))
+    }
 }
 
 /// Answers one client's requests until it leaves or the drain begins.
@@ -131,6 +142,7 @@ async fn accept_streams(
                     connection.graceful_shutdown();
                 }
                 life.ping(patience.intervals)?;
+                life.given_up.store(0, Ordering::Relaxed);
                 continue;
             }
         };
@@ -138,9 +150,14 @@ async fn accept_streams(
             return Ok(());
         };
         let (request, respond) = accepted?;
+        if life.given_up.load(Ordering::Relaxed) > MAX_GIVEN_UP {
+            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            continue;
+        }
         asked.cancel();
         life.last_request = Instant::now();
-        let serving = serve_stream(shared.clone(), client.clone(), request, respond);
+        let given_up = life.given_up.clone();
+        let serving = serve_stream(shared.clone(), client.clone(), given_up, request, respond);
         // Boxed: a task moves its future several times.
         tokio::spawn(Box::pin(serving));
     }
@@ -185,12 +202,14 @@ fn builder() -> Builder {
     builder
 }
 
-/// What shows whether somebody is still there.
+/// What shows whether somebody is still there, and means well.
 struct Life {
     pings: Option<PingPong>,
     /// For how many intervals a ping has been under way.
     unanswered: Option<u8>,
     last_request: Instant,
+    /// So many exchanges since the last ping.
+    given_up: Arc<AtomicU32>,
 }
 
 impl Life {
@@ -199,6 +218,7 @@ impl Life {
             pings,
             unanswered: None,
             last_request: Instant::now(),
+            given_up: Arc::default(),
         }
     }
 
@@ -227,10 +247,12 @@ impl Life {
 async fn serve_stream(
     shared: Arc<Shared>,
     client: Arc<Client>,
+    given_up: Arc<AtomicU32>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
     if let Err(error) = answer(&shared, &client, request, &mut respond).await {
+        given_up.fetch_add(u32::from(error.is_given_up()), Ordering::Relaxed);
         debug!(error = &error as &dyn std::error::Error, "an HTTP/2 stream broke");
     }
 }

@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use fairlead_tests::{Proxy, Site, Upstream, body};
+use fairlead_tests::{Proxy, Site, Upstream, accept, body};
 use http::Response;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::frames::{
     self, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING, RST_STREAM,
-    SETTINGS, frame, head, read_frame,
+    SETTINGS, WINDOW_UPDATE, frame, head, read_frame,
 };
 
 /// A peer that takes nothing for so long has stopped to.
@@ -30,6 +30,34 @@ async fn streams_opened_and_reset_without_end_cost_the_connection() {
         frames
     });
     Attack::begin().await.assert_cut_off(flood.collect()).await;
+}
+
+/// The same so slowly that each has reached its upstream.
+#[tokio::test(flavor = "multi_thread")]
+async fn exchanges_begun_and_given_up_without_end_cost_the_connection() {
+    let attack = Attack::begin().await;
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    attack.site.serve(&["a.test"], &[upstream.local_addr().unwrap()]);
+    attack.proxy.reload();
+    let (from_proxy, mut to_proxy) = tokio::io::split(attack.connect().await);
+    let mut hung_up = tokio::spawn(read_reason(from_proxy));
+    for stream in (1..4000).step_by(2) {
+        let head = frame(HEADERS, END_STREAM | END_HEADERS, stream, &head("GET"));
+        let _ = to_proxy.write_all(&head).await;
+        let mut exchange = tokio::select! {
+            exchange = accept(&upstream) => exchange,
+            reason = &mut hung_up => {
+                assert_eq!(reason.unwrap(), Some(ENHANCE_YOUR_CALM));
+                attack.assert_small();
+                return;
+            }
+        };
+        let _ = to_proxy
+            .write_all(&frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()))
+            .await;
+        exchange.read_rest().await;
+    }
+    panic!("it goes on and on");
 }
 
 /// CVE-2024-27316.
@@ -95,7 +123,10 @@ async fn small_parts_that_the_upstream_does_not_take_are_not_collected() {
     attack.proxy.reload();
     let head = frame(HEADERS, END_HEADERS, 1, &head("POST"));
     let parts = frame(DATA, 0, 1, b"x").repeat(1_000_000);
-    attack.assert_hung_up_on([head, parts].concat()).await;
+    let mut attacker = attack.connect().await;
+    // Then its window is as large as it gets.
+    while read_frame(&mut attacker).await.unwrap().0 != WINDOW_UPDATE {}
+    assert_hung_up_on(attacker, [head, parts].concat()).await;
     attack.assert_small();
 }
 
@@ -149,22 +180,8 @@ impl Attack {
     }
 
     async fn assert_cut_off(&self, flood: Vec<u8>) {
-        self.assert_hung_up_on(flood).await;
+        assert_hung_up_on(self.connect().await, flood).await;
         self.assert_harmless().await;
-    }
-
-    /// Sends the flood and reads until the proxy hangs up, which it does with ENHANCE_YOUR_CALM.
-    async fn assert_hung_up_on(&self, flood: Vec<u8>) {
-        let (mut from_proxy, mut to_proxy) = tokio::io::split(self.connect().await);
-        let sending = tokio::spawn(async move { to_proxy.write_all(&flood).await });
-        let mut reason = None;
-        while let Some((kind, _, payload)) = read_frame(&mut from_proxy).await {
-            if kind == GOAWAY {
-                reason = Some(payload[4..8].to_vec());
-            }
-        }
-        assert_eq!(reason, Some(ENHANCE_YOUR_CALM.to_be_bytes().to_vec()));
-        sending.abort();
     }
 
     fn assert_small(&self) {
@@ -177,6 +194,25 @@ impl Attack {
         let response = self.site.client().get(&self.proxy, "https://a.test/").await;
         assert_eq!(response.status(), 200);
     }
+}
+
+/// Sends the flood and reads until the proxy hangs up, which it does with ENHANCE_YOUR_CALM.
+async fn assert_hung_up_on(attacker: TlsStream<TcpStream>, flood: Vec<u8>) {
+    let (from_proxy, mut to_proxy) = tokio::io::split(attacker);
+    let sending = tokio::spawn(async move { to_proxy.write_all(&flood).await });
+    assert_eq!(read_reason(from_proxy).await, Some(ENHANCE_YOUR_CALM));
+    sending.abort();
+}
+
+/// Reads until the proxy hangs up, and returns the reason it gave.
+async fn read_reason(mut from_proxy: impl AsyncRead + Unpin) -> Option<u32> {
+    let mut reason = None;
+    while let Some((kind, _, payload)) = read_frame(&mut from_proxy).await {
+        if kind == GOAWAY {
+            reason = Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+        }
+    }
+    reason
 }
 
 /// Writes until the peer takes no more, at most so many times.
