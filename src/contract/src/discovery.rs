@@ -154,6 +154,10 @@ fn comment(container: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{HeaderEdit, Upstream, UpstreamUrl, Waiting};
 
@@ -194,13 +198,107 @@ mod tests {
 
     #[test]
     fn what_was_rendered_reads_back_equal() {
-        let text = discovery().render().unwrap();
+        assert_eq!(read_back(&discovery()), discovery());
+    }
+
+    fn read_back(discovery: &Discovery) -> Discovery {
+        let text = discovery.render().unwrap();
         let parsed = ParsedDiscovery::parse(&Path::new("docker.toml").into(), text.as_bytes());
-        assert_eq!(parsed.problems, []);
-        assert_eq!(parsed.rejections, discovery().rejections);
-        assert_eq!(parsed.owners, discovery().owners);
-        let routes: Vec<Route> = parsed.routes.into_iter().map(|located| located.route).collect();
-        assert_eq!(routes, discovery().routes);
+        assert_eq!(parsed.problems, [], "{text}");
+        Discovery {
+            routes: parsed.routes.into_iter().map(|located| located.route).collect(),
+            rejections: parsed.rejections,
+            owners: parsed.owners,
+        }
+    }
+
+    fn hosts() -> impl Strategy<Value = Vec<HostPattern>> {
+        let hosts = vec(r"(\*\.)?[a-z]{1,9}\.test", 1..3);
+        hosts.prop_map(|hosts| {
+            hosts
+                .iter()
+                .map(|host| HostPattern::parse(host).unwrap())
+                .collect()
+        })
+    }
+
+    fn path() -> impl Strategy<Value = PathPrefix> {
+        r"/([a-z]{1,5})?".prop_map(|path| PathPrefix::parse(&path).unwrap())
+    }
+
+    fn upstream() -> impl Strategy<Value = Upstream> {
+        (r"(h2c|http)://10\.0\.0\.[1-9]:[1-9]{2}", any::<Option<String>>()).prop_map(|(url, container)| {
+            Upstream {
+                container,
+                ..UpstreamUrl::parse(&url).unwrap().into()
+            }
+        })
+    }
+
+    fn waiting() -> impl Strategy<Value = Waiting> {
+        any::<(String, String)>().prop_map(|(container, reason)| Waiting { container, reason })
+    }
+
+    fn edit() -> impl Strategy<Value = HeaderEdit> {
+        r"[ -~ä]{0,20}".prop_map(|value| HeaderEdit::replace("x-note", &value).unwrap())
+    }
+
+    fn route() -> impl Strategy<Value = Route> {
+        let upstreams = (vec(upstream(), 1..3), vec(waiting(), 0..2));
+        (hosts(), path(), upstreams, vec(edit(), 0..3), any::<bool>()).prop_filter_map(
+            "a host stands in a route once",
+            |(hosts, path, (upstreams, waiting), response_headers, compress)| {
+                let is_distinct = hosts.first() != hosts.get(1);
+                is_distinct.then(|| Route {
+                    hosts,
+                    path,
+                    upstreams,
+                    waiting,
+                    response_headers,
+                    compress,
+                    ..Route::default()
+                })
+            },
+        )
+    }
+
+    fn rejection() -> impl Strategy<Value = Rejection> {
+        let words = any::<(String, String, String)>();
+        (words, hosts()).prop_map(|((container, id, reason), hosts)| Rejection {
+            container,
+            id,
+            hosts,
+            reason,
+        })
+    }
+
+    fn owner() -> impl Strategy<Value = Owner> {
+        let service = any::<(Option<String>, Option<String>)>();
+        let left =
+            option::of((0..4_000_000_000_i64).prop_map(|second| Timestamp::from_second(second).unwrap()));
+        (hosts(), path(), service, any::<Vec<String>>(), left).prop_map(
+            |(hosts, path, (project, service), containers, left)| Owner {
+                hosts,
+                path,
+                project,
+                service,
+                containers,
+                left,
+            },
+        )
+    }
+
+    proptest! {
+        /// Whatever containers, projects and services are called, and whatever is said of them.
+        #[test]
+        fn every_discovery_reads_back_as_it_was(
+            routes in vec(route(), 0..3),
+            rejections in vec(rejection(), 0..3),
+            owners in vec(owner(), 0..3),
+        ) {
+            let discovery = Discovery { routes, rejections, owners };
+            prop_assert_eq!(read_back(&discovery), discovery);
+        }
     }
 
     #[test]

@@ -423,7 +423,20 @@ pub struct InvalidUpstream {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_as_the_same(
+            text in r"(https?|h2c?)://([a-zA-Z0-9._-]{1,12}|\[[0-9a-fA-F:.]{2,12}\])(:[0-9]{1,5})?|unix:/[ -~]{1,30}",
+        ) {
+            if let Ok(url) = UpstreamUrl::parse(&text) {
+                prop_assert_eq!(UpstreamUrl::parse(&url.to_string()), Ok(url));
+            }
+        }
+    }
 
     #[test]
     fn an_upstream_has_a_protocol_a_host_and_a_port() {

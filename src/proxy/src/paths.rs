@@ -179,34 +179,6 @@ mod tests {
         }
     }
 
-    /// The model knows nothing of order, positions or bytes: it compares lists of segments.
-    #[test]
-    fn finding_agrees_with_a_naive_model() {
-        let mut random = fastrand::Rng::with_seed(1);
-        let segments = ["a", "b", "ab", "a.b"];
-        let mut path = |most: usize| -> Vec<&str> {
-            let count = random.usize(0..=most);
-            (0..count)
-                .map(|_| segments[random.usize(..segments.len())])
-                .collect()
-        };
-        for _ in 0..2000 {
-            let prefixes: Vec<_> = (0..4).map(|_| path(3)).collect();
-            let written: Vec<_> = prefixes
-                .iter()
-                .map(|prefix| format!("/{}", prefix.join("/")))
-                .collect();
-            let table = table(&written.iter().map(String::as_str).collect::<Vec<_>>());
-            let asked = path(5);
-            let fitting = prefixes.iter().filter(|prefix| asked.starts_with(prefix));
-            let expected = fitting
-                .max_by_key(|prefix| prefix.len())
-                .map(|prefix| format!("/{}", prefix.join("/")));
-            let found = table.find(&format!("/{}", asked.join("/")));
-            assert_eq!(found, Ok(expected.as_ref()), "{asked:?} in {prefixes:?}");
-        }
-    }
-
     #[test]
     fn a_prefix_is_taken_away_or_replaced() {
         for (path, replacement, asked, expected) in [

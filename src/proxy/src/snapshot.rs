@@ -408,6 +408,10 @@ impl<T> ByHost<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{select, subsequence};
+
     use super::*;
     use crate::certificate::tests::pair;
 
@@ -508,6 +512,110 @@ mod tests {
         assert!(Arc::ptr_eq(&held(&first), &held(&second)));
         assert_eq!(second.loaded.notes.len(), 1);
         assert_eq!(shown(&build(&files, None), "a.test"), None);
+    }
+
+    const PATTERNS: [&str; 6] = ["a.test", "b.a.test", "b.test", "*.a.test", "*.b.a.test", "*.test"];
+    const SEGMENTS: [&str; 4] = ["a", "b", "ab", "a.b"];
+
+    /// A route as the model knows it: whose, where, and nothing of tables.
+    #[derive(Clone, Debug)]
+    struct Drawn {
+        hosts: Vec<&'static str>,
+        path: Vec<&'static str>,
+    }
+
+    fn segments(most: usize) -> impl Strategy<Value = Vec<&'static str>> {
+        vec(select(&SEGMENTS[..]), 0..=most)
+    }
+
+    fn drawn() -> impl Strategy<Value = Drawn> {
+        (subsequence(PATTERNS.to_vec(), 1..=3), segments(3)).prop_map(|(hosts, path)| Drawn { hosts, path })
+    }
+
+    fn written(routes: &[Drawn], has_fallback: bool) -> Files {
+        let route = |(number, Drawn { hosts, path }): (usize, &Drawn)| {
+            let (path, fallback) = (path.join("/"), has_fallback && number == 0);
+            format!(
+                "[[route]]\nhosts = {hosts:?}\npath = \"/{path}\"\nfallback = {fallback}\n\
+                 upstreams = [\"http://127.0.0.1:{}\"]\n",
+                number + 1
+            )
+        };
+        let text: String = routes.iter().enumerate().map(route).collect();
+        Files {
+            routes: vec![("routes.d/a.toml".into(), Ok(text.into_bytes()))],
+            pairs: vec![pair("covered", &["*.covered.test"], 2099)],
+            ..Files::default()
+        }
+    }
+
+    fn names_wildcard_of(pattern: &str, host: &str) -> bool {
+        let labels: Vec<&str> = host.split('.').collect();
+        pattern.split('.').eq([&["*"], &labels[1..]].concat())
+    }
+
+    /// The number of the route that is to answer.
+    fn expected(routes: &[Drawn], has_fallback: bool, host: &str, path: &[&str]) -> Option<usize> {
+        let numbers = || routes.iter().enumerate();
+        let of = |names: &dyn Fn(&str) -> bool| -> Vec<(usize, &Drawn)> {
+            numbers()
+                .filter(|(_, route)| route.hosts.iter().any(|pattern| names(pattern)))
+                .collect()
+        };
+        let (exact, wildcard) = (
+            of(&|name| name == host),
+            of(&|name| names_wildcard_of(name, host)),
+        );
+        let candidates = if !exact.is_empty() {
+            exact
+        } else if !wildcard.is_empty() {
+            wildcard
+        } else if has_fallback && names_wildcard_of("*.covered.test", host) {
+            numbers().take(1).collect()
+        } else {
+            Vec::new()
+        };
+        // Of two for the same place the first keeps it.
+        let fitting = candidates
+            .into_iter()
+            .rev()
+            .filter(|(_, route)| path.starts_with(&route.path));
+        fitting
+            .max_by_key(|(_, route)| route.path.len())
+            .map(|(number, _)| number)
+    }
+
+    const HOSTS: [&str; 10] = [
+        "a.test",
+        "b.a.test",
+        "c.a.test",
+        "x.b.a.test",
+        "b.test",
+        "c.test",
+        "x.covered.test",
+        "covered.test",
+        "x.y.covered.test",
+        "b.a.other",
+    ];
+
+    proptest! {
+        /// The model compares lists of labels and of segments, one route after the other.
+        #[test]
+        fn finding_a_route_agrees_with_a_naive_model(
+            routes in vec(drawn(), 1..8),
+            has_fallback: bool,
+            asked in vec((select(&HOSTS[..]), segments(5), select(&["", "/"][..])), 1..20),
+        ) {
+            let snapshot = Snapshot::build(&written(&routes, has_fallback), None, Timestamp::UNIX_EPOCH).snapshot;
+            for (host, path, end) in asked {
+                let target = format!("/{}{}", path.join("/"), if path.is_empty() { "" } else { end });
+                let found = snapshot.site(&Host::parse(host).unwrap(), &target).unwrap();
+                let found = found.map(|site| site.route.upstreams[0].url.to_string());
+                let expected = expected(&routes, has_fallback, host, &path);
+                let expected = expected.map(|number| format!("http://127.0.0.1:{}", number + 1));
+                prop_assert_eq!(found, expected, "{} {}", host, target);
+            }
+        }
     }
 
     #[test]
