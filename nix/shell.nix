@@ -3,6 +3,7 @@
   mkShell,
   fairlead,
   cargo-deny,
+  cargo-fuzz,
   clippy,
   curl,
   libfaketime,
@@ -20,6 +21,7 @@ mkShell {
   inputsFrom = builtins.attrValues fairlead.programs;
   packages = [
     cargo-deny
+    cargo-fuzz
     clippy
     curl
     libfaketime
