@@ -18,7 +18,7 @@ NSPAWN = (
     "systemd-nspawn",
     "--quiet",
     "--boot",
-    "--machine=machine",
+    "--hostname=machine",
     "--register=no",
     "--keep-unit",
     "--settings=no",
@@ -150,7 +150,7 @@ def _spawn(tree: Tree, cgroup: Cgroup, notify: Path) -> subprocess.Popen[bytes]:
     """Starts nspawn, which is to die with us, in a session that Ctrl-C does not reach."""
     with tree.console.open("ab") as console:
         return subprocess.Popen(
-            ["setpriv", "--pdeathsig=KILL", *NSPAWN]
+            ["setpriv", "--pdeathsig=KILL", *NSPAWN, f"--machine=machine-{os.getpid()}"]
             + [f"--directory={tree.root}", f"--bind={tree.docker}:/var/lib/docker"],
             env={**os.environ, "NOTIFY_SOCKET": str(notify)},
             stdin=subprocess.DEVNULL,

@@ -1,9 +1,13 @@
 """The command line: finds the tests, runs each in a fresh machine, says how many passed."""
 
 import argparse
+import functools
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from lab.fixtures import PROJECT, NotInstalled, install_fairlead, install_neighbours
@@ -27,11 +31,57 @@ def main() -> int:
     isolate()
     end_orphans()
     root = cached_root()
-    report = Report()
-    for test in arguments.tests:
+
+    def run(test: Path, report: Report) -> Report:
         _run(test, root, arguments, report)
-    print(f"{report.passed} passed, {report.failed} failed")
-    return 1 if report.failed else 0
+        return report
+
+    reports: Iterator[Report]
+    if arguments.keep or arguments.interactive or arguments.at_once == 1:
+        reports = (run(test, Report(functools.partial(print, flush=True))) for test in arguments.tests)
+    else:
+        reports = _at_once(arguments.at_once, arguments.tests, run)
+    counts = [(report.passed, report.failed) for report in reports]
+    passed, failed = map(sum, zip(*counts))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def _at_once(limit: int, tests: list[Path], run: Callable[[Path, Report], Report]) -> Iterator[Report]:
+    """Runs each test in a process of its own, so many at once, and prints what it said when it has ended."""
+    context = get_context("fork")
+    waiting = list(tests)
+    running: dict[Connection, Path] = {}
+
+    def start(test: Path) -> None:
+        receiver, sender = context.Pipe(duplex=False)
+        # A daemon: it is told to end when this process does.
+        context.Process(target=_told, args=(sender, test, run), daemon=True).start()
+        sender.close()
+        running[receiver] = test
+
+    while waiting or running:
+        while waiting and len(running) < limit:
+            start(waiting.pop(0))
+        for receiver in wait(list(running)):
+            assert isinstance(receiver, Connection)
+            yield _received(receiver, running.pop(receiver))
+
+
+def _told(sender: Connection, test: Path, run: Callable[[Path, Report], Report]) -> None:
+    lines: list[str] = []
+    report = run(test, Report(lines.append))
+    sender.send((lines, report.passed, report.failed))
+
+
+def _received(receiver: Connection, test: Path) -> Report:
+    report = Report(functools.partial(print, flush=True))
+    try:
+        lines, report.passed, report.failed = receiver.recv()
+        print(*lines, sep="\n", flush=True)
+    except EOFError:
+        report.fail(test.stem, "its process ended before it could say why")
+    return report
 
 
 def _parse() -> argparse.Namespace:
@@ -44,6 +94,13 @@ def _parse() -> argparse.Namespace:
         type=Path,
         default=PROJECT / "target/release",
         help="where the built programs are (default: target/release)",
+    )
+    parser.add_argument(
+        "--at-once",
+        metavar="N",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="how many machines run at the same time (default: one for each processor)",
     )
     parser.add_argument("--keep", action="store_true", help="open a shell in a machine that failed")
     parser.add_argument(

@@ -3,7 +3,7 @@
 import textwrap
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,25 +12,26 @@ from lab.machine import Failed, Machine
 
 
 class Report:
-    """Prints and counts. Every line that says ok or FAILED counts as one."""
+    """Tells and counts. Every line that says ok or FAILED counts as one."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
         self.passed = 0
         self.failed = 0
+        self._tell = tell
 
     def say(self, text: str) -> None:
-        """Prints what is neither passed nor failed."""
-        print(textwrap.indent(text, " " * 8), flush=True)
+        """Tells what is neither passed nor failed."""
+        self._tell(textwrap.indent(text, " " * 8))
 
     def ok(self, name: str, seconds: float) -> None:
         """Counts a success."""
         self.passed += 1
-        print(f"ok      {name} ({seconds:.1f} s)", flush=True)
+        self._tell(f"ok      {name} ({seconds:.1f} s)")
 
     def fail(self, name: str, explanation: str) -> None:
         """Counts a failure."""
         self.failed += 1
-        print(f"FAILED  {name}", flush=True)
+        self._tell(f"FAILED  {name}")
         self.say(explanation)
 
 
