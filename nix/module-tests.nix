@@ -272,6 +272,89 @@ let
       && lib.head sockets.fairlead-https.listenStreams == ""
       && lib.length sockets.fairlead-https.listenStreams == 3
       && lib.elem "127.0.0.1:9180" sockets.fairlead-metrics.listenStreams;
+    "an instance is a second installation of everything" =
+      let
+        config = evaluate {
+          services.fairlead = {
+            enable = true;
+            listen.http = [ "192.0.2.1:80" ];
+            listen.https = [ "192.0.2.1:443" ];
+            instances.internal = {
+              listen.http = [ "10.0.0.5:80" ];
+              listen.https = [ "10.0.0.5:443" ];
+              openFirewall = true;
+              credentials.tsig = "/run/secrets/tsig";
+              acme.email = "you@internal.test";
+              settings.certificates.provider = "internal";
+              routes."a.test" = { inherit upstreams; };
+            };
+          };
+        };
+        inherit (config.systemd) sockets services;
+      in
+      lib.all (assertion: assertion.assertion) config.assertions
+      && lib.elem "10.0.0.5:443" sockets.fairlead-internal-https.listenStreams
+      && lib.elem "192.0.2.1:443" sockets.fairlead-https.listenStreams
+      && config.environment.etc ? "fairlead-internal/fairlead.toml"
+      && config.users.users ? fairlead-internal-proxy
+      && config.users.groups ? fairlead-internal
+      && services.fairlead-internal-proxy.wantedBy == services.fairlead-proxy.wantedBy
+      && services.fairlead-internal-certs.serviceConfig.LoadCredential == [ "tsig:/run/secrets/tsig" ]
+      && services.fairlead-certs.serviceConfig.LoadCredential == [ ]
+      && config.services.fairlead.instances.internal.settings.acme.email == "you@internal.test"
+      && config.networking.firewall.allowedTCPPorts == [
+        80
+        443
+      ];
+    "two installations do not listen at the same place" =
+      let
+        collide =
+          own: other:
+          lib.any (lib.hasInfix "listen at the same place") (complaints {
+            listen.https = own;
+            instances.internal.listen.http = [ "10.0.0.5:8080" ];
+            instances.internal.listen.https = other;
+          });
+      in
+      collide [ "443" ] [ "10.0.0.5:443" ]
+      && collide [ "10.0.0.5:443" ] [ "0.0.0.0:443" ]
+      && collide [ "10.0.0.5:443" ] [ "10.0.0.5:443" ]
+      && !collide [ "10.0.0.6:443" ] [ "10.0.0.5:443" ]
+      && !collide [ "[2001:db8::1]:443" ] [ "0.0.0.0:443" ];
+    "a container is for one installation" =
+      let
+        tagged =
+          proxytag:
+          complaints {
+            docker.enable = true;
+            settings.docker.socket = "/run/podman/podman.sock";
+            settings.certificates.provider = "internal";
+            instances.internal = {
+              listen.http = [ "8080" ];
+              listen.https = [ "8443" ];
+              docker.enable = true;
+              settings.docker = {
+                socket = "/run/podman/podman.sock";
+              }
+              // proxytag;
+              settings.certificates.provider = "internal";
+            };
+          };
+      in
+      says "settings.docker.proxytag" (tagged { }) && tagged { proxytag = "internal"; } == [ ];
+    "an instance is called as no part is" =
+      let
+        named =
+          name:
+          says "names cannot be those of instances" (complaints {
+            instances.${name} = {
+              listen.http = [ "8080" ];
+              listen.https = [ "8443" ];
+            };
+          });
+      in
+      named "docker" && named "a-b" && !named "internal";
+    "the examples of docs/instances.md hold" = lib.all holds (examples ../docs/instances.md);
     "another socket will do" =
       complaints {
         docker.enable = true;

@@ -4,6 +4,8 @@
   buildPackages,
   callPackage,
   stdenvNoCC,
+  # The names of further installations on the same machine, whose units come along.
+  instances ? [ ],
 }:
 let
   build = member: callPackage ./program.nix { inherit member; };
@@ -38,6 +40,15 @@ stdenvNoCC.mkDerivation {
     mkdir -p $out/bin $out/lib/systemd
     cp -r system $out/lib/systemd/
     cp -r sysusers.d tmpfiles.d $out/lib/
+    for instance in ${lib.escapeShellArgs instances}; do
+      sh ./instance "$instance" further
+    done
+    ${lib.optionalString (instances != [ ]) ''
+      cp -r further/system/. $out/lib/systemd/system/
+      cp -r further/sysusers.d further/tmpfiles.d $out/lib/
+      cp further/bin/* $out/bin/
+      substituteInPlace $out/bin/* --replace-fail /usr/bin/fairlead $out/bin/fairlead
+    ''}
     ${lib.getExe manual} $out/share
     mkdir $out/share/doc
     cp -r --no-preserve=mode ${../docs} $out/share/doc/fairlead

@@ -41,11 +41,18 @@ let
       enable = true;
       docker.enable = true;
       acme.acceptTerms = true;
+      instances.internal = {
+        listen.http = [ "8081" ];
+        listen.https = [ "8444" ];
+        settings.certificates.provider = "internal";
+      };
     };
     # The scripts write the operator's files themselves, as on any other system.
     environment.etc = {
       "fairlead/fairlead.toml".enable = false;
       "fairlead/routes.d/nixos.toml".enable = false;
+      "fairlead-internal/fairlead.toml".enable = false;
+      "fairlead-internal/routes.d/nixos.toml".enable = false;
       "resolv.conf".source = neighbours + "/resolv.conf";
       # They start commands as units without a word about where those are.
       "systemd/system.conf.d/path.conf".text = ''

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use fairlead_contract::write_atomically;
 use fairlead_tests::Program;
@@ -19,13 +19,17 @@ impl System {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn install(&self, arguments: &[&str]) {
-        let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../install"))
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../install"))
             .arg("--destdir")
             .arg(self.0.path())
             .args(arguments)
             .output()
-            .unwrap();
+            .unwrap()
+    }
+
+    fn install(&self, arguments: &[&str]) {
+        let output = self.run(arguments);
         assert!(output.status.success(), "{output:?}");
     }
 
@@ -133,4 +137,52 @@ fn debians_zsh_finds_the_completions_where_it_looks() {
         system.files(),
         ["usr/share/zsh/vendor-completions/_other".to_owned()].into()
     );
+}
+
+#[test]
+fn a_further_instance_has_units_users_and_a_command_of_its_own() {
+    let system = System::new();
+    system.install_to("/usr/local");
+    let first = system.files();
+    system.install(&["--prefix", "/usr/local", "--instance", "internal"]);
+    let further: BTreeSet<_> = system.files().difference(&first).cloned().collect();
+    let renamed = |file: &String| file.replacen("/fairlead", "/fairlead-internal", 1);
+    let units = first.iter().filter(|file| file.contains("/lib/")).map(renamed);
+    let directories = "usr/local/lib/systemd/system/fairlead-internal-.service.d/40-directories.conf";
+    let expected = units.chain([
+        "usr/local/bin/fairlead-internal".to_owned(),
+        directories.to_owned(),
+    ]);
+    assert_eq!(further, expected.collect());
+    let foreign = |line: &&str| {
+        let shared = line.starts_with("Documentation=") || line.contains("/usr/local/bin/fairlead");
+        line.contains("fairlead") && !shared && !line.contains("fairlead-internal")
+    };
+    for file in &further {
+        let text = system.read(file);
+        assert_eq!(text.lines().find(foreign), None, "{file}");
+        assert!(!text.contains("/usr/bin/"), "{file}");
+    }
+    assert!(
+        system
+            .read("usr/local/lib/systemd/system/fairlead-internal-proxy.service")
+            .contains("ExecStart=/usr/local/bin/fairlead-proxy\n")
+    );
+    system.install(&["--remove", "--prefix", "/usr/local", "--instance", "internal"]);
+    assert_eq!(system.files(), first);
+}
+
+#[test]
+fn the_programs_stay_as_long_as_an_instance_needs_them() {
+    let system = System::new();
+    system.install_to("/usr");
+    system.install(&["--instance", "internal"]);
+    let refused = system.run(&["--remove"]);
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("fairlead-internal needs these programs"), "{said}");
+    assert!(system.files().contains("usr/bin/fairlead-proxy"));
+    for name in ["docker", "a-b", "Internal", "longerthan13chars"] {
+        assert!(!system.run(&["--instance", name]).status.success(), "{name}");
+    }
 }

@@ -8,6 +8,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 FIXTURES = PROJECT / "vm-tests/fixtures"
 STEPS = FIXTURES / "steps.py"
 UNITS = PROJECT / "systemd/system"
+INSTANCE = "internal"
 OPTIONAL = ("fairlead-metrics.socket",)
 NEIGHBOURS = ("pebble.service", "pebble-challtestsrv.service")
 
@@ -27,9 +28,13 @@ def install_neighbours(root: Path) -> None:
 
 
 def install_fairlead(root: Path, programs: Path) -> None:
-    """Installs the built `programs` and everything around them, and enables the units that every site needs."""
-    where = ("--destdir", str(root), "--prefix", "/usr", "--bin-dir", str(programs))
-    _run(str(PROJECT / "install"), *where)
+    """Installs the built `programs` and everything around them, and enables the units that every site needs.
+
+    A second installation, `INSTANCE`, is there for tests that want it; none of its units is enabled.
+    """
+    where = ("--destdir", str(root), "--prefix", "/usr")
+    _run(str(PROJECT / "install"), *where, "--bin-dir", str(programs))
+    _run(str(PROJECT / "install"), *where, "--instance", INSTANCE)
     _run("chroot", str(root), "systemd-sysusers")
     _enable(root, *sorted(unit.name for unit in UNITS.glob("*.*") if _can_be_enabled(unit)))
 

@@ -72,9 +72,9 @@ async fn reload_unlimited(paths: &Paths, pid: Option<u32>) -> Result<Outcome, Re
 }
 
 /// How the proxy is asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Way {
-    Systemctl,
+    Systemctl(Service),
     /// A process that is no service, in `fairlead dev` and in tests.
     Signal(u32),
 }
@@ -102,14 +102,14 @@ async fn load(paths: &Paths, way: Way, first: Status) -> Result<Outcome, ReloadE
 impl Way {
     async fn find(socket: &Path, status: &Status) -> Result<Self, ReloadError> {
         Ok(match Service::find(socket).await? {
-            Some(_) => Self::Systemctl,
+            Some(service) => Self::Systemctl(service),
             None => Self::Signal(status.pid),
         })
     }
 
-    async fn ask(self) -> Result<(), ReloadError> {
-        match self {
-            Self::Systemctl => Ok(Service::reload().await?),
+    async fn ask(&self) -> Result<(), ReloadError> {
+        match *self {
+            Self::Systemctl(ref service) => Ok(service.reload().await?),
             Self::Signal(number) => signal(number).map_err(|source| ReloadError::Signal { number, source }),
         }
     }

@@ -9,29 +9,36 @@ use thiserror::Error;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-const PROXY: &str = "fairlead-proxy.service";
-const ADMIN: &str = "fairlead-admin.socket";
-
 /// How long systemd may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
 /// How long it may take until a unit has loaded its files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(30);
 
-/// The processes of the proxy's unit. systemctl knows the same, and takes much longer to say it.
-const PROCESSES: &str = "/sys/fs/cgroup/system.slice/fairlead-proxy.service/cgroup.procs";
+/// Where the units of the system have their processes.
+const SLICE: &str = "/sys/fs/cgroup/system.slice";
 
 /// Whether to ask at this socket would start a proxy, which is for its clients to do.
 pub(crate) async fn is_stopped(socket: &Path) -> Result<bool, SystemctlError> {
-    if fs::read_to_string(PROCESSES).is_ok_and(|processes| !processes.is_empty()) {
+    // systemctl knows the same, and takes much longer to say it.
+    let processes = unit(socket, "proxy.service").map(|unit| format!("{SLICE}/{unit}/cgroup.procs"));
+    if processes.is_some_and(|file| fs::read_to_string(file).is_ok_and(|processes| !processes.is_empty())) {
         return Ok(false);
     }
     let service = Service::find(socket).await?;
     Ok(service.is_some_and(|service| service.is_stopped()))
 }
 
+/// The name of a unit of the installation whose admin socket this is. It is called as its runtime directory:
+/// fairlead, or fairlead-NAME if there are several on a machine.
+fn unit(socket: &Path, rest: &str) -> Option<String> {
+    let installation = socket.parent()?.file_name()?.to_str()?;
+    Some(format!("{installation}-{rest}"))
+}
+
 /// The proxy as systemd knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Service {
+    unit: String,
     state: String,
 }
 
@@ -43,8 +50,12 @@ impl Service {
         if !Path::new("/run/systemd/system").is_dir() {
             return Ok(None);
         }
-        let arguments = ["show", "--property=ActiveState,Listen", PROXY, ADMIN];
-        Ok(parse(&systemctl(&arguments, LIMIT).await?, socket))
+        let (Some(proxy), Some(admin)) = (unit(socket, "proxy.service"), unit(socket, "admin.socket")) else {
+            return Ok(None);
+        };
+        let arguments = ["show", "--property=ActiveState,Listen", "--", &proxy, &admin];
+        let state = parse(&systemctl(&arguments, LIMIT).await?, socket);
+        Ok(state.map(|state| Self { unit: proxy, state }))
     }
 
     fn is_stopped(&self) -> bool {
@@ -52,8 +63,9 @@ impl Service {
     }
 
     /// Returns when the reload has ended, however it ended.
-    pub(crate) async fn reload() -> Result<(), SystemctlError> {
-        systemctl(&["reload", PROXY], RELOAD_LIMIT).await.map(drop)
+    pub(crate) async fn reload(&self) -> Result<(), SystemctlError> {
+        let arguments = ["reload", "--", &self.unit];
+        systemctl(&arguments, RELOAD_LIMIT).await.map(drop)
     }
 }
 
@@ -63,15 +75,15 @@ pub(crate) async fn reload_if_running(unit: &UnitName) -> Result<(), SystemctlEr
     systemctl(&arguments, RELOAD_LIMIT).await.map(drop)
 }
 
-/// Reads one block of properties for the service and one for the socket.
-fn parse(shown: &str, socket: &Path) -> Option<Service> {
+/// The state of the service, from one block of properties for it and one for its socket.
+fn parse(shown: &str, socket: &Path) -> Option<String> {
     let (service, admin) = shown.split_once("\n\n")?;
     let listens = properties(admin, "Listen").any(|listen| {
         let path = listen.strip_suffix(" (Stream)");
         path.is_some_and(|path| Path::new(path) == socket)
     });
     let state = properties(service, "ActiveState").next()?.to_owned();
-    listens.then_some(Service { state })
+    listens.then_some(state)
 }
 
 fn properties<'a>(block: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
@@ -113,14 +125,25 @@ mod tests {
 
     #[test]
     fn a_service_is_known_by_its_admin_socket() {
-        let find =
-            |shown: &str, socket: &str| parse(shown, Path::new(socket)).map(|service| service.is_stopped());
-        assert_eq!(find(SHOWN, "/run/fairlead/admin.sock"), Some(false));
-        let stopped = SHOWN.replacen("active", "inactive", 1);
-        assert_eq!(find(&stopped, "/run/fairlead/admin.sock"), Some(true));
+        let find = |shown: &str, socket: &str| parse(shown, Path::new(socket));
+        assert_eq!(find(SHOWN, "/run/fairlead/admin.sock").as_deref(), Some("active"));
         assert_eq!(find(SHOWN, "/tmp/dev/run/admin.sock"), None);
         let not_installed = "ActiveState=inactive\n\nActiveState=inactive\n";
         assert_eq!(find(not_installed, "/run/fairlead/admin.sock"), None);
         assert_eq!(find("", "/run/fairlead/admin.sock"), None);
+    }
+
+    #[test]
+    fn an_installation_is_called_as_its_runtime_directory() {
+        let unit = |socket: &str| unit(Path::new(socket), "proxy.service");
+        assert_eq!(
+            unit("/run/fairlead/admin.sock").as_deref(),
+            Some("fairlead-proxy.service")
+        );
+        assert_eq!(
+            unit("/run/fairlead-internal/admin.sock").as_deref(),
+            Some("fairlead-internal-proxy.service")
+        );
+        assert_eq!(unit("admin.sock"), None);
     }
 }

@@ -190,8 +190,8 @@ pub struct Docker {
     pub socket: PathBuf,
     /// The network whose addresses are used when a container names none.
     pub network: Option<String>,
-    /// Read the `com.chameth.` labels only of containers whose `com.chameth.proxytag` is this; when
-    /// unset, of those without a tag. Containers with `fairlead.` labels need no tag.
+    /// Read the labels only of containers whose `fairlead.proxytag` or `com.chameth.proxytag` is this;
+    /// when unset, of those without a tag.
     pub proxytag: Option<String>,
     /// Read labels that came with an image too, not only those said when the container was made.
     pub image_labels: bool,

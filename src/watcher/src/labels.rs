@@ -22,10 +22,12 @@ struct Dialect {
     prefix: &'static str,
     /// The label that names the hosts.
     hosts: &'static str,
+    /// The label that names the instance, for all routes of the container.
+    tag: &'static str,
     speaks: fn(&Labels) -> bool,
     /// The labels of each route, by its name if it has one.
     split: fn(&Labels) -> Routes,
-    read: fn(&Labels, &Docker) -> Result<Claim, Fault>,
+    read: fn(&Labels) -> Result<Claim, Fault>,
 }
 
 type Routes = BTreeMap<Option<String>, Labels>;
@@ -101,11 +103,12 @@ pub(crate) fn are_ours(labels: &Labels) -> bool {
 pub(crate) fn read(labels: &Labels, docker: &Docker) -> Option<Reading> {
     let mut spoken = DIALECTS.iter().filter(|dialect| (dialect.speaks)(labels));
     let dialect = spoken.next()?;
-    let checked = check_characters(labels, dialect.prefix);
+    let checked = check_characters(labels, dialect.prefix)
+        .and_then(|()| refuse_other_instances(labels, dialect.tag, docker));
     let asked = |(name, labels): (Option<String>, Labels)| Asked {
         name,
         hosts: readable_hosts(&labels, dialect.hosts),
-        claim: checked.clone().and_then(|()| (dialect.read)(&labels, docker)),
+        claim: checked.clone().and_then(|()| (dialect.read)(&labels)),
     };
     Some(Reading {
         routes: (dialect.split)(labels).into_iter().map(asked).collect(),
@@ -128,6 +131,19 @@ fn check_characters(labels: &Labels, prefix: &str) -> Result<(), Fault> {
         Some((label, value)) => Err(Fault::ControlCharacter(label.clone(), value.clone())),
         None => Ok(()),
     }
+}
+
+fn refuse_other_instances(labels: &Labels, label: &'static str, docker: &Docker) -> Result<(), Fault> {
+    let found = labels.get(label).map(String::as_str).unwrap_or_default();
+    let wanted = docker.proxytag.as_deref().unwrap_or_default();
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Fault::OtherInstance {
+        label,
+        found: found.to_owned(),
+        wanted: wanted.to_owned(),
+    })
 }
 
 fn readable_hosts(labels: &Labels, label: &str) -> Vec<HostPattern> {
@@ -307,6 +323,34 @@ mod tests {
         assert!(reading.routes[0].claim.is_err());
         let hosts: Vec<String> = reading.hosts().iter().map(ToString::to_string).collect();
         assert_eq!(hosts, ["a.test", "b"]);
+    }
+
+    #[test]
+    fn a_container_is_for_the_instance_that_has_its_tag() {
+        let tagged = |tag: &str| Docker {
+            proxytag: Some(tag.to_owned()),
+            ..Docker::default()
+        };
+        for (hosts, tag) in [
+            ("fairlead.hosts", "fairlead.proxytag"),
+            ("fairlead.route.api.hosts", "fairlead.proxytag"),
+            ("com.chameth.vhost", "com.chameth.proxytag"),
+        ] {
+            let mine = labels(&[(hosts, "a"), (tag, "mine")]);
+            let bare = labels(&[(hosts, "a")]);
+            let claims = |labels, docker: &Docker| read(labels, docker).unwrap().routes;
+            assert_eq!(claims(&mine, &tagged("mine")).len(), 1, "{hosts}");
+            assert!(claims(&mine, &tagged("mine"))[0].claim.is_ok(), "{hosts}");
+            assert!(claims(&bare, &Docker::default())[0].claim.is_ok(), "{hosts}");
+            for (labels, docker) in [
+                (&mine, tagged("other")),
+                (&mine, Docker::default()),
+                (&bare, tagged("mine")),
+            ] {
+                let fault = claims(labels, &docker).remove(0).claim.unwrap_err();
+                assert!(matches!(fault, Fault::OtherInstance { .. }), "{fault}");
+            }
+        }
     }
 
     #[test]

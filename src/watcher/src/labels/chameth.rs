@@ -1,6 +1,6 @@
 //! `com.chameth.*`: the labels of Dotege and its successor.
 
-use fairlead_contract::{Docker, HeaderEdit, PathPrefix, Provider, UpstreamWords, Words};
+use fairlead_contract::{HeaderEdit, PathPrefix, Provider, UpstreamWords, Words};
 
 use super::{Claim, Dialect, Fault, WantedPort, parse_hosts, parse_port, parse_provider};
 use crate::container::Labels;
@@ -8,6 +8,7 @@ use crate::container::Labels;
 pub(super) const DIALECT: Dialect = Dialect {
     prefix: "com.chameth.",
     hosts: VHOST,
+    tag: PROXYTAG,
     speaks,
     split: |labels| [(None, labels.clone())].into(),
     read,
@@ -28,8 +29,7 @@ fn speaks(labels: &Labels) -> bool {
     labels.contains_key(VHOST)
 }
 
-fn read(labels: &Labels, docker: &Docker) -> Result<Claim, Fault> {
-    refuse_other_instances(labels, docker)?;
+fn read(labels: &Labels) -> Result<Claim, Fault> {
     refuse_unsupported(labels)?;
     let hosts = labels.get(VHOST).ok_or(Fault::MissingHosts(VHOST))?;
     let port = labels
@@ -53,19 +53,6 @@ fn read(labels: &Labels, docker: &Docker) -> Result<Claim, Fault> {
         response_headers: headers
             .map(|(label, value)| parse_header(label, value))
             .collect::<Result<_, _>>()?,
-    })
-}
-
-fn refuse_other_instances(labels: &Labels, docker: &Docker) -> Result<(), Fault> {
-    let found = labels.get(PROXYTAG).map(String::as_str).unwrap_or_default();
-    let wanted = docker.proxytag.as_deref().unwrap_or_default();
-    if found == wanted {
-        return Ok(());
-    }
-    Err(Fault::OtherInstance {
-        label: PROXYTAG,
-        found: found.to_owned(),
-        wanted: wanted.to_owned(),
     })
 }
 
@@ -114,8 +101,7 @@ fn parse_header(label: &str, text: &str) -> Result<HeaderEdit, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read;
-    use super::super::tests::{claim, fault, labels};
+    use super::super::tests::{claim, fault};
     use super::*;
 
     #[test]
@@ -187,27 +173,6 @@ mod tests {
         ] {
             let fault = fault(&[(VHOST, "a"), ("com.chameth.headers", value)]);
             assert!(fault.contains(expected), "{value:?}: {fault}");
-        }
-    }
-
-    #[test]
-    fn the_tag_must_be_the_operators() {
-        let tagged = |tag: &str| Docker {
-            proxytag: Some(tag.to_owned()),
-            ..Docker::default()
-        };
-        let mine = labels(&[(VHOST, "a"), (PROXYTAG, "mine")]);
-        let bare = labels(&[(VHOST, "a")]);
-        let claim = |labels, docker: &Docker| read(labels, docker).unwrap().routes.remove(0).claim;
-        assert!(claim(&mine, &tagged("mine")).is_ok());
-        assert!(claim(&bare, &Docker::default()).is_ok());
-        for (labels, docker) in [
-            (&mine, tagged("other")),
-            (&mine, Docker::default()),
-            (&bare, tagged("mine")),
-        ] {
-            let fault = claim(labels, &docker).unwrap_err();
-            assert!(matches!(fault, Fault::OtherInstance { .. }), "{fault}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! `fairlead.*`: the keys of a `[[route]]`, and where in the container it leads.
 
-use fairlead_contract::{Docker, HostPattern, InvalidWord, Route, UpstreamWords, Words};
+use fairlead_contract::{HostPattern, InvalidWord, Route, UpstreamWords, Words};
 
 use super::{Claim, Dialect, Fault, Routes, WantedPort, parse_hosts, parse_port};
 use crate::container::Labels;
@@ -8,6 +8,7 @@ use crate::container::Labels;
 pub(super) const DIALECT: Dialect = Dialect {
     prefix: PREFIX,
     hosts: HOSTS,
+    tag: PROXYTAG,
     speaks,
     split,
     read,
@@ -18,6 +19,7 @@ const ROUTE: &str = "fairlead.route.";
 const HOSTS: &str = "fairlead.hosts";
 const PORT: &str = "fairlead.port";
 const NETWORK: &str = "fairlead.network";
+const PROXYTAG: &str = "fairlead.proxytag";
 const REDIRECT_TO_PRIMARY: &str = "fairlead.redirect-to-primary";
 /// How the watcher finds the upstream; no file says it.
 const OWN: [&str; 3] = ["hosts", "port", "network"];
@@ -31,7 +33,8 @@ fn speaks(labels: &Labels) -> bool {
 /// `fairlead.route.NAME.WORD` is for the route NAME what `fairlead.WORD` is for the one without a name.
 fn split(labels: &Labels) -> Routes {
     let mut routes = Routes::new();
-    for (label, value) in labels.iter().filter(|(label, _)| label.starts_with(PREFIX)) {
+    let of_routes = |label: &str| label.starts_with(PREFIX) && label != PROXYTAG;
+    for (label, value) in labels.iter().filter(|(label, _)| of_routes(label)) {
         let named = label.strip_prefix(ROUTE).and_then(|label| label.split_once('.'));
         let (name, label) = match named {
             Some((name, word)) => (Some(name.to_owned()), format!("{PREFIX}{word}")),
@@ -42,7 +45,7 @@ fn split(labels: &Labels) -> Routes {
     routes
 }
 
-fn read(labels: &Labels, _: &Docker) -> Result<Claim, Fault> {
+fn read(labels: &Labels) -> Result<Claim, Fault> {
     refuse_unknown(labels)?;
     let hosts = labels.get(HOSTS).ok_or(Fault::MissingHosts(HOSTS))?;
     let hosts = parse_hosts(HOSTS, hosts)?;
@@ -128,7 +131,7 @@ fn refuse_redirect_to_wildcard(primary: &HostPattern, route: &Route) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use fairlead_contract::{PathPrefix, Protocol};
+    use fairlead_contract::{Docker, PathPrefix, Protocol};
 
     use super::super::read as read_all;
     use super::super::tests::{claim, fault, labels};

@@ -1,0 +1,261 @@
+# What one installation is on the system: its files, users and units, and what is impossible of it.
+{
+  lib,
+  pkgs,
+  # Of the whole system.
+  config,
+  package,
+  # What was said of this installation, and which option said it.
+  cfg,
+  option,
+  # What its units, users and directories are called: fairlead, or fairlead-NAME.
+  name,
+}:
+let
+  inherit (lib) mkIf;
+  toml = pkgs.formats.toml { };
+  withoutNulls = lib.filterAttrsRecursive (_: value: value != null);
+
+  toRoute =
+    primary: route:
+    withoutNulls (
+      removeAttrs route [
+        "aliases"
+        "redirectToPrimary"
+        "useACMEHost"
+      ]
+    )
+    // {
+      hosts = [ primary ] ++ route.aliases;
+    }
+    // lib.optionalAttrs (route.useACMEHost != null) {
+      provider = {
+        fullchain = "/var/lib/acme/${route.useACMEHost}/fullchain.pem";
+        key = "/var/lib/acme/${route.useACMEHost}/key.pem";
+      };
+    }
+    // lib.optionalAttrs route.redirectToPrimary { redirect-to-primary = true; };
+
+  routes = lib.mapAttrsToList toRoute cfg.routes;
+
+  # With neither of the two, or with both.
+  withoutOneSource = lib.attrNames (
+    lib.filterAttrs (_: template: (template.source == null) == (template.text == null)) cfg.templates
+  );
+
+  usingACMEHost = lib.filterAttrs (_: route: route.useACMEHost != null) cfg.routes;
+  acmeHosts = lib.unique (lib.mapAttrsToList (_: route: route.useACMEHost) usingACMEHost);
+  acmeGroups = lib.unique (map (host: config.security.acme.certs.${host}.group) acmeHosts);
+  namingBoth = lib.attrNames (lib.filterAttrs (_: route: route.provider != null) usingACMEHost);
+
+  credentialsInStore = lib.attrNames (
+    lib.filterAttrs (_: path: lib.hasPrefix builtins.storeDir path) cfg.credentials
+  );
+
+  # 443, 192.0.2.1:443 and [2001:db8::1]:443, as ListenStream= has them.
+  listener =
+    key: address:
+    let
+      port = lib.last (lib.splitString ":" address);
+    in
+    {
+      inherit address;
+      option = "${option}.${key}";
+      port = lib.toInt port;
+      host = lib.removeSuffix ":" (lib.removeSuffix port address);
+    };
+  forClients =
+    map (listener "listen.http") cfg.listen.http ++ map (listener "listen.https") cfg.listen.https;
+  listeningAt = addresses: [ "" ] ++ addresses;
+
+  systemctl = lib.getExe' config.systemd.package "systemctl";
+  deliver = "+${systemctl} start --no-block ${name}-watcher.service ${name}-deliver.service";
+
+  canCheck = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
+
+  # The configuration directory as the programs will see it: a fault fails the build of the system.
+  configuration = pkgs.runCommand "${name}-configuration" { } ''
+    mkdir -p $out/routes.d
+    cp ${toml.generate "fairlead.toml" (withoutNulls cfg.settings)} $out/fairlead.toml
+    cp ${toml.generate "nixos.toml" { route = routes; }} $out/routes.d/nixos.toml
+    ${lib.optionalString canCheck ''
+      ${lib.getExe package} check --config-dir $out --state-dir $TMPDIR --runtime-dir $TMPDIR
+    ''}
+  '';
+
+  # switch-to-configuration does not look into drop-ins for a prefix.
+  sandbox = ../systemd/system/fairlead-.service.d/50-sandbox.conf;
+
+  usesAcme = route: (route.provider or cfg.settings.certificates.provider) == "acme";
+  namesForAcme = lib.concatMap (route: route.hosts or [ ]) (
+    lib.filter usesAcme (routes ++ cfg.settings.route or [ ])
+  );
+  discoversForAcme = cfg.docker.enable && cfg.settings.certificates.provider == "acme";
+in
+{
+  inherit option;
+  discovers = cfg.docker.enable;
+  tag = cfg.settings.docker.proxytag or "";
+  listeners =
+    forClients ++ lib.optional cfg.metrics.enable (listener "metrics.address" cfg.metrics.address);
+  openPorts = lib.optionals cfg.openFirewall (map (listener: listener.port) forClients);
+
+  assertions = [
+    {
+      assertion = namesForAcme == [ ] && !discoversForAcme || cfg.settings.acme.accept-terms or false;
+      message = ''
+        fairlead would ask ${cfg.settings.acme.directory or "Let's Encrypt"} for certificates (${
+          lib.concatStringsSep ", " (namesForAcme ++ lib.optional discoversForAcme "every labelled container")
+        }), and nobody accepted its terms of service. Read them and set
+        ${option}.acme.acceptTerms = true, or have the machine's own authority make them:
+        ${option}.settings.certificates.provider = "internal".'';
+    }
+    {
+      assertion =
+        cfg.docker.enable -> config.virtualisation.docker.enable || cfg.settings ? docker.socket;
+      message = ''
+        ${option}.docker.enable reads the containers of Docker, and there is no Docker. Set
+        virtualisation.docker.enable = true, or name another socket, which group docker must be able
+        to open: ${option}.settings.docker.socket.'';
+    }
+    {
+      assertion = namingBoth == [ ];
+      message = ''
+        Two places say who makes the certificate of ${lib.concatStringsSep ", " namingBoth}: remove
+        `provider` or `useACMEHost` of these routes in ${option}.routes.'';
+    }
+    {
+      assertion = withoutOneSource == [ ];
+      message = ''
+        Each template is made from one thing: give ${lib.concatStringsSep ", " withoutOneSource} of
+        ${option}.templates either `source` or `text`.'';
+    }
+    {
+      assertion = cfg.templates != { } -> cfg.docker.enable;
+      message = ''
+        The program that reads the containers makes the files of ${option}.templates, and it
+        does not run: set ${option}.docker.enable = true.'';
+    }
+    {
+      assertion = credentialsInStore == [ ];
+      message = ''
+        Everybody on this machine can read what lies in the Nix store, and ${option}.credentials
+        takes secrets from there: ${lib.concatStringsSep ", " credentialsInStore}. Name files outside of it, as
+        sops-nix and agenix make them, such as "/run/secrets/tsig".'';
+    }
+  ];
+
+  etc = {
+    "${name}/fairlead.toml".source = "${configuration}/fairlead.toml";
+    "${name}/routes.d/nixos.toml".source = "${configuration}/routes.d/nixos.toml";
+  };
+
+  groups = [
+    name
+    "${name}-certs"
+    "${name}-proxy"
+    "${name}-watcher"
+  ];
+  users =
+    lib.mapAttrs
+      (group: description: {
+        inherit description group;
+        isSystemUser = true;
+      })
+      {
+        "${name}-certs" = "${name} certificates";
+        "${name}-proxy" = "${name} proxy";
+        "${name}-watcher" = "${name} watcher";
+      };
+
+  # The certs program copies what is renewed there; it looks as soon as there is the mark.
+  acmeCerts = lib.genAttrs acmeHosts (_: {
+    postRun = "${lib.getExe' pkgs.coreutils "touch"} /run/${name}/certs/dirty";
+  });
+
+  # NixOS ignores [Install]: what a unit is wanted by is said again here.
+  systemd = {
+    sockets = {
+      "${name}-admin".wantedBy = [ "sockets.target" ];
+      "${name}-http" = {
+        wantedBy = [ "sockets.target" ];
+        listenStreams = mkIf (cfg.listen.http != [ "80" ]) (listeningAt cfg.listen.http);
+      };
+      "${name}-https" = {
+        wantedBy = [ "sockets.target" ];
+        listenStreams = mkIf (cfg.listen.https != [ "443" ]) (listeningAt cfg.listen.https);
+      };
+      "${name}-metrics" = mkIf cfg.metrics.enable {
+        listenStreams = listeningAt [ cfg.metrics.address ];
+        # By the service too: systemd starts no socket of a service that runs.
+        wantedBy = [
+          "sockets.target"
+          "${name}-proxy.service"
+        ];
+      };
+    };
+
+    paths."${name}-certs".wantedBy = [ "multi-user.target" ];
+    paths."${name}-watcher".wantedBy = mkIf cfg.docker.enable [ "multi-user.target" ];
+    paths."${name}-deliver".wantedBy = mkIf cfg.docker.enable [ "multi-user.target" ];
+    timers."${name}-certs".wantedBy = [ "timers.target" ];
+    timers."${name}-watcher".wantedBy = mkIf cfg.docker.enable [ "timers.target" ];
+
+    services."${name}-proxy" = {
+      wantedBy = [ "multi-user.target" ];
+      restartTriggers = [ sandbox ] ++ lib.optional cfg.metrics.enable cfg.metrics.address;
+      # One restart, instead of a stop before and a start after the switch: that would also close
+      # the sockets and refuse connections meanwhile.
+      stopIfChanged = false;
+    };
+
+    # `fairlead reload` calls systemctl.
+    services."${name}-watcher".path = [ config.systemd.package ];
+    # Checks are found as on the command line.
+    services."${name}-deliver".path = [
+      config.systemd.package
+      "/run/current-system/sw"
+    ];
+    services."${name}-certs" = {
+      path = [ config.systemd.package ];
+      # A pass that waits for the authority finishes first; the next one is the new program.
+      restartIfChanged = false;
+      serviceConfig = {
+        LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") cfg.credentials;
+        SupplementaryGroups = acmeGroups;
+      };
+    };
+
+    services."${name}-docker-events" = mkIf cfg.docker.enable {
+      wantedBy = [ "multi-user.target" ];
+      restartTriggers = [
+        sandbox
+        (builtins.toJSON cfg.settings.docker or { })
+      ];
+      stopIfChanged = false;
+    };
+
+    # `fairlead reload` and not reloadTriggers: a refused reload fails the switch, with the reason.
+    services."${name}-apply" = {
+      description = "${name}: the configuration of this generation of the system";
+      wantedBy = [ "multi-user.target" ];
+      after = [ "${name}-proxy.service" ];
+      restartTriggers = [ configuration ];
+      path = [ config.systemd.package ];
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        PrivateNetwork = true;
+        RestrictAddressFamilies = "AF_UNIX";
+        # With full privilege and outside the sandbox: it may ask systemd for the reload.
+        ExecStart = [
+          "+${lib.getExe package} reload"
+          # New settings may matter to the other two even if the proxy has nothing new to load.
+          "+${lib.getExe' pkgs.coreutils "touch"} /run/${name}/certs/dirty /run/${name}/watcher/dirty"
+        ]
+        # What a template makes may be the same, and belong elsewhere now.
+        ++ lib.optional (cfg.templates != { }) deliver;
+      };
+    };
+  };
+}
