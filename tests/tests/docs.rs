@@ -12,20 +12,19 @@ use fairlead_contract::{Route, UpstreamWords, Words, write_atomically};
 use fairlead_tests::{Authority, Environment, Program, Site};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
-/// Programs that the pages name and that change more of a machine than a test may, or ask the Internet.
-const NOT_RUN: [&str; 11] = [
+/// Programs that need a whole machine: `vm-tests/pages.py` runs every command of the pages there.
+const RUN_ON_A_MACHINE: [&str; 7] = [
     "curl",
     "docker",
-    "git",
-    "htpasswd",
+    "fairlead-internal",
     "journalctl",
-    "nix",
     "runuser",
     "systemctl",
     "systemd-analyze",
-    "man",
-    "sudo",
 ];
+/// What builds, tests or installs the project itself. `./check` is the tests, and they are started by
+/// `vm-tests/run`; the others are run by `cli_dev.rs` and `install.rs`.
+const OF_THE_PROJECT: [&str; 4] = ["./check", "./dev", "./install", "vm-tests/run"];
 
 #[derive(Debug)]
 struct Page {
@@ -178,6 +177,7 @@ fn every_file_that_a_page_shows_is_accepted_and_the_refused_ones_are_refused() {
 fn every_command_that_a_page_shows_is_one_that_there_is() {
     let site = Site::of("app.example.com", "127.0.0.1:1".parse().unwrap());
     let _proxy = site.start();
+    let machine = fs::read_to_string(root().join("vm-tests/pages.py")).unwrap();
     let mut count = 0;
     for block in blocks().iter().filter(|block| block.is("sh")) {
         for command in block.commands() {
@@ -186,13 +186,24 @@ fn every_command_that_a_page_shows_is_one_that_there_is() {
             match words[0] {
                 "fairlead" => run(&site.environment, &place, &words[1..]),
                 "curl" if words[1] == "--unix-socket" => ask(&site.environment, &place, &command),
-                program if program.contains('/') => assert!(root().join(program).is_file(), "{place}"),
-                program => assert!(NOT_RUN.contains(&program), "{place}"),
+                program if program.contains('/') => {
+                    assert!(OF_THE_PROJECT.contains(&program), "{place}");
+                    assert!(root().join(program).is_file(), "{place}");
+                }
+                program => {
+                    assert!(RUN_ON_A_MACHINE.contains(&program), "{place}");
+                    assert!(is_installed(&block.page) || machine.contains(&command), "{place}");
+                }
             }
             count += 1;
         }
     }
     assert!(count > 10, "{count}");
+}
+
+/// Whether `./install` brings the page, so that `vm-tests/pages.py` finds it.
+fn is_installed(page: &Path) -> bool {
+    page.starts_with("docs")
 }
 
 /// Whatever its answer is, the command line understands the words.
@@ -249,7 +260,8 @@ fn the_steps_to_a_first_site_are_those_that_are_taken_on_a_whole_machine() {
 fn commands_stand_in_blocks_that_are_run() {
     for block in blocks().iter().filter(|block| block.kind.is_none()) {
         let first = block.text.split_whitespace().next().unwrap_or_default();
-        let is_command = NOT_RUN.contains(&first) || first == "fairlead" || first.starts_with("./");
+        let is_command =
+            RUN_ON_A_MACHINE.contains(&first) || first == "fairlead" || OF_THE_PROJECT.contains(&first);
         assert!(!is_command, "{}: write it as ```sh: {first}", block.place());
     }
 }
@@ -298,8 +310,10 @@ fn every_unit_that_a_page_names_is_there() {
             let is_unit = [".service", ".socket", ".path", ".timer"]
                 .iter()
                 .any(|kind| name.ends_with(kind));
+            // The instance of docs/instances.md.
+            let of_first = name.replacen("fairlead-internal-", "fairlead-", 1);
             assert!(
-                !is_unit || units.contains(name) || name.starts_with("fairlead-."),
+                !is_unit || units.contains(&of_first) || name.starts_with("fairlead-."),
                 "{}: {name}",
                 page.path.display()
             );
@@ -309,7 +323,7 @@ fn every_unit_that_a_page_names_is_there() {
 
 #[test]
 fn every_label_that_a_page_names_is_one_that_is_read() {
-    let own = ["hosts", "port", "network", "route"];
+    let own = ["hosts", "port", "network", "proxytag", "route"];
     let known: BTreeSet<&str> = Words::known::<Route>()
         .iter()
         .chain(Words::known::<UpstreamWords>())
