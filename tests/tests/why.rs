@@ -248,3 +248,14 @@ fn that_the_watcher_has_not_looked_yet_is_no_answer_about_containers() {
     let words = ["the watcher has not written", "systemctl status fairlead-watcher"];
     why(&site.environment, "app.test", 1, &words);
 }
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_is_the_cause() {
+    let site = Site::of("app.test", "127.0.0.1:1".parse().unwrap());
+    let proxy = site.start();
+    why(&site.environment, "app.test", 0, &["should answer"]);
+    let response = site.client().get(&proxy, "https://app.test/").await;
+    assert_eq!(response.status(), 502);
+    let words = ["http://127.0.0.1:1 did not answer", "FAIRLEAD_ROUTE=app.test"];
+    why(&site.environment, "app.test", 1, &words);
+}

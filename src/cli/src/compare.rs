@@ -133,6 +133,7 @@ pub(crate) mod tests {
                 names_without_certificate: Vec::new(),
                 notes: Vec::new(),
             },
+            failing_upstreams: Vec::new(),
             refusal: None,
         }
     }

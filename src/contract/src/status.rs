@@ -16,6 +16,8 @@ pub struct Status {
     /// Reloads that were asked for and have ended, well or not.
     pub reloads: u64,
     pub loaded: Loaded,
+    /// The URLs of the upstreams that failed when they were last asked. They rest, and are tried again.
+    pub failing_upstreams: Vec<String>,
     /// The last reload that was refused, or the faults found at the start; kept after a good one.
     pub refusal: Option<Refusal>,
 }

@@ -226,6 +226,15 @@ impl Snapshot {
         self.peers.values()
     }
 
+    /// The URLs of those that failed when they were last asked, in order.
+    pub(crate) fn failing_upstreams(&self) -> Vec<String> {
+        let failing = self.peers().filter(|peer| !peer.health.is_good());
+        let mut urls: Vec<_> = failing.map(|peer| peer.url().to_string()).collect();
+        urls.sort();
+        urls.dedup();
+        urls
+    }
+
     /// What the upstreams of all routes are to be asked. Of one that is not asked any more, it is forgotten
     /// what it said.
     pub(crate) fn checks(&self) -> Vec<Check> {

@@ -64,12 +64,14 @@ impl History {
 
     pub(crate) fn status(&self, shared: &Shared) -> Status {
         let Reloads { count, refusal } = self.lock().clone();
+        let snapshot = shared.snapshot();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
             started: self.started,
             reloads: count,
-            loaded: shared.snapshot().loaded.clone(),
+            loaded: snapshot.loaded.clone(),
+            failing_upstreams: snapshot.failing_upstreams(),
             refusal,
         }
     }

@@ -16,6 +16,8 @@ use crate::when::moment;
 
 /// The step of a story that is about upstreams.
 const UPSTREAMS: &str = "upstreams";
+/// The step that tells which of them fail.
+const HEALTH: &str = "health";
 const NEXT_FOR_WAITING: &str = "Next: do what the reason says; the watcher sees it by itself, and until then requests are answered with 503.";
 
 /// Tells what became of a name, as a person may write it: a host, a URL, a container, a certificate.
@@ -57,10 +59,11 @@ fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
     steps.extend(other_claims(&located.route.scope(host), machine));
     if located.route.redirect.is_none() {
         steps.extend(upstreams(&located.route));
+        steps.extend(failing(&located.route, machine));
     }
     steps.push(loaded(located, machine));
     steps.push(certified(located, host, &certificate, machine));
-    let conclusion = conclude(&steps, host, &certificate, machine);
+    let conclusion = conclude(&steps, located, host, &certificate, machine);
     Story {
         subject: located.route.scope(host).to_string(),
         steps,
@@ -160,6 +163,20 @@ fn upstreams(route: &Route) -> Vec<Step> {
         Step::new(UPSTREAMS, of_waiting, text)
     });
     done.into_iter().chain(waiting).collect()
+}
+
+/// The upstreams that the proxy asked in vain: a hindrance if they are all that the route has.
+fn failing(route: &Route, machine: &Machine) -> Option<Step> {
+    let known = &machine.proxy.as_ref().ok()?.failing_upstreams;
+    let urls = route.upstreams.iter().map(|upstream| upstream.url.to_string());
+    let failing: Vec<_> = urls.filter(|url| known.contains(url)).collect();
+    let done = match failing.len() {
+        0 => return None,
+        all if all == route.upstreams.len() => Done::No,
+        _ => Done::Note,
+    };
+    let text = format!("{} did not answer when the proxy last asked", failing.join(", "));
+    Some(Step::new(HEALTH, done, text))
 }
 
 /// A route is served as declared if its file is the one that the proxy loaded.
@@ -273,11 +290,22 @@ fn refused_pair(certificate: &Certificate, machine: &Machine) -> Option<String> 
     Some(format!("the proxy cannot use it: {}", escaped(&note.to_string())))
 }
 
-fn conclude(steps: &[Step], host: &HostPattern, certificate: &Certificate, machine: &Machine) -> String {
+fn conclude(
+    steps: &[Step],
+    located: &Located,
+    host: &HostPattern,
+    certificate: &Certificate,
+    machine: &Machine,
+) -> String {
     let worst = steps.iter().map(|step| step.done).max();
     let hindrance = steps.iter().find(|step| Some(step.done) == worst);
     match (worst, hindrance.map(|step| step.step)) {
         (Some(Done::No), Some(UPSTREAMS)) => NEXT_FOR_WAITING.to_owned(),
+        (Some(Done::No), Some(HEALTH)) => format!(
+            "Next: see journalctl -u fairlead-proxy FAIRLEAD_ROUTE={} for the reason, and whether anything listens on \
+             this port; the proxy tries again by itself.",
+            located.route.hosts[0]
+        ),
         (Some(Done::No), Some("loaded")) => next_for_loaded(machine),
         (Some(Done::No), _) => next_for_certificate(host, certificate, machine),
         (Some(Done::Unknown), _) => format!("What could not be read decides: {READERS}."),
@@ -531,6 +559,25 @@ mod tests {
         let story = told(upstreams, "app.test");
         assert_step(&story, "upstreams", Done::Note, "container slow waits");
         assert_eq!(story.done(), Done::Yes);
+    }
+
+    #[test]
+    fn upstreams_that_fail_hinder_only_if_there_is_no_other() {
+        let mut machine = machine();
+        status(&mut machine).failing_upstreams = vec!["http://10.0.0.2:80".to_owned()];
+        let story = tell("app.test", &machine);
+        assert_step(&story, HEALTH, Done::Note, "http://10.0.0.2:80 did not answer");
+        assert_eq!(story.done(), Done::Yes);
+
+        let all = ["http://10.0.0.2:80", "http://10.0.0.3:80"];
+        status(&mut machine).failing_upstreams = all.map(str::to_owned).to_vec();
+        let story = tell("app.test", &machine);
+        assert_step(&story, HEALTH, Done::No, &all.join(", "));
+        assert!(
+            story.conclusion.contains("FAIRLEAD_ROUTE=app.test"),
+            "{}",
+            story.conclusion
+        );
     }
 
     #[test]
