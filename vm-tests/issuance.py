@@ -77,21 +77,3 @@ with subtest("a container with a wrong label is left out with the reason and har
     machine.succeed("docker run -d --name wrong --label fairlead.hosts=other.test --label fairlead.port=70000 fairlead-test/site")
     machine.wait_until_succeeds("(fairlead why wrong || true) | grep -q 70000", timeout=30)
     wait_for_page("app.test", "web-2")
-
-with subtest("figures"):
-    loop = (
-        "since=$(date +%s%N); for i in $(seq 10); do {}; done >/dev/null 2>&1;"
-        " echo $(( ($(date +%s%N) - since) / 10000000 ))"
-    )
-    # The first figure is mostly what systemd takes for two processes and a sandbox; the others tell.
-    for command in (
-        "systemctl start fairlead-watcher.service",
-        "systemd-run --wait --property=Type=oneshot true",
-        "fairlead-watcher",
-        "fairlead reload",
-    ):
-        took = machine.succeed(loop.format(command)).strip()
-        machine.log(f"{command}, with nothing changed: {took} ms")
-    pid = machine.get_unit_info("fairlead-proxy.service")["MainPID"]
-    resident = machine.succeed(f"grep VmRSS /proc/{pid}/status").split()[1]
-    machine.log(f"proxy, resident: {int(resident) / 1024:.1f} MB")

@@ -1,0 +1,138 @@
+"""How long things take and how much memory they need. Printed and never asserted: a machine that is busy with
+something else takes longer."""
+
+# Starts the containers given as arguments one after another. Prints for each how many milliseconds passed from the
+# event of its start, by Docker's clock, until its site answered.
+STARTS = r'''
+import json, socket, subprocess, sys, time
+
+events = socket.socket(socket.AF_UNIX)
+events.connect("/run/docker.sock")
+events.sendall(b'GET /events?filters={"event":["start"]} HTTP/1.0\r\nHost: docker\r\n\r\n')
+lines = events.makefile("r")
+while lines.readline().strip():
+    pass
+
+def answers(host):
+    with socket.create_connection(("127.0.0.1", 80), timeout=10) as proxy:
+        proxy.sendall(f"GET / HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+        return b" 200 " in proxy.recv(64)
+
+for name in sys.argv[1:]:
+    command = subprocess.Popen(["docker", "start", name], stdout=subprocess.DEVNULL)
+    while not answers(name + ".test"):
+        time.sleep(0.003)
+    live = time.time_ns()
+    event = json.loads(lines.readline())
+    assert event["Actor"]["Attributes"]["name"] == name, event
+    print((live - event["timeNano"]) // 1_000_000, flush=True)
+    command.wait()
+    # The next one is alone, too.
+    time.sleep(0.6)
+'''
+
+# A daemon that lists as many containers as its first argument says, each of them the one that the real daemon
+# lists, under other names and addresses.
+MANY = r'''
+import json, socket, subprocess, sys
+
+def ask(path):
+    return json.loads(subprocess.check_output(["curl", "-s", "-g", "--unix-socket", "/run/docker.sock", "http://docker" + path]))
+
+[one] = ask('/containers/json?filters={"name":["^/site-1$"]}')
+[network] = one["NetworkSettings"]["Networks"]
+
+def container(number):
+    copy = json.loads(json.dumps(one))
+    copy["Id"], copy["Names"] = format(number, "064x"), [f"/site-{number}"]
+    copy["Labels"]["fairlead.hosts"] = f"site-{number}.test"
+    copy["NetworkSettings"]["Networks"][network]["IPAddress"] = f"10.9.{number // 250}.{number % 250 + 1}"
+    return copy
+
+answers = {
+    "containers": json.dumps([container(number) for number in range(int(sys.argv[1]))]).encode(),
+    "images": json.dumps(ask("/images/" + one["ImageID"] + "/json")).encode(),
+}
+
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[2])
+listener.listen()
+while True:
+    connection = listener.accept()[0]
+    lines = connection.makefile("rw", newline="\r\n")
+    path = lines.readline().split()[1]
+    while lines.readline().strip():
+        pass
+    [body] = [answers[word] for word in path.split("/") if word in answers]
+    head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: "
+    connection.sendall(head.encode() + str(len(body)).encode() + b"\r\n\r\n" + body)
+    lines.close()
+    connection.close()
+'''
+
+
+def time_of(command: str, rounds: int = 15) -> str:
+    """The median and the least of some runs, as words. The shell that runs the command is not counted."""
+    loop = (
+        f"for i in $(seq {rounds}); do since=$(date +%s%N); {command} >/dev/null 2>&1 || exit 1;"
+        " echo $(( ($(date +%s%N) - since) / 100000 )); done"
+    )
+    taken = sorted(int(line) / 10 for line in machine.succeed(loop).split())
+    return f"median {taken[len(taken) // 2]:.0f} ms, least {taken[0]:.0f} ms"
+
+
+def memory(unit: str) -> str:
+    pid = machine.get_unit_info(unit)["MainPID"]
+    lines = machine.succeed(f"grep -E '^Vm(RSS|HWM)' /proc/{pid}/status").splitlines()
+    now, most = sorted(int(line.split()[1]) / 1024 for line in lines)
+    return f"{now:.1f} MB resident, {most:.1f} MB at most"
+
+
+start_all()
+machine.wait_for_unit("multi-user.target")
+machine.wait_for_unit("docker.service")
+machine.wait_for_unit("fairlead-docker-events.service")
+machine.succeed("docker load -i /etc/fairlead-test/image.tar")
+names = [f"site-{number}" for number in range(1, 101)]
+
+with subtest("a pass as a unit, with nothing changed"):
+    machine.succeed("curl -s -o /dev/null http://127.0.0.1/", "systemctl start fairlead-watcher.service")
+    machine.log(f"systemctl start fairlead-watcher: {time_of('systemctl start fairlead-watcher.service')}")
+    # What is left of it when nothing is done in it: a sandbox for each of the programs, and systemd's own work.
+    nothing = "ExecStart=/bin/sh -c :"
+    for number, lines in [("two programs that do nothing", [nothing, nothing.replace("=", "=+", 1)]), ("one", [nothing])]:
+        drop_in("fairlead-watcher.service", "nothing", "[Service]", "ExecStart=", *lines)
+        machine.log(f"  the same unit with {number}: {time_of('systemctl start fairlead-watcher.service')}")
+    machine.succeed("rm /run/systemd/system/fairlead-watcher.service.d/nothing.conf", "systemctl daemon-reload")
+    for command in ["systemd-run --wait --property=Type=oneshot true", "fairlead-watcher", "fairlead reload"]:
+        machine.log(f"  {command}: {time_of(command)}")
+
+with subtest("from the event of a start to the live route"):
+    for name in names:
+        labels = f"fairlead.hosts={name}.test", "fairlead.https-only=false", "fairlead.provider=off"
+        machine.succeed(f"docker create --name {name} " + " ".join(f"--label {label}" for label in labels) + " fairlead-test/site")
+    machine.succeed(f"cat > /tmp/starts.py <<'END'\n{STARTS}\nEND")
+    taken = sorted(int(line) for line in machine.succeed(f"python3 /tmp/starts.py {' '.join(names)}").split())
+    assert len(taken) == len(names)
+    machine.log(f"event to live route, over {len(taken)} starts: median {taken[49]} ms, p99 {taken[98]} ms")
+
+with subtest("memory"):
+    machine.log(f"fairlead-watcher --follow, after these starts: {memory('fairlead-docker-events.service')}")
+    machine.log(f"the proxy with their routes: {memory('fairlead-proxy.service')}")
+
+with subtest("a pass by the number of containers"):
+    machine.succeed(f"cat > /tmp/many.py <<'END'\n{MANY}\nEND")
+    for count in [10, 100, 1000]:
+        machine.succeed(
+            f"systemd-run --unit=many-{count} python3 /tmp/many.py {count} /tmp/many-{count}.sock",
+            f"mkdir -p /tmp/many-{count}/routes /tmp/many-{count}/watcher",
+        )
+        machine.wait_for_file(f"/tmp/many-{count}.sock", timeout=30)
+        directories = f"--state-dir /tmp/many-{count} --runtime-dir /tmp/many-{count}"
+        watch = f"fairlead-watcher --socket /tmp/many-{count}.sock {directories}"
+        first = time_of(f"rm -f /tmp/many-{count}/routes/docker.toml && {watch}", rounds=5)
+        again = time_of(watch, rounds=5)
+        machine.succeed(f"systemctl stop many-{count}")
+        found = machine.succeed(f"grep -c '^\\[\\[route' /tmp/many-{count}/routes/docker.toml").strip()
+        assert found == str(count), found
+        machine.log(f"a pass over {count} containers: {first}; with nothing changed: {again}")
