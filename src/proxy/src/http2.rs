@@ -41,7 +41,8 @@ const WINDOW: u32 = 1 << 20;
 /// by one, and conversations have many small ones.
 const UNTAKEN_BYTES: usize = 16 << 20;
 /// So many exchanges a client may give up between two pings: to begin one and give it up costs it two frames, and
-/// us a connection to an upstream. h2 counts only those that come in one go.
+/// us a connection to an upstream. h2 counts only those that come in one go. More are not held against one that lets
+/// as many come to their end.
 const MAX_GIVEN_UP: u32 = 512;
 /// How long a client is waited for that shows nothing of itself.
 #[derive(Clone, Copy)]
@@ -142,7 +143,7 @@ async fn accept_streams(
                     connection.graceful_shutdown();
                 }
                 life.ping(patience.intervals)?;
-                life.given_up.store(0, Ordering::Relaxed);
+                life.forget();
                 continue;
             }
         };
@@ -150,12 +151,13 @@ async fn accept_streams(
             return Ok(());
         };
         let (request, respond) = accepted?;
-        if life.given_up.load(Ordering::Relaxed) > MAX_GIVEN_UP {
+        if life.gives_up_too_much() {
             connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             continue;
         }
         asked.cancel();
         life.last_request = Instant::now();
+        life.begun += 1;
         let given_up = life.given_up.clone();
         let serving = serve_stream(shared.clone(), client.clone(), given_up, request, respond);
         // Boxed: a task moves its future several times.
@@ -209,6 +211,7 @@ struct Life {
     unanswered: Option<u8>,
     last_request: Instant,
     /// So many exchanges since the last ping.
+    begun: u32,
     given_up: Arc<AtomicU32>,
 }
 
@@ -218,8 +221,19 @@ impl Life {
             pings,
             unanswered: None,
             last_request: Instant::now(),
+            begun: 0,
             given_up: Arc::default(),
         }
+    }
+
+    fn gives_up_too_much(&self) -> bool {
+        let given_up = self.given_up.load(Ordering::Relaxed);
+        given_up > MAX_GIVEN_UP && given_up > self.begun / 2
+    }
+
+    fn forget(&mut self) {
+        self.begun = 0;
+        self.given_up.store(0, Ordering::Relaxed);
     }
 
     fn ping(&mut self, patience: u8) -> Result<(), ConnectionError> {
@@ -403,6 +417,22 @@ mod tests {
         let (asked, leaving) = (CancellationToken::new(), CancellationToken::new());
         let serving = accept_streams(stream, client, shared, &asked, &leaving, SHORT);
         timeout(DEADLINE, serving).await.unwrap()
+    }
+
+    #[test]
+    fn a_busy_client_may_give_up_a_part_of_what_it_asks() {
+        let mut life = Life::new(None);
+        let mut judge = |begun, given_up| {
+            life.begun = begun;
+            life.given_up.store(given_up, Ordering::Relaxed);
+            life.gives_up_too_much()
+        };
+        assert!(!judge(MAX_GIVEN_UP, MAX_GIVEN_UP));
+        assert!(judge(MAX_GIVEN_UP + 1, MAX_GIVEN_UP + 1));
+        assert!(!judge(10 * MAX_GIVEN_UP, 2 * MAX_GIVEN_UP));
+        assert!(judge(10 * MAX_GIVEN_UP, 6 * MAX_GIVEN_UP));
+        life.forget();
+        assert!(!life.gives_up_too_much());
     }
 
     #[tokio::test]
