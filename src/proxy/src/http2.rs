@@ -39,7 +39,7 @@ const MAX_UNSENT_BYTES: usize = 256 * 1024;
 const WINDOW: u32 = 1 << 20;
 /// What parts of bodies that nobody has taken yet may cost, each counted with 256 bytes at least: they are kept one
 /// by one, and conversations have many small ones.
-const UNTAKEN_BYTES: usize = 16 << 20;
+const UNTAKEN_BYTES: usize = 8 << 20;
 /// So many exchanges a client may give up between two pings: to begin one and give it up costs it two frames, and
 /// us a connection to an upstream. h2 counts only those that come in one go. More are not held against one that lets
 /// as many come to their end.

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::frames::{
-    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE, frame, head, read_frame,
+    self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, head, read_frame,
 };
 
 /// A peer that takes nothing for so long has stopped to.
@@ -126,7 +126,8 @@ async fn small_parts_that_the_upstream_does_not_take_are_not_collected() {
     let mut attacker = attack.connect().await;
     // Then its window is as large as it gets.
     while read_frame(&mut attacker).await.unwrap().0 != WINDOW_UPDATE {}
-    assert_hung_up_on(attacker, [head, parts].concat()).await;
+    let taken = frame(SETTINGS, ACK, 0, &[]);
+    assert_hung_up_on(attacker, [taken, head, parts].concat()).await;
     attack.assert_small();
 }
 
