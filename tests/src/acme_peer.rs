@@ -36,6 +36,8 @@ pub struct AcmeScript {
     pub replacing: Option<Answer>,
     /// Orders stay in processing for as long as this is there, which their `Retry-After` says.
     pub processing: Option<&'static str>,
+    /// What CAA records call it, as its directory says.
+    pub caa_identities: Vec<&'static str>,
     /// The profiles its directory names.
     pub profiles: Vec<&'static str>,
     /// What there is besides the chain to [`AcmePeer::ROOT`].
@@ -53,6 +55,7 @@ impl Default for AcmeScript {
             ordering: None,
             replacing: None,
             processing: None,
+            caa_identities: Vec::new(),
             profiles: Vec::new(),
             alternate: Alternate::Absent,
             validity: (Duration::ZERO, 90 * DAY),
@@ -235,7 +238,7 @@ impl State {
             "newNonce": format!("{base}/nonce"),
             "newAccount": format!("{base}/account"),
             "newOrder": format!("{base}/order"),
-            "meta": {},
+            "meta": { "caaIdentities": self.script.caa_identities },
         });
         for profile in &self.script.profiles {
             directory["meta"]["profiles"][profile] = json!("as the test wants it");

@@ -308,7 +308,12 @@ struct GateState {
 
 impl Answering {
     pub fn start(environment: &Environment) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback has a free port");
+        Self::start_at(environment, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// The same at an address of the loopback.
+    pub fn start_at(environment: &Environment, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("the port of the loopback is free");
         let address = listener.local_addr().expect("a bound socket has an address");
         let gate = Arc::new(Gate {
             challenges: environment.paths().challenges_dir(),
@@ -389,7 +394,9 @@ impl Gate {
     fn answer(&self, head: &str) -> Option<Vec<u8>> {
         self.change(|state| state.asked += 1);
         self.wait(|state| !state.held || state.ended);
-        let host = head.lines().find_map(|line| line.strip_prefix("Host: "))?;
+        let host = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Host: ").or(line.strip_prefix("host: ")))?;
         let host = host.split(':').next().unwrap_or(host);
         if self.lock().refused.iter().any(|refused| refused == host) {
             return None;

@@ -19,7 +19,7 @@ fn nowhere() -> SocketAddr {
 
 fn configure(environment: &Environment, pebble: &Pebble, dns: &str) {
     let text = format!(
-        "{}challenge = \"dns-01\"\n[acme.dns]\nresolvers = [\"{}\"]\n{dns}",
+        "{}challenge = \"dns-01\"\nresolvers = [\"{}\"]\n[acme.dns]\n{dns}",
         pebble.settings(),
         pebble.dns()
     );

@@ -1,11 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use crate::dns::read_servers;
 use crate::document::ignore;
 use crate::{
     AuthorityName, Challenge, Dns, Host, HostPattern, KeyType, Limit, Network, Provider, SecretFile, Template,
@@ -268,6 +270,10 @@ pub struct Acme {
     /// How names are shown to be ours where the route does not say; `None` leaves it to what the
     /// authority offers.
     pub challenge: Option<Challenge>,
+    /// Who is asked about names because they see them as the authority does; the system's resolvers, which
+    /// may not, if empty.
+    #[serde(default, deserialize_with = "read_servers")]
+    pub resolvers: Vec<SocketAddr>,
     /// How TXT records get into the DNS. DNS-01, and with it wildcards, needs it.
     pub dns: Option<Dns>,
     /// Which of the kinds of certificate the authority offers; `None` leaves it to the authority.

@@ -10,8 +10,6 @@ use crate::Limit;
 #[serde(try_from = "WrittenDns")]
 pub struct Dns {
     pub provider: DnsProvider,
-    /// Who is asked about names; the system's resolvers if empty.
-    pub resolvers: Vec<SocketAddr>,
     /// How long a record may take to reach all servers of its zone.
     pub propagation_timeout: Limit,
     /// Wait this long instead of asking the servers of the zone.
@@ -90,8 +88,6 @@ struct WrittenDns {
     exec: Option<Exec>,
     httpreq: Option<HttpReq>,
     acme_dns: Option<AcmeDns>,
-    #[serde(default, deserialize_with = "read_servers")]
-    resolvers: Vec<SocketAddr>,
     #[serde(default = "five_minutes")]
     propagation_timeout: Limit,
     propagation_delay: Option<Limit>,
@@ -116,7 +112,6 @@ impl TryFrom<WrittenDns> for Dns {
         }
         Ok(Self {
             provider,
-            resolvers: written.resolvers,
             propagation_timeout: written.propagation_timeout,
             propagation_delay: written.propagation_delay,
         })
@@ -128,7 +123,7 @@ fn five_minutes() -> Limit {
 }
 
 /// Addresses with or without a port; without it is 53.
-fn read_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+pub(crate) fn read_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "an IP address, with or without a port")]
     enum Server {
@@ -146,6 +141,7 @@ fn read_servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Socket
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Acme;
 
     #[test]
     fn there_is_exactly_one_provider() {
@@ -153,7 +149,7 @@ mod tests {
         let httpreq = "httpreq.endpoint = \"http://127.0.0.1:1\"\n";
         let read = |text: &str| toml::from_str::<Dns>(text).map_err(|error| error.message().to_owned());
         assert!(read(exec).is_ok() && read(httpreq).is_ok());
-        for text in ["", "resolvers = [\"127.0.0.1\"]\n", &format!("{exec}{httpreq}")] {
+        for text in ["", &format!("{exec}{httpreq}")] {
             assert_eq!(
                 read(text).unwrap_err(),
                 "[acme.dns] has exactly one of `rfc2136`, `exec`, `httpreq` and `acme-dns`"
@@ -165,10 +161,10 @@ mod tests {
 
     #[test]
     fn resolvers_are_addresses_with_or_without_a_port() {
-        let text = "resolvers = [\"192.0.2.1\", \"[2001:db8::1]:54\"]\nexec.command = [\"x\"]\n";
-        let dns: Dns = toml::from_str(text).unwrap();
-        let shown: Vec<_> = dns.resolvers.iter().map(ToString::to_string).collect();
+        let text = "resolvers = [\"192.0.2.1\", \"[2001:db8::1]:54\"]\n";
+        let acme: Acme = toml::from_str(text).unwrap();
+        let shown: Vec<_> = acme.resolvers.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["192.0.2.1:53", "[2001:db8::1]:54"]);
-        assert!(toml::from_str::<Dns>(&text.replace("192.0.2.1", "dns.test")).is_err());
+        assert!(toml::from_str::<Acme>(&text.replace("192.0.2.1", "dns.test")).is_err());
     }
 }

@@ -6,10 +6,11 @@ use data_encoding::DecodeError;
 use fairlead_contract::{FileError, InvalidHost, InvalidToken, WriteError};
 use http::StatusCode;
 use hyper_util::client::legacy;
-use instant_acme::{Error, Problem};
+use instant_acme::{ChallengeType, Error, Problem};
 use jiff::Timestamp;
 use thiserror::Error;
 
+use crate::acme::preflight::Obstacle;
 use crate::backoff::AskedToWait;
 use crate::dns::DnsError;
 use crate::pair::InvalidPair;
@@ -23,8 +24,14 @@ const URN: &str = "urn:ietf:params:acme:error:";
 pub(crate) enum AcmeError {
     #[error("the authority said: {}", words(.0))]
     Problem(Problem),
-    #[error("{}", escaped(.0))]
-    Authorizations(String),
+    #[error("{}{}", join(rejections), join_seen(seen))]
+    Authorizations {
+        rejections: Vec<Rejection>,
+        /// What we see of these names ourselves.
+        seen: Vec<String>,
+    },
+    #[error("nothing was ordered")]
+    Obstacle(#[from] Obstacle),
     #[error(transparent)]
     Request(#[from] RequestError),
     #[error("the authority's answer is not what RFC 8555 asks for")]
@@ -114,7 +121,7 @@ impl AcmeError {
         matches!(
             self,
             Self::Problem(_)
-                | Self::Authorizations(_)
+                | Self::Authorizations { .. }
                 | Self::NoChallenge { .. }
                 | Self::Token(_)
                 | Self::Name(_)
@@ -122,13 +129,14 @@ impl AcmeError {
         )
     }
 
-    /// Whether something on this machine has to change first, and no order was asked for.
+    /// Whether something has to change first, here or in the DNS, and no order was asked for.
     pub(crate) fn is_local(&self) -> bool {
         matches!(
             self,
             Self::AccountFile { .. }
                 | Self::AccountDeactivated(_)
                 | Self::NoAccount(_)
+                | Self::Obstacle(_)
                 | Self::Pair(_)
                 | Self::ExternalAccountRequired(_)
                 | Self::ExternalAccountKey(_)
@@ -229,6 +237,28 @@ fn as_date(instant: Instant) -> Option<Timestamp> {
 /// Whether the problem is of the given type of RFC 8555 6.7.
 pub(crate) fn is_of_type(problem: &Problem, name: &str) -> bool {
     problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(URN)) == Some(name)
+}
+
+/// A name that the authority found not to be ours.
+#[derive(Debug)]
+pub(crate) struct Rejection {
+    pub(crate) name: String,
+    pub(crate) challenge: ChallengeType,
+    pub(crate) problem: Problem,
+}
+
+fn join(rejections: &[Rejection]) -> String {
+    let said = rejections.iter().map(|Rejection { name, problem, .. }| {
+        format!("for {} the authority said: {}", escaped(name), words(problem))
+    });
+    said.collect::<Vec<_>>().join("; ")
+}
+
+fn join_seen(seen: &[String]) -> String {
+    match seen {
+        [] => String::new(),
+        seen => format!("; seen from here, {}", escaped(&seen.join("; "))),
+    }
 }
 
 /// A request that brought no usable response.

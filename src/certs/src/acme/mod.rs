@@ -8,6 +8,8 @@ mod downloads;
 mod error;
 mod order;
 mod pending;
+mod preflight;
+mod reach;
 mod renewal_info;
 mod revocation;
 mod signed;
@@ -25,7 +27,10 @@ use crate::acme::client::BoundedClient;
 use crate::acme::downloads::Downloads;
 use crate::acme::order::{Wishes, obtain_chain};
 use crate::acme::pending::Pending;
+use crate::acme::preflight::find_obstacle;
+use crate::acme::reach::look;
 use crate::acme::renewal_info::{ask, identify};
+use crate::acme::signed::Resources;
 use crate::dns::Zones;
 use crate::pair::{Leaf, Pair};
 use crate::renewal::Answer;
@@ -78,7 +83,14 @@ impl Authority {
     pub(crate) async fn obtain(&self, wanted: &Wanted, present: Option<&Leaf>) -> Result<Pair, AcmeError> {
         let path = pending_file(&self.paths, &wanted.name);
         let mut pending = Pending::open(path, &self.acme.directory, &wanted.names, wanted.key_type)?;
-        let zones = self.acme.dns.as_ref().map(Zones::open).transpose()?;
+        // An order that is under way may need nothing of the DNS any more.
+        if pending.order().is_none() {
+            find_obstacle(&self.acme, wanted, async || self.caa_identities().await).await?;
+        }
+        let zones = self.acme.dns.as_ref();
+        let zones = zones
+            .map(|dns| Zones::open(dns, &self.acme.resolvers))
+            .transpose()?;
         let wishes = Wishes {
             replaces: present.and_then(identify),
             profile: self.acme.profile.as_deref(),
@@ -96,12 +108,30 @@ impl Authority {
                 if error.is_final() {
                     pending.remove()?;
                 }
-                return Err(error.advise(&self.account_file));
+                return Err(self.explain(error).await);
             }
         };
         let preferred = self.acme.preferred_chain.as_deref();
         let chain = prefer(preferred, delivered, &self.account, &self.downloads).await;
         check(&chain, &pending).inspect_err(|_| forget_order(&self.paths, &wanted.name))
+    }
+
+    /// Asked for again each time, because it is seldom needed.
+    async fn caa_identities(&self) -> Result<Vec<String>, AcmeError> {
+        let client = BoundedClient::new(self.acme.ca_file.as_deref(), &self.downloads)?;
+        let resources = Resources::read(&self.acme.directory, client).await?;
+        Ok(resources.caa_identities().to_vec())
+    }
+
+    /// Says what the operator can do about it, and what we see of the names ourselves.
+    async fn explain(&self, error: AcmeError) -> AcmeError {
+        match error.advise(&self.account_file) {
+            AcmeError::Authorizations { rejections, .. } => AcmeError::Authorizations {
+                seen: look(&self.paths, &self.acme.resolvers, &rejections).await,
+                rejections,
+            },
+            error => error,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use instant_acme::{
 
 use crate::acme::AcmeError;
 use crate::acme::answers::Answers;
-use crate::acme::error::{is_of_type, words};
+use crate::acme::error::{Rejection, is_of_type};
 use crate::acme::pending::Pending;
 
 /// The caller's limit ends the polling; this one only has to be longer.
@@ -209,7 +209,7 @@ fn as_type(kind: Challenge) -> ChallengeType {
 
 /// What the authority found wrong with the single names; `None` if it does not say.
 async fn explain(order: &mut Order) -> Option<AcmeError> {
-    let mut causes = Vec::new();
+    let mut rejections = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         // What cannot be fetched now explains nothing; the caller has the order's own problem.
@@ -217,13 +217,18 @@ async fn explain(order: &mut Order) -> Option<AcmeError> {
             continue;
         }
         let name = authorization.identifier().to_string();
-        let problems = authorization
-            .challenges
-            .iter()
-            .filter_map(|challenge| challenge.error.as_ref());
-        causes.extend(problems.map(|problem| format!("for {name} the authority said: {}", words(problem))));
+        rejections.extend(authorization.challenges.iter().filter_map(|challenge| {
+            Some(Rejection {
+                name: name.clone(),
+                challenge: challenge.r#type.clone(),
+                problem: challenge.error.clone()?,
+            })
+        }));
     }
-    (!causes.is_empty()).then(|| AcmeError::Authorizations(causes.join("; ")))
+    (!rejections.is_empty()).then(|| AcmeError::Authorizations {
+        rejections,
+        seen: Vec::new(),
+    })
 }
 
 async fn download(order: &mut Order) -> Result<Delivered, AcmeError> {

@@ -28,6 +28,14 @@ struct Directory {
     new_nonce: String,
     key_change: Option<String>,
     revoke_cert: Option<String>,
+    #[serde(default)]
+    meta: Metadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    caa_identities: Vec<String>,
 }
 
 impl Resources {
@@ -51,6 +59,11 @@ impl Resources {
     pub(crate) fn revoke_cert(&self) -> Result<&str, AcmeError> {
         let url = self.directory.revoke_cert.as_deref();
         url.ok_or_else(|| AcmeError::Protocol(Error::Unsupported("revokeCert")))
+    }
+
+    /// The names by which CAA records mean the authority (RFC 8555 7.1.1); empty if it does not say.
+    pub(crate) fn caa_identities(&self) -> &[String] {
+        &self.directory.meta.caa_identities
     }
 
     /// Sends a signed request (RFC 8555 6.2), again as long as only its nonce is refused.

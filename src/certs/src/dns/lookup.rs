@@ -1,9 +1,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use fairlead_contract::Host;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::rdata::CAA;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{Resolver, ResolverBuilder, TokioResolver};
 
@@ -11,6 +13,16 @@ use crate::dns::DnsError;
 
 /// Longer chains of CNAME records are a mistake.
 const MAX_ALIASES: usize = 10;
+
+/// What the DNS says of where a host is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Addresses {
+    /// At least one.
+    At(Vec<IpAddr>),
+    /// The name is there, but no address.
+    Absent,
+    NoSuchName,
+}
 
 /// Asks the DNS. Nothing is remembered: the answers are about to change.
 pub(crate) struct Lookup(TokioResolver);
@@ -82,6 +94,41 @@ impl Lookup {
         }
     }
 
+    /// Where the host is, whatever aliases lead there.
+    pub(crate) async fn find_addresses(&self, host: &Host) -> Result<Addresses, DnsError> {
+        let name = absolute(host.as_str())?;
+        let mut addresses = Vec::new();
+        for kind in [RecordType::A, RecordType::AAAA] {
+            let Some(records) = self.ask_for(&name, kind).await? else {
+                return Ok(Addresses::NoSuchName);
+            };
+            addresses.extend(records.iter().filter_map(|record| record.data.ip_addr()));
+        }
+        match addresses.is_empty() {
+            true => Ok(Addresses::Absent),
+            false => Ok(Addresses::At(addresses)),
+        }
+    }
+
+    /// The CAA records that hold for the host, and the name that has them: the nearest at or above it
+    /// that has any (RFC 8659 3). None if there are none.
+    pub(crate) async fn find_caa(&self, host: &Host) -> Result<Option<(Name, Vec<CAA>)>, DnsError> {
+        let mut name = absolute(host.as_str())?;
+        while !name.is_root() {
+            let records = self.ask(&name, RecordType::CAA).await?.into_iter();
+            let records = records.filter_map(|record| match record.data {
+                RData::CAA(record) => Some(record),
+                _ => None,
+            });
+            let records: Vec<_> = records.collect();
+            if !records.is_empty() {
+                return Ok(Some((name, records)));
+            }
+            name = name.base_name();
+        }
+        Ok(None)
+    }
+
     /// Whether a TXT record of the name says exactly this.
     pub(crate) async fn has_text(&self, name: &Name, text: &str) -> Result<bool, DnsError> {
         let records = self.ask(name, RecordType::TXT).await?;
@@ -92,15 +139,25 @@ impl Lookup {
     }
 
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<Vec<Record>, DnsError> {
+        Ok(self.ask_for(name, kind).await?.unwrap_or_default())
+    }
+
+    /// `None` if there is no such name.
+    async fn ask_for(&self, name: &Name, kind: RecordType) -> Result<Option<Vec<Record>>, DnsError> {
         match self.0.lookup(name.clone(), kind).await {
-            Ok(lookup) => Ok(lookup.answers().to_vec()),
-            Err(error) if error.is_no_records_found() => Ok(Vec::new()),
+            Ok(lookup) => Ok(Some(lookup.answers().to_vec())),
+            Err(error) if error.is_nx_domain() => Ok(None),
+            Err(error) if error.is_no_records_found() => Ok(Some(Vec::new())),
             Err(source) => Err(DnsError::Lookup {
                 name: name.to_string(),
                 source: Box::new(source),
             }),
         }
     }
+}
+
+fn absolute(name: &str) -> Result<Name, DnsError> {
+    Ok(Name::from_ascii(format!("{name}."))?)
 }
 
 fn configure(servers: &[SocketAddr]) -> ResolverBuilder<TokioRuntimeProvider> {

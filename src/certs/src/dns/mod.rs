@@ -18,8 +18,9 @@ use hickory_resolver::proto::rr::Name;
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::dns::lookup::Lookup;
 use crate::secret::SecretError;
+
+pub(crate) use crate::dns::lookup::{Addresses, Lookup};
 
 /// How often the servers of a zone are asked whether they have a record.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -39,8 +40,8 @@ pub(crate) struct Zones<'a> {
 }
 
 impl<'a> Zones<'a> {
-    pub(crate) fn open(settings: &'a Dns) -> Result<Self, DnsError> {
-        let lookup = Lookup::new(&settings.resolvers)?;
+    pub(crate) fn open(settings: &'a Dns, resolvers: &[SocketAddr]) -> Result<Self, DnsError> {
+        let lookup = Lookup::new(resolvers)?;
         Ok(Self { settings, lookup })
     }
 

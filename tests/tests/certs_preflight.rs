@@ -1,0 +1,145 @@
+//! What is looked at before an order is spent, and after one has failed: with a real BIND.
+
+use std::net::SocketAddr;
+
+use fairlead_tests::{AcmePeer, AcmeScript, Answering, Environment, Named, Pebble, PebbleSettings, Program};
+
+/// Uses the peer, and asks this server about names.
+fn configure(environment: &Environment, peer: &AcmePeer, named: &Named) {
+    let resolvers = format!("resolvers = [\"{}\"]\n", named.address());
+    environment.write_config(&format!("{}{resolvers}", peer.settings()));
+}
+
+fn orders(peer: &AcmePeer) -> usize {
+    let requests = peer.requests("/order");
+    requests.iter().filter(|request| request.path == "/order").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_leads_nowhere_costs_no_order_and_is_ordered_as_soon_as_it_leads_somewhere() {
+    let environment = Environment::new();
+    let peer = AcmePeer::start(&environment, AcmeScript::default()).await;
+    let named = Named::start(&[("a.test", "@ A 127.0.0.1\nempty TXT x")], &[]);
+    configure(&environment, &peer, &named);
+    for host in ["a.test", "empty.a.test", "gone.test"] {
+        environment.declare(&[host], "");
+    }
+    environment.failing_pass();
+    assert_eq!(environment.ledger("a.test").failure, None);
+    let remedy = "give it an A or AAAA record that leads to this machine";
+    for (host, fault) in [
+        ("empty.a.test", "has no address in the DNS"),
+        ("gone.test", "is not in the DNS"),
+    ] {
+        let expected = format!("nothing was ordered: {host} {fault}; {remedy}");
+        assert_eq!(environment.failure(host).error, expected);
+        for command in [&["why", host][..], &["certs"]] {
+            let told = environment.run(Program::Cli, command).stdout;
+            assert!(told.contains(&expected), "{command:?}: {told}");
+        }
+    }
+    let before = environment.failure("gone.test");
+    environment.failing_pass();
+    assert_eq!(environment.failure("gone.test"), before);
+    assert_eq!(orders(&peer), 1);
+
+    let named = Named::start(&[("a.test", "empty A 127.0.0.1"), ("gone.test", "@ A ::1")], &[]);
+    configure(&environment, &peer, &named);
+    environment.pass();
+    assert_eq!(orders(&peer), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_caa_records_do_not_name_is_not_asked() {
+    let environment = Environment::new();
+    let script = AcmeScript {
+        caa_identities: vec!["peer.test"],
+        ..AcmeScript::default()
+    };
+    let peer = AcmePeer::start(&environment, script).await;
+    let a_zone = "@ A 127.0.0.1\nwww A 127.0.0.1\n@ CAA 0 issue \"other.test\"";
+    let b_zone = "@ A 127.0.0.1\n@ CAA 0 issue \"other.test\"\n@ CAA 0 issue \"peer.test; policy=ev\"";
+    let named = Named::start(&[("a.test", a_zone), ("b.test", b_zone)], &[]);
+    configure(&environment, &peer, &named);
+    environment.declare(&["www.a.test"], "");
+    environment.declare(&["b.test"], "");
+    environment.failing_pass();
+    assert_eq!(environment.ledger("b.test").failure, None);
+    let error = environment.failure("www.a.test").error;
+    assert_eq!(
+        error,
+        "nothing was ordered: the CAA records of a.test let other.test issue for www.a.test, and this \
+         authority is peer.test; add a record for it, or ask another authority"
+    );
+    assert_eq!(orders(&peer), 1);
+
+    // One that does not say what it is called may be the one that they mean.
+    peer.change(|script| script.caa_identities.clear());
+    environment.pass();
+    assert_eq!(orders(&peer), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_under_way_is_taken_up_whatever_became_of_its_name() {
+    let environment = Environment::new();
+    let script = AcmeScript {
+        processing: Some("3600"),
+        ..AcmeScript::default()
+    };
+    let peer = AcmePeer::start(&environment, script).await;
+    let named = Named::start(&[("a.test", "@ A 127.0.0.1")], &[]);
+    configure(&environment, &peer, &named);
+    environment.declare(&["a.test"], "");
+    environment.failing_pass();
+    let without = Named::start(&[], &[]);
+    configure(&environment, &peer, &without);
+    peer.change(|script| script.processing = None);
+    environment.end_waiting("a.test");
+    environment.pass();
+    assert_eq!(orders(&peer), 1);
+}
+
+#[test]
+fn what_we_see_ourselves_explains_why_the_authority_saw_nothing() {
+    let environment = Environment::new();
+    // Every zone has this name, at the address of its server.
+    let (named, host) = (Named::start(&[("a.test", "")], &[]), "ns.a.test");
+    let ip = named.address().ip();
+    let mut settings = PebbleSettings::new(SocketAddr::new(ip, 1));
+    settings.dns = Some(named.address());
+    let pebble = Pebble::start(settings);
+    let resolvers = format!("resolvers = [\"{}\"]\n", named.address());
+    environment.write_config(&format!("{}{resolvers}", pebble.settings()));
+    environment.declare(&[host], "");
+    let told = || {
+        environment.failing_pass();
+        environment.end_waiting(host);
+        let error = environment.failure(host).error;
+        let (said, seen) = error.split_once("; seen from here, ").expect(&error);
+        assert!(said.contains("the authority said: "), "{said}");
+        seen.to_owned()
+    };
+    let nobody = told();
+    assert!(
+        nobody.starts_with(&format!("{host} is at {ip}, and at its port 80 nobody answers (")),
+        "{nobody}"
+    );
+    let answering = Answering::start_at(&environment, SocketAddr::new(ip, 80));
+    assert_eq!(
+        told(),
+        format!(
+            "port 80 of {ip} answers for {host} as it should; what is in the way lies between there and the authority"
+        )
+    );
+    answering.refuse(host);
+    assert_eq!(
+        told(),
+        format!("{host} is at {ip}, and at its port 80 another server answers, with 404 Not Found")
+    );
+    assert_eq!(
+        std::fs::read_dir(environment.paths().challenges_dir())
+            .unwrap()
+            .count(),
+        0
+    );
+}
