@@ -197,7 +197,7 @@ in
 
     paths."${name}-certs".wantedBy = [ "multi-user.target" ];
     paths."${name}-watcher".wantedBy = mkIf cfg.docker.enable [ "multi-user.target" ];
-    paths."${name}-deliver".wantedBy = mkIf cfg.docker.enable [ "multi-user.target" ];
+    paths."${name}-deliver".wantedBy = [ "multi-user.target" ];
     timers."${name}-certs".wantedBy = [ "timers.target" ];
     timers."${name}-watcher".wantedBy = mkIf cfg.docker.enable [ "timers.target" ];
 
@@ -254,7 +254,8 @@ in
           "+${lib.getExe' pkgs.coreutils "touch"} /run/${name}/certs/dirty /run/${name}/watcher/dirty"
         ]
         # What a template makes may be the same, and belong elsewhere now.
-        ++ lib.optional (cfg.templates != { }) deliver;
+        ++ lib.optional (cfg.templates != { }) deliver
+        ++ lib.optional ((cfg.settings.certificates.copy or [ ]) != [ ]) "+${systemctl} start --no-block ${name}-deliver.service";
       };
     };
   };

@@ -8,6 +8,7 @@ use http::header::{CONTENT_TYPE, LINK, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Collected};
 use hyper::body::Incoming;
+use rcgen::{CertificateSigningRequestParams, PublicKeyData};
 use serde_json::{Value, json};
 
 use crate::{Authority, Body, Environment, Transport, Upstream, body};
@@ -34,6 +35,12 @@ pub struct AcmeScript {
     pub ordering: Option<Answer>,
     /// The same for those alone that say what they replace.
     pub replacing: Option<Answer>,
+    /// The answer to every request for a certificate, instead of signing it.
+    pub finalizing: Option<Answer>,
+    /// How many signed requests are refused for their nonce, and get no other one.
+    pub refused_nonces: usize,
+    /// Everything is below this path now, as the directory says.
+    pub below: &'static str,
     /// Orders stay in processing for as long as this is there, which their `Retry-After` says.
     pub processing: Option<&'static str>,
     /// What CAA records call it, as its directory says.
@@ -54,6 +61,9 @@ impl Default for AcmeScript {
             renewal_info: None,
             ordering: None,
             replacing: None,
+            finalizing: None,
+            refused_nonces: 0,
+            below: "",
             processing: None,
             caa_identities: Vec::new(),
             profiles: Vec::new(),
@@ -98,6 +108,23 @@ pub struct AcmeRequest {
     pub path: String,
     /// `null` unless it was signed.
     pub payload: Value,
+}
+
+impl AcmeRequest {
+    /// The public key that a certificate is asked for (RFC 8555 7.4).
+    pub fn requested_key(&self) -> Vec<u8> {
+        let request = decode_request(&self.payload);
+        let request = CertificateSigningRequestParams::from_der(&request.into());
+        let request = request.expect("a signing request is sent");
+        request.public_key.subject_public_key_info()
+    }
+}
+
+/// The certificate signing request in the payload, DER.
+fn decode_request(payload: &Value) -> Vec<u8> {
+    let request = payload["csr"].as_str().unwrap_or_default();
+    let request = BASE64URL_NOPAD.decode(request.as_bytes());
+    request.expect("a request is base64url")
 }
 
 struct State {
@@ -201,6 +228,11 @@ async fn respond(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Respon
     if head.method != Method::HEAD {
         state.requests.push(request.clone());
     }
+    let is_signed = head.method == Method::POST;
+    if is_signed && state.script.refused_nonces > 0 {
+        state.script.refused_nonces -= 1;
+        return answer(Some(&Answer::problem(400, "badNonce")));
+    }
     let mut response = state.answer(&request, &base);
     let nonce = HeaderValue::from(state.requests.len());
     response
@@ -214,7 +246,13 @@ impl State {
         if self.script.down.is_some() {
             return answer(self.script.down.as_ref());
         }
-        let mut segments = request.path.trim_start_matches('/').split('/');
+        let path = match request.path.as_str() {
+            "/directory" => "/directory",
+            // What was there before is gone.
+            path => path.strip_prefix(self.script.below).unwrap_or_default(),
+        };
+        let base = &format!("{base}{}", self.script.below);
+        let mut segments = path.trim_start_matches('/').split('/');
         let kind = segments.next().unwrap_or_default();
         match (kind, segments.next()) {
             ("directory", None) => send(200, &self.directory(base)),
@@ -291,10 +329,10 @@ impl State {
     }
 
     fn finalize(&mut self, id: &str, payload: &Value, base: &str) -> Response<Body> {
-        let request = payload["csr"].as_str().unwrap_or_default();
-        let request = BASE64URL_NOPAD
-            .decode(request.as_bytes())
-            .expect("a request is base64url");
+        let request = decode_request(payload);
+        if let Some(refusal) = &self.script.finalizing {
+            return answer(Some(refusal));
+        }
         let (before, after) = self.script.validity;
         let leaf = self.authority.sign(&request, before, after);
         if let Some(order) = self.orders.get_mut(id) {

@@ -394,9 +394,10 @@ impl Gate {
     fn answer(&self, head: &str) -> Option<Vec<u8>> {
         self.change(|state| state.asked += 1);
         self.wait(|state| !state.held || state.ended);
-        let host = head
-            .lines()
-            .find_map(|line| line.strip_prefix("Host: ").or(line.strip_prefix("host: ")))?;
+        let host = head.lines().find_map(|line| {
+            line.strip_prefix("Host: ")
+                .or_else(|| line.strip_prefix("host: "))
+        })?;
         let host = host.split(':').next().unwrap_or(host);
         if self.lock().refused.iter().any(|refused| refused == host) {
             return None;

@@ -1,5 +1,6 @@
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use fairlead_contract::{CertificateDir, Failure, HostPattern, Issued, Ledger, write_atomically};
 
@@ -31,6 +32,13 @@ impl Environment {
     pub fn certificate(&self, name: &str) -> CertificateDir {
         let name = HostPattern::parse(name).expect("a certificate is named after a host");
         self.paths().certificate(&name)
+    }
+
+    /// Where the order for a certificate at this directory is kept while it is under way.
+    pub fn pending_file(&self, name: &str, directory: &str) -> PathBuf {
+        let directory = directory.trim_start_matches("https://").replace('/', "_");
+        let file = format!("pending/{name}@{directory}.toml");
+        self.paths().account_dir().join(file)
     }
 
     /// Both files of a pair.

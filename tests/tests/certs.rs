@@ -332,7 +332,7 @@ fn a_killed_pass_leaves_an_order_that_the_next_one_takes_up() {
     installation.answering.wait_for_requests();
     drop(killed);
     assert_eq!(installation.challenges(), 1);
-    let pending = environment.paths().account_dir().join("pending/a.test.toml");
+    let pending = environment.pending_file("a.test", &installation.pebble.directory());
     assert_eq!(mode(&pending), 0o600);
     let kept = fs::read_to_string(&pending).unwrap();
     assert_eq!(
@@ -411,8 +411,8 @@ fn an_account_key_that_others_can_read_is_refused_until_that_is_put_right() {
     );
 }
 
-/// The files of the store are written on a file system of four pages: ledger, chain and key of the
-/// present certificate and room for one more file.
+/// The files of the store are written on a file system of five pages: ledger, chain and key of the
+/// present certificate, the count of orders, and room for one more file.
 #[test]
 fn a_full_disk_leaves_the_present_pair_and_the_order_is_not_lost() {
     let installation = Installation::new();
@@ -424,7 +424,7 @@ fn a_full_disk_leaves_the_present_pair_and_the_order_is_not_lost() {
     let script = r#"
         set -eu
         cp -r "$STORE/a.test" "$OUT/present"
-        mount -t tmpfs -o size=16k tmpfs "$STORE"
+        mount -t tmpfs -o size=20k tmpfs "$STORE"
         cp -r "$OUT/present" "$STORE/a.test"
         "$0" "$@" && exit 9
         cp -r "$STORE/a.test" "$OUT/full"

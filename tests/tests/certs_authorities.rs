@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use fairlead_tests::{AcmePeer, AcmeScript, Answer, Environment};
+use fairlead_tests::{AcmePeer, AcmeRequest, AcmeScript, Answer, Environment};
 
 /// An installation with two peers: `[acme]`, whose further keys are `more`, and `[authority.other]`.
 struct Installation {
@@ -139,6 +139,35 @@ async fn when_all_are_down_each_is_named_and_the_next_try_begins_with_the_first(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_order_of_an_authority_that_went_down_is_taken_up_though_the_fallback_was_asked_meanwhile() {
+    let installation = Installation::new("fallback = [\"other\"]\n").await;
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    installation
+        .main
+        .change(|script| script.processing = Some("3600"));
+    environment.failing_pass();
+    installation.main.change(|script| {
+        script.processing = None;
+        script.down = down();
+    });
+    installation.other.change(|script| script.ordering = down());
+    environment.end_waiting("a.test");
+    environment.failing_pass();
+    assert_eq!(installation.other.requests("/order").len(), 1);
+
+    installation.main.change(|script| script.down = None);
+    environment.end_waiting("a.test");
+    environment.pass();
+    let orders = installation.main.requests("/order");
+    assert_eq!(
+        orders.iter().filter(|request| request.path == "/order").count(),
+        1
+    );
+    assert_eq!(environment.issued("a.test").issuer, installation.main.directory());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_an_answer_and_nobody_else_is_asked() {
     let installation = Installation::new("fallback = [\"other\"]\n").await;
     let environment = &installation.environment;
@@ -153,4 +182,58 @@ async fn a_refusal_is_an_answer_and_nobody_else_is_asked() {
     }
     assert_eq!(installation.signed(), (0, 0));
     assert_eq!(installation.other.requests("/order").len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_nonces_without_another_one_cost_no_order() {
+    let installation = Installation::new("").await;
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    installation.main.change(|script| script.refused_nonces = 7);
+    environment.pass();
+    assert_eq!(installation.signed(), (1, 0));
+
+    // There is an end to it.
+    environment.declare(&["b.test"], "");
+    installation
+        .main
+        .change(|script| script.refused_nonces = usize::MAX);
+    environment.failing_pass();
+    assert!(environment.failure("b.test").error.contains("badNonce"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_may_move_to_other_urls_from_one_pass_to_the_next() {
+    let installation = Installation::new("").await;
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    environment.pass();
+    installation.main.change(|script| script.below = "/v2");
+    environment.declare(&["b.test"], "");
+    environment.pass();
+    assert_eq!(installation.main.requests("/finalize/").len(), 1);
+    assert_eq!(installation.main.requests("/v2/finalize/").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_signing_request_is_told_and_the_next_try_has_another_key() {
+    let installation = Installation::new("").await;
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    let refusal = Some(Answer::problem(400, "badCSR"));
+    installation.main.change(|script| script.finalizing = refusal);
+    environment.failing_pass();
+    let error = environment.failure("a.test").error;
+    assert!(error.contains("as the test wants it (badCSR)"), "{error}");
+    installation.main.change(|script| script.finalizing = None);
+    environment.end_waiting("a.test");
+    environment.pass();
+    let keys: Vec<_> = installation
+        .main
+        .requests("/finalize/")
+        .iter()
+        .map(AcmeRequest::requested_key)
+        .collect();
+    assert_eq!(keys.len(), 2);
+    assert_ne!(keys[0], keys[1]);
 }

@@ -1,7 +1,8 @@
 //! Pairs that another program keeps are taken as they are, or not at all.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -179,4 +180,30 @@ async fn keys_are_taken_in_every_form_that_programs_write_and_the_proxy_reads_th
         let status = fairlead_tests::Proxy::start(&environment).status();
         assert_eq!(status.loaded.certificates, 1, "{form}: {:?}", status.loaded.notes);
     }
+}
+
+#[test]
+fn a_key_that_everybody_can_read_is_not_taken_until_that_is_put_right() {
+    let environment = Environment::new();
+    let authority = Authority::new();
+    let first = authority.issue(&["a.test"]);
+    let kept = Kept::new(&environment, &first);
+    environment.declare(&["a.test"], &kept.provider());
+    environment.pass();
+
+    let second = authority.issue(&["a.test"]);
+    kept.write(&second);
+    let open_to = |mode| fs::set_permissions(&kept.key, Permissions::from_mode(mode)).unwrap();
+    open_to(0o644);
+    environment.failing_pass();
+    let expected = format!(
+        "{} holds a key and is open to everybody (mode 0644)",
+        kept.key.display()
+    );
+    let error = failure(&environment);
+    assert!(error.contains(&expected), "{error}");
+    assert_eq!(environment.pair("a.test"), both(&first));
+    open_to(0o640);
+    environment.pass();
+    assert_eq!(environment.pair("a.test"), both(&second));
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use fairlead_contract::write_atomically;
 use fairlead_tests::{AcmePeer, AcmeScript, Answering, Environment, Named, Pebble, PebbleSettings, Program};
 
 /// Uses the peer, and asks this server about names.
@@ -77,6 +78,71 @@ async fn an_authority_that_caa_records_do_not_name_is_not_asked() {
     peer.change(|script| script.caa_identities.clear());
     environment.pass();
     assert_eq!(orders(&peer), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_orders_than_a_week_may_have_are_not_made_and_renewals_have_a_share_of_their_own() {
+    let environment = Environment::new();
+    let peer = AcmePeer::start(&environment, AcmeScript::default()).await;
+    let allow = |orders: u32| {
+        environment.write_config(&format!("{}orders-per-week = {orders}\n", peer.settings()));
+    };
+    allow(10);
+    for number in 0..10 {
+        environment.declare(&[&format!("n{number}.test")], "");
+    }
+    environment.failing_pass();
+    assert_eq!(orders(&peer), 9);
+    let number = (0..10).find(|number| environment.ledger(&format!("n{number}.test")).failure.is_some());
+    let late = format!("n{}.test", number.expect("one is left out"));
+    let error = environment.failure(&late).error;
+    let expected = format!(
+        "the 9 orders a week that are for such certificates at {} are spent; the next may be made from ",
+        peer.directory()
+    );
+    assert!(error.starts_with(&expected), "{error}");
+    let spent = format!("orders: 9 of 10 in seven days at {}", peer.directory());
+    for command in ["certs", "status"] {
+        let told = environment.run(Program::Cli, &[command]).stdout;
+        assert!(told.contains(&spent), "{told}");
+    }
+
+    // What serves is renewed all the same.
+    let serving = if late == "n0.test" { "n1.test" } else { "n0.test" };
+    let make_due = || {
+        environment.change_ledger(serving, |ledger| {
+            let issued = ledger.issued.as_mut().expect("there is a certificate");
+            issued.revoked = Some(issued.at);
+        });
+    };
+    make_due();
+    environment.failing_pass();
+    assert_eq!((orders(&peer), environment.ledger(serving).failure), (10, None));
+    make_due();
+    environment.failing_pass();
+    assert_eq!(orders(&peer), 10);
+    assert!(
+        environment
+            .failure(serving)
+            .error
+            .starts_with("the 10 orders a week")
+    );
+
+    // Nobody was asked, so there is nothing to wait for.
+    allow(20);
+    environment.pass();
+    assert_eq!(orders(&peer), 12);
+
+    let counts = environment.paths().orders_file();
+    write_atomically(&counts, b"not TOML", 0o644).unwrap();
+    environment.declare(&["more.test"], "");
+    environment.failing_pass();
+    let error = environment.failure("more.test").error;
+    assert!(
+        error.contains(&format!("remove the file to count anew: {}", counts.display())),
+        "{error}"
+    );
+    assert_eq!(orders(&peer), 12);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -120,13 +120,7 @@ fn a_zone_that_refuses_the_key_says_so() {
         "{error}"
     );
     // Nothing was wrong with the order.
-    assert!(
-        environment
-            .paths()
-            .account_dir()
-            .join("pending/c.test.toml")
-            .exists()
-    );
+    assert!(environment.pending_file("c.test", &pebble.directory()).exists());
     assert_eq!(pebble.orders(), 1);
 }
 

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -105,6 +105,86 @@ fn what_changed_is_rendered_and_delivered_and_nothing_else_is_touched() {
     machine.deliver();
     assert_eq!(machine.read("list"), "app.test www.app.test\n");
     assert_eq!(only_entries(&machine.place("")), ["list"]);
+}
+
+/// A program of that name which comes first and notes what it is called with.
+fn noting(machine: &Machine, name: &str) -> (String, PathBuf) {
+    let (directory, log) = (machine.environment.root().join("bin"), machine.place("log"));
+    fs::create_dir_all(&directory).unwrap();
+    let script = format!("#!/bin/sh\necho \"$*\" >>{}\n", log.display());
+    write_atomically(&directory.join(name), script.as_bytes(), 0o755).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    (format!("{}:{path}", directory.display()), log)
+}
+
+#[test]
+fn a_certificate_is_copied_with_owner_and_mode_and_its_units_are_told_once() {
+    let machine = Machine::new();
+    let environment = &machine.environment;
+    let (path, log) = noting(&machine, "systemctl");
+    let deliver = || {
+        let mut command = environment.command(Program::Cli);
+        command.arg("deliver").env("PATH", &path);
+        environment.start(command).finish()
+    };
+    let copy = |keys: String| format!("[[certificates.copy]]\nname = \"a.test\"\n{keys}");
+    let one_by_one = format!(
+        "fullchain = {:?}\nkey = {:?}\nowner = \"65534\"\nmode = \"0400\"\nreload-units = [\"mail.service\"]\n",
+        machine.place("chain.pem"),
+        machine.place("key.pem")
+    );
+    let both = machine.place("both.pem");
+    let together = format!("fullchain = {both:?}\nkey = {both:?}\nreload-units = [\"mail.service\"]\n");
+    environment.write_config(&format!(
+        "[certificates]\nprovider = \"internal\"\nreload-units = [\"turn.service\"]\n{}{}",
+        copy(one_by_one),
+        copy(together)
+    ));
+    let missing = deliver();
+    assert_eq!(missing.status.code(), Some(1));
+    let expected = "certificate a.test: it is not in the store yet: fairlead certs says why";
+    assert!(missing.stderr.contains(expected), "{}", missing.stderr);
+
+    environment.declare(&["a.test"], "");
+    environment.pass();
+    let mark = environment.paths().renewed_mark();
+    assert!(mark.exists());
+    let delivered = deliver();
+    assert!(
+        delivered.status.success() && !mark.exists(),
+        "{}",
+        delivered.stderr
+    );
+    let (chain, key) = environment.pair("a.test");
+    assert_eq!(
+        (machine.read("chain.pem"), machine.read("key.pem")),
+        (chain.clone(), key.clone())
+    );
+    assert_eq!(machine.read("both.pem"), format!("{chain}\n{key}"));
+    let owned = |name: &str| {
+        let found = fs::metadata(machine.place(name)).unwrap();
+        (found.uid(), found.permissions().mode() & 0o7777)
+    };
+    assert_eq!(
+        (owned("key.pem"), owned("chain.pem")),
+        ((65534, 0o400), (65534, 0o400))
+    );
+    assert_eq!(owned("both.pem"), (0, 0o600));
+    let told = || fs::read_to_string(&log).unwrap();
+    let once = "try-reload-or-restart mail.service\ntry-reload-or-restart turn.service\n";
+    assert_eq!(told(), once);
+
+    environment.pass();
+    assert!(!mark.exists(), "nothing changed");
+    assert!(deliver().stdout.starts_with("nothing to do"));
+    assert_eq!(told(), once);
+
+    // A pass that was killed after the change: the next one announces it.
+    write_atomically(&environment.paths().renewing_mark(), b"", 0o644).unwrap();
+    environment.pass();
+    assert!(mark.exists());
+    deliver();
+    assert_eq!(told(), format!("{once}try-reload-or-restart turn.service\n"));
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::iter;
 
 use fairlead_contract::{Configuration, HostPattern, Ledger, Paths};
@@ -29,18 +30,19 @@ pub(crate) fn archive_unused(paths: &Paths, configuration: &Configuration, now: 
     }
     let subjects = configuration.subjects();
     let hosts: Vec<_> = subjects.iter().flat_map(|subject| &subject.hosts).collect();
+    let wanted: BTreeSet<_> = subjects
+        .iter()
+        .filter_map(|subject| subject.hosts.first())
+        .collect();
     let stored = store::list(paths).unwrap_or_else(|error| {
         tracing::warn!("{}", chain(&error));
         Vec::new()
     });
     for name in stored {
-        if subjects
-            .iter()
-            .any(|subject| subject.hosts.first() == Some(&name))
-        {
+        if wanted.contains(&name) {
             continue;
         }
-        if let Err(error) = archive_if_unused(paths, &name, &hosts, now) {
+        if let Err(error) = archive_if_unused(paths, configuration, &name, &hosts, now) {
             tracing::warn!(certificate = %name, "{}", chain(&error));
         }
     }
@@ -48,6 +50,7 @@ pub(crate) fn archive_unused(paths: &Paths, configuration: &Configuration, now: 
 
 fn archive_if_unused(
     paths: &Paths,
+    configuration: &Configuration,
     name: &HostPattern,
     hosts: &[&HostPattern],
     now: Timestamp,
@@ -66,7 +69,9 @@ fn archive_if_unused(
         }
         Step::Archive => {
             let place = store::archive(paths, name, now)?;
-            forget_order(paths, name);
+            for acme in configuration.config.authorities() {
+                forget_order(paths, &acme.directory, name);
+            }
             tracing::info!(certificate = %name, "no route has needed it for {} days: it is in {} now", GRACE.as_hours() / 24, place.display());
             Ok(())
         }

@@ -1,5 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -69,6 +72,7 @@ pub(crate) async fn run(paths: &Paths) -> anyhow::Result<Outcome> {
             break;
         }
     }
+    store::announce(paths)?;
     Ok(if failed.is_empty() {
         Outcome::Done
     } else {
@@ -136,9 +140,8 @@ impl<'a> Round<'a> {
         let mut failed = Vec::new();
         let mut tasks = Vec::new();
         let mut kept = Vec::new();
-        for wanted in wanted {
+        for (wanted, known) in take_stock_of(self.paths, wanted) {
             let _about = about(&wanted).entered();
-            let known = store::take_stock(self.paths, &wanted.name);
             if let Ok(Issuer::Files(paths)) = &wanted.issuer {
                 failed.extend(self.take_over(&wanted, &known, paths));
                 continue;
@@ -211,7 +214,7 @@ impl<'a> Round<'a> {
     /// Brings the ledger in line with a certificate that serves, whoever put it there.
     fn keep(&self, wanted: Wanted, mut known: Known) -> Kept {
         // An order may still be kept whose certificate was stored before a crash.
-        forget_order(self.paths, &wanted.name);
+        self.forget_orders(&wanted);
         let issued = match (known.recorded(), &known.stored, &wanted.issuer) {
             (Some((leaf, issued)), ..) => Some(Issued {
                 due: find_due(leaf, Some(issued)),
@@ -228,7 +231,9 @@ impl<'a> Round<'a> {
             _ => None,
         };
         let ledger = ledger_of(&wanted, issued, None);
-        self.write(&wanted, &ledger);
+        if known.ledger.as_ref() != Some(&ledger) {
+            self.write(&wanted, &ledger);
+        }
         known.ledger = Some(ledger);
         Kept { wanted, known }
     }
@@ -375,16 +380,24 @@ impl<'a> Round<'a> {
 
     async fn order_at(&self, task: &Task, directory: &str) -> Result<Leaf, AttemptError> {
         let authority = self.authority(directory).await?;
+        let replaced = task.replaced(directory);
+        authority.check_budget(&task.wanted, replaced)?;
         // Counted before it begins: whatever kills this pass, the next one waits, and a disk that cannot
         // hold the count spends no order.
         let begun = self.add_failure(task, UNDER_WAY.to_owned(), None);
         let ledger = add_to_ledger(&task.wanted, &task.known, begun);
         store::write_ledger(&self.directory(&task.wanted), &ledger)?;
-        let pair = authority.obtain(&task.wanted, task.replaced(directory)).await?;
+        let pair = authority.obtain(&task.wanted, replaced).await?;
         let issuer = Issuer::Acme(directory.to_owned());
         self.store(&task.wanted, &task.known, &issuer, &pair)?;
-        forget_order(self.paths, &task.wanted.name);
+        self.forget_orders(&task.wanted);
         Ok(pair.leaf)
+    }
+
+    fn forget_orders(&self, wanted: &Wanted) {
+        for directory in self.acme.keys() {
+            forget_order(self.paths, directory, &wanted.name);
+        }
     }
 
     fn store(&self, wanted: &Wanted, known: &Known, issuer: &Issuer, pair: &Pair) -> Result<(), StoreError> {
@@ -393,6 +406,7 @@ impl<'a> Round<'a> {
             tracing::warn!("the stored files are set aside as *.broken: {cause}");
             store::set_aside(&directory)?;
         }
+        store::remember_change(self.paths)?;
         store::write_pair(&directory, pair)?;
         let issued = Issued {
             issuer: issuer.to_string(),
@@ -444,12 +458,33 @@ impl<'a> Round<'a> {
     }
 }
 
-/// In whole seconds: people read the ledger.
+/// What the store knows of each certificate. To read and check pairs is nearly all that a pass with nothing
+/// to do does, so every processor has its share.
+fn take_stock_of(paths: &Paths, wanted: Vec<Wanted>) -> Vec<(Wanted, Known)> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let share = wanted.len().div_ceil(processors).max(1);
+    let known: Vec<_> = thread::scope(|scope| {
+        let stock = |wanted: &Wanted| {
+            let _about = about(wanted).entered();
+            store::take_stock(paths, &wanted.name)
+        };
+        let shares = wanted.chunks(share);
+        let shares = shares.map(|share| scope.spawn(move || share.iter().map(stock).collect::<Vec<_>>()));
+        let shares: Vec<_> = shares.collect();
+        let joined = shares.into_iter().map(thread::ScopedJoinHandle::join);
+        joined
+            .flat_map(|known| known.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    iter::zip(wanted, known).collect()
+}
+
 /// Gives what is logged in it the certificate's name as a field, whatever `FAIRLEAD_LOG` leaves out.
 fn about(wanted: &Wanted) -> Span {
     tracing::error_span!("about", certificate = %wanted.name)
 }
 
+/// In whole seconds: people read the ledger.
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)

@@ -62,6 +62,21 @@ pub(crate) fn write_pair(directory: &CertificateDir, pair: &Pair) -> Result<(), 
     sync(directory.path())
 }
 
+/// Remembers that a pair is about to change, until [`announce`].
+pub(crate) fn remember_change(paths: &Paths) -> Result<(), StoreError> {
+    write_atomically(&paths.renewing_mark(), b"", LEDGER_MODE)?;
+    Ok(())
+}
+
+/// Makes the mark that other programs are to be told, if a pair changed in this pass or in one that was
+/// cut short.
+pub(crate) fn announce(paths: &Paths) -> Result<(), StoreError> {
+    match rename(&paths.renewing_mark(), &paths.renewed_mark()) {
+        Err(StoreError::Rename { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        renamed => renamed,
+    }
+}
+
 /// The certificates in the store, pairs or not, sorted.
 pub(crate) fn list(paths: &Paths) -> Result<Vec<HostPattern>, StoreError> {
     let directory = paths.certificates_dir();
@@ -118,10 +133,10 @@ pub(crate) fn write_ledger(directory: &CertificateDir, ledger: &Ledger) -> Resul
 fn finish_replacement(directory: &CertificateDir) -> bool {
     let (chain_file, key_file) = (directory.chain_file(), directory.key_file());
     let next_chain = next(&chain_file);
-    let is_of_the_key = match (read_file(&next_chain), read_file(&key_file)) {
-        (Ok(chain), Ok(key)) => Pair::parse(&chain, &key).is_ok(),
-        _ => false,
+    let Ok(chain) = read_file(&next_chain) else {
+        return false;
     };
+    let is_of_the_key = read_file(&key_file).is_ok_and(|key| Pair::parse(&chain, &key).is_ok());
     // What cannot be renamed now is told as a pair that does not match.
     is_of_the_key && rename(&next_chain, &chain_file).is_ok()
 }

@@ -93,16 +93,16 @@ Exit codes: 0 what is on disk is live, 1 it was refused, 2 the proxy could not b
         #[command(flatten)]
         format: Format,
     },
-    /// Put what the templates of fairlead.toml made where it belongs
+    /// Put what templates made, and copies of certificates, where fairlead.toml says they belong
     #[command(after_help = "\
 A file whose check fails stays as it was. fairlead-deliver.service does this whenever the watcher made
-something new; after a change of an owner or a destination, start it.
+something new or a certificate changed; after a change of an owner or a destination, start it.
 
 Examples:
   systemctl start fairlead-deliver.service
   fairlead deliver --json
 
-Exit codes: 0 every file is as its template made it, 1 one is not, or a unit could not be told,
+Exit codes: 0 every file is as it should be, 1 one is not, or a unit could not be told,
 2 the settings could not be read.")]
     Deliver(Format),
     /// Run everything on loopback ports, without systemd and without root

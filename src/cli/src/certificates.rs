@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::answer::{Answer, Exit};
 use crate::arguments::Format;
+use crate::budget::budgets;
 use crate::machine::Machine;
 use crate::table;
 use crate::when::{date, moment};
@@ -21,18 +22,20 @@ pub(crate) async fn run(paths: Paths, format: Format) -> anyhow::Result<Answer> 
         .iter()
         .map(|certificate| row(certificate, machine.now))
         .collect();
+    let table = table::for_stdout(
+        [
+            "NAME",
+            "NAMES",
+            "PROVIDER",
+            "VALID UNTIL",
+            "RENEWED FROM",
+            "STATE",
+        ],
+        &rows,
+    );
+    let budgets = budgets(&machine).into_iter();
     Ok(Answer {
-        text: table::for_stdout(
-            [
-                "NAME",
-                "NAMES",
-                "PROVIDER",
-                "VALID UNTIL",
-                "RENEWED FROM",
-                "STATE",
-            ],
-            &rows,
-        ),
+        text: table + &budgets.map(|budget| budget.describe() + "\n").collect::<String>(),
         faults: machine.faults(),
         exit,
     })

@@ -3,13 +3,14 @@ use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::ensure;
 use fairlead_contract::{
-    Configuration, FileError, Files, Paths, Template, UnitName, escaped, read_file, remove_if_present,
+    Config, Configuration, Destination, FileError, Files, PairCopy, Paths, Template, UnitName, escaped,
+    read_file, remove_if_present,
 };
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::Serialize;
@@ -25,12 +26,14 @@ use crate::service::{self, SystemctlError};
 /// How long a check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(60);
 
-/// Puts what the templates made where it belongs. A template that fails keeps its old file, and the others
-/// go on. Each unit is told once, after all files are in place.
+/// Puts what the templates made, and copies of certificates, where they belong. What fails keeps its old
+/// file, and the others go on. Each unit is told once, after all files are in place.
 ///
-/// The mark goes before anything is read, so that what is made meanwhile is delivered by another run.
+/// The marks go before anything is read, so that what is made meanwhile is delivered by another run.
 pub(crate) async fn run(paths: &Paths, format: Format) -> anyhow::Result<Answer> {
     remove_if_present(&paths.rendered_mark())?;
+    let has_renewed = paths.renewed_mark().exists();
+    remove_if_present(&paths.renewed_mark())?;
     let files = Files {
         config: Files::read_without_pairs(paths).config,
         ..Files::default()
@@ -40,7 +43,7 @@ pub(crate) async fn run(paths: &Paths, format: Format) -> anyhow::Result<Answer>
         !configuration.config_is_faulty,
         "the settings cannot be read, so nothing is delivered: fairlead check tells more"
     );
-    let report = deliver_all(paths, &configuration.config.templates).await;
+    let report = deliver_all(paths, &configuration.config, has_renewed).await;
     let exit = match report.has_failed() {
         false => Exit::Fine,
         true => Exit::Wrong,
@@ -51,15 +54,29 @@ pub(crate) async fn run(paths: &Paths, format: Format) -> anyhow::Result<Answer>
     Ok(report.answer(exit))
 }
 
-async fn deliver_all(paths: &Paths, templates: &[Template]) -> Report {
+async fn deliver_all(paths: &Paths, config: &Config, has_renewed: bool) -> Report {
     let mut units = BTreeSet::new();
     let mut report = Report::default();
-    for template in templates {
+    for template in &config.templates {
         let delivered = deliver(paths, template).await;
         if let Ok(Delivery::Changed) = delivered {
             units.extend(&template.reload_units);
         }
-        report.files.push(Delivered::new(template, delivered));
+        let what = format!("template {}", template.name);
+        report
+            .files
+            .push(Delivered::new(what, &template.destination, delivered));
+    }
+    for copy in &config.certificates.copies {
+        let delivered = copy_pair(paths, copy);
+        if let Ok(Delivery::Changed) = delivered {
+            units.extend(&copy.reload_units);
+        }
+        let what = format!("certificate {}", copy.name);
+        report.files.push(Delivered::new(what, &copy.key, delivered));
+    }
+    if has_renewed {
+        units.extend(&config.certificates.reload_units);
     }
     for unit in units {
         report
@@ -82,7 +99,7 @@ async fn deliver(paths: &Paths, template: &Template) -> Result<Delivery, Deliver
         true => DeliverError::NotRendered,
         false => DeliverError::Read(error),
     })?;
-    let owner = Owner::of(template)?;
+    let owner = Owner::find(template.owner.as_deref(), template.group.as_deref())?;
     let destination = template.destination.path();
     let mode = template.mode.bits();
     if holds(destination, &bytes, owner, mode) {
@@ -97,6 +114,44 @@ async fn deliver(paths: &Paths, template: &Template) -> Result<Delivery, Deliver
     Ok(Delivery::Changed)
 }
 
+/// Copies both files of a pair, each in one step, once both are whole beside their places.
+///
+/// A pass may be replacing the pair at this very moment: its mark brings another delivery.
+fn copy_pair(paths: &Paths, copy: &PairCopy) -> Result<Delivery, DeliverError> {
+    let stored = paths.certificate(&copy.name);
+    let read = |path: PathBuf| {
+        read_file(&path).map_err(|error| match error.is_not_found() {
+            true => DeliverError::NotStored,
+            false => DeliverError::Read(error),
+        })
+    };
+    let (chain, key) = (read(stored.chain_file())?, read(stored.key_file())?);
+    let files = match copy.fullchain == copy.key {
+        true => vec![(&copy.key, [chain, key].join(&b'\n'))],
+        false => vec![(&copy.key, key), (&copy.fullchain, chain)],
+    };
+    let owner = Owner::find(copy.owner.as_deref(), copy.group.as_deref())?;
+    let mode = copy.mode.bits();
+    let is_there = |(place, bytes): &(&Destination, Vec<u8>)| holds(place.path(), bytes, owner, mode);
+    if files.iter().all(is_there) {
+        return Ok(Delivery::Unchanged);
+    }
+    let mut candidates = Vec::new();
+    for (place, bytes) in files {
+        let path = place.path();
+        let write_error = |source| DeliverError::Write(path.display().to_string(), source);
+        candidates.push((
+            path,
+            write_beside(path, &bytes, owner, mode).map_err(write_error)?,
+        ));
+    }
+    for (path, candidate) in candidates {
+        let write_error = |source| DeliverError::Write(path.display().to_string(), source);
+        put_in_place(candidate, path).map_err(write_error)?;
+    }
+    Ok(Delivery::Changed)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner {
     user: Uid,
@@ -104,12 +159,12 @@ struct Owner {
 }
 
 impl Owner {
-    fn of(template: &Template) -> Result<Self, DeliverError> {
-        let (user, login_group) = match template.owner.as_deref() {
+    fn find(user: Option<&str>, group: Option<&str>) -> Result<Self, DeliverError> {
+        let (user, login_group) = match user {
             None => (Uid::effective(), Gid::effective()),
             Some(name) => find_user(name)?,
         };
-        let group = match template.group.as_deref() {
+        let group = match group {
             None => login_group,
             Some(name) => find_group(name)?,
         };
@@ -203,6 +258,8 @@ enum DeliverError {
         "nothing was made of it yet: journalctl -u fairlead-watcher says why, or start fairlead-watcher.service"
     )]
     NotRendered,
+    #[error("it is not in the store yet: fairlead certs says why")]
+    NotStored,
     #[error(transparent)]
     Read(FileError),
     #[error("there is no {0} {1:?}: make it, or name another one")]
@@ -228,7 +285,8 @@ struct Report {
 
 #[derive(Debug, Serialize)]
 struct Delivered {
-    template: String,
+    /// The template or the certificate.
+    what: String,
     destination: String,
     changed: bool,
     error: Option<String>,
@@ -241,10 +299,10 @@ struct Told {
 }
 
 impl Delivered {
-    fn new(template: &Template, delivered: Result<Delivery, DeliverError>) -> Self {
+    fn new(what: String, place: &Destination, delivered: Result<Delivery, DeliverError>) -> Self {
         Self {
-            template: template.name.to_string(),
-            destination: template.destination.path().display().to_string(),
+            what,
+            destination: place.path().display().to_string(),
             changed: matches!(delivered, Ok(Delivery::Changed)),
             error: delivered.err().map(|error| chain(&error)),
         }
@@ -274,11 +332,11 @@ impl Report {
         let told = self.units.iter().filter(|unit| unit.error.is_none());
         text.extend(told.map(|unit| format!("told {}\n", unit.unit)));
         if text.is_empty() && exit == Exit::Fine {
-            text = "nothing to do: every file is as its template made it\n".to_owned();
+            text = "nothing to do: every file is as it should be\n".to_owned();
         }
         let of_files = self.files.iter().filter_map(|file| {
             let error = file.error.as_ref()?;
-            Some(format!("template {}: {error}", file.template))
+            Some(format!("{}: {error}", file.what))
         });
         let of_units = self.units.iter().filter_map(|unit| unit.error.clone());
         Answer {

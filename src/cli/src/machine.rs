@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use fairlead_contract::{Configuration, Digest, Files, Paths, Status, Subject, escaped};
+use fairlead_contract::{Configuration, Digest, Files, Orders, Paths, Status, Subject, escaped, read_file};
 use jiff::Timestamp;
 
 use crate::admin::{NoStatus, ask_status};
@@ -23,6 +23,8 @@ pub(crate) struct Machine {
     /// Whether some file is there and not for whoever asks.
     pub(crate) is_forbidden: bool,
     pub(crate) store: Store,
+    /// What was ordered within a week, or why that is not known.
+    pub(crate) orders: Result<Orders, String>,
     pub(crate) proxy: Result<Status, NoStatus>,
     pub(crate) now: Timestamp,
 }
@@ -37,6 +39,7 @@ impl Machine {
             configuration,
             is_forbidden: is_forbidden(&files),
             store: Store::read(&paths),
+            orders: read_orders(&paths),
             proxy: ask(&paths).await,
             now: Timestamp::now(),
             paths,
@@ -68,6 +71,15 @@ pub(crate) fn is_forbidden(files: &Files) -> bool {
         .filter_map(|content| content.as_ref().err())
         .chain(&files.unlisted)
         .any(|error| error.source.kind() == io::ErrorKind::PermissionDenied)
+}
+
+fn read_orders(paths: &Paths) -> Result<Orders, String> {
+    let file = paths.orders_file();
+    match read_file(&file) {
+        Ok(bytes) => Orders::parse(&file, &bytes).map_err(|problem| escaped(&problem.to_string())),
+        Err(error) if error.is_not_found() => Ok(Orders::default()),
+        Err(error) => Err(format!("{error}: {}", error.source)),
+    }
 }
 
 /// Asks without starting a proxy that does not run.
@@ -114,6 +126,7 @@ pub(crate) mod tests {
             configuration,
             is_forbidden: false,
             store: Store::default(),
+            orders: Ok(Orders::default()),
             now: moment(1000),
         }
     }

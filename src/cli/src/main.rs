@@ -8,6 +8,7 @@
 mod admin;
 mod answer;
 mod arguments;
+mod budget;
 mod certificates;
 mod check;
 mod compare;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::answer::{Answer, Exit, chain};
 use crate::arguments::Format;
+use crate::budget::{Budget, budgets};
 use crate::certificates::{self, Certificate, State};
 use crate::check::count;
 use crate::compare::{Difference, Standing, differences, standing};
@@ -39,6 +40,8 @@ struct Report<'a> {
     refusal: Option<&'a Refusal>,
     /// Certificates whose last attempt failed.
     failing: Vec<Certificate>,
+    /// What is spent of `orders-per-week` at each ACME server.
+    orders: Vec<Budget>,
     /// Containers that were left out.
     left_out: usize,
 }
@@ -69,6 +72,7 @@ impl<'a> Report<'a> {
             differences,
             refusal: proxy.and_then(Status::standing_refusal),
             failing: certificates::list(machine).into_iter().filter(failing).collect(),
+            orders: budgets(machine),
             left_out: machine.configuration.rejections.len(),
         }
     }
@@ -97,6 +101,7 @@ impl<'a> Report<'a> {
                 certificate.describe(now)
             ));
         }
+        lines.extend(self.orders.iter().map(Budget::describe));
         if self.left_out > 0 {
             let containers = count(self.left_out, "container");
             lines.push(format!("{containers} left out; fairlead routes says why"));

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use serde::de::Error;
@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer};
 use crate::dns::read_servers;
 use crate::document::ignore;
 use crate::{
-    AuthorityName, Challenge, Dns, Host, HostPattern, KeyType, Limit, Network, Provider, SecretFile, Template,
+    AuthorityName, Challenge, Dns, Host, HostPattern, KeyType, Limit, Network, PairCopy, Provider,
+    SecretFile, Template, UnitName,
 };
 
 /// The operator's settings: everything in `fairlead.toml` but the routes. Every key has a default.
@@ -102,9 +103,14 @@ impl Config {
             if !names.insert(&template.name) {
                 faults.push(format!("two [[template]] are called {}", template.name));
             }
+            let path = template.destination.path().display();
             if !destinations.insert(&template.destination) {
-                let path = template.destination.path().display();
                 faults.push(format!("two [[template]] have the destination {path}"));
+            }
+            let copies = &self.certificates.copies;
+            let mut copied = copies.iter().flat_map(|copy| [&copy.fullchain, &copy.key]);
+            if copied.any(|copied| *copied == template.destination) {
+                faults.push(format!("a [[certificates.copy]] has the destination {path}, too"));
             }
         }
         let place = || vec!["template".to_owned()];
@@ -245,6 +251,12 @@ pub struct Certificates {
     pub key_type: KeyType,
     /// Domains whose direct subdomains share one certificate, unless a route wants its own.
     pub wildcards: Vec<Host>,
+    /// Pairs for other programs.
+    #[serde(rename = "copy")]
+    pub copies: Vec<PairCopy>,
+    /// Units that read the store: each is reloaded, or restarted if it cannot be, if it runs, after any
+    /// certificate has changed.
+    pub reload_units: Vec<UnitName>,
 }
 
 impl Certificates {
@@ -284,6 +296,9 @@ pub struct Acme {
     /// How many names it takes in one certificate.
     #[serde(default = "hundred")]
     pub max_names: NonZeroU16,
+    /// How many orders may be made within seven days.
+    #[serde(default = "thousand")]
+    pub orders_per_week: NonZeroU32,
     /// Who is asked instead as long as this server is down, in this order.
     #[serde(default)]
     pub fallback: Vec<AuthorityName>,
@@ -306,6 +321,12 @@ pub struct ExternalAccount {
 fn hundred() -> NonZeroU16 {
     const HUNDRED: NonZeroU16 = NonZeroU16::new(100).unwrap();
     HUNDRED
+}
+
+/// Far more than a machine's own certificates need, and few enough to notice what goes wrong.
+fn thousand() -> NonZeroU32 {
+    const THOUSAND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+    THOUSAND
 }
 
 fn lets_encrypt() -> String {

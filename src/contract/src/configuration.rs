@@ -276,8 +276,8 @@ mod tests {
             (
                 "[acme]\nemial = \"a@b.test\"\n",
                 "fairlead.toml:2:1: unknown field `emial`, expected one of `directory`, `email`, `accept-terms`, \
-                 `challenge`, `dns`, `profile`, `preferred-chain`, `external-account`, \
-                 `max-names`, `fallback`, `ca-file` (did you mean `email`?)",
+                 `challenge`, `resolvers`, `dns`, `profile`, `preferred-chain`, `external-account`, \
+                 `max-names`, `orders-per-week`, `fallback`, `ca-file` (did you mean `email`?)",
             ),
             (
                 "[[routes]]\n",

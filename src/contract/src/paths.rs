@@ -77,6 +77,22 @@ impl Paths {
         self.certificates_dir().join(".archive")
     }
 
+    /// The [`Orders`](crate::Orders). Writer: the certs program.
+    pub fn orders_file(&self) -> PathBuf {
+        self.certificates_dir().join(".orders.toml")
+    }
+
+    /// Exists when a pass stored a certificate and has not ended. Writer: the certs program.
+    pub fn renewing_mark(&self) -> PathBuf {
+        self.certificates_dir().join(".renewing")
+    }
+
+    /// Exists when a certificate was stored that other programs were not told of yet. It outlives a
+    /// restart of the machine, as copies of certificates do.
+    pub fn renewed_mark(&self) -> PathBuf {
+        self.certificates_dir().join(".renewed")
+    }
+
     /// The root that signs `internal` certificates, for clients to trust. Writer: the certs program.
     pub fn internal_ca_file(&self) -> PathBuf {
         self.certificates_dir().join("internal-ca.pem")

@@ -188,6 +188,9 @@ pub struct InvalidDestination(PathBuf);
 pub struct FileMode(u32);
 
 impl FileMode {
+    /// For its owner alone.
+    pub const PRIVATE: Self = Self(0o600);
+
     pub fn bits(self) -> u32 {
         self.0
     }

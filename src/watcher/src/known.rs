@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fairlead_contract::{
-    Configuration, Discovery, Docker, FileError, Files, Paths, Problem, Route, Scope, Template,
+    AuthorityName, Configuration, Discovery, Docker, FileError, Files, Paths, Problem, Route, Scope, Template,
 };
 use jiff::{Timestamp, Unit};
 use thiserror::Error;
@@ -15,6 +15,8 @@ pub(crate) struct Known {
     pub(crate) now: Timestamp,
     pub(crate) docker: Docker,
     pub(crate) templates: Vec<Template>,
+    /// The ACME servers that a container may name.
+    pub(crate) authorities: Vec<AuthorityName>,
     /// The operator's routes, in file order.
     pub(crate) operators: Vec<Route>,
     /// What the operator routes, each with the place where that stands.
@@ -54,6 +56,7 @@ impl Known {
             now,
             docker: configuration.config.docker,
             templates: configuration.config.templates,
+            authorities: configuration.config.authority.into_keys().collect(),
             operator: scopes.collect(),
             operators: operators.into_iter().map(|located| located.route).collect(),
             present: Discovery {

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use fairlead_contract::{
-    Discovery, Docker, HeaderEdit, HostPattern, Owner, PathPrefix, Rejection, Route, Scope, Upstream,
-    Waiting, Words,
+    AuthorityName, Discovery, Docker, HeaderEdit, HostPattern, Owner, PathPrefix, Provider, Rejection, Route,
+    Scope, Upstream, Waiting, Words,
 };
 
 use crate::address::{Unreachable, upstream_url};
@@ -76,7 +76,7 @@ impl Plan {
         self.remark_on(container, &reading);
         let mut members = Vec::new();
         for Asked { name, hosts, claim } in reading.routes {
-            match admit(container, claim, &known.docker) {
+            match admit(container, claim, known) {
                 Ok(member) => members.push(member),
                 Err(reason) => {
                     let reason = of_route(name, reason);
@@ -127,10 +127,12 @@ fn of_route(name: Option<String>, reason: String) -> String {
 fn admit<'a>(
     container: &'a Container,
     claim: Result<Claim, Fault>,
-    docker: &Docker,
+    known: &Known,
 ) -> Result<Member<'a>, String> {
+    let docker = &known.docker;
     let claim = claim.map_err(|fault| fault.to_string())?;
     allow::check(container, &claim.names(), &docker.allow).map_err(|reason| reason.to_string())?;
+    check_authority(&claim, &known.authorities)?;
     let upstream = match container.state.hindrance() {
         None => upstream(container, &claim, docker)?,
         // Addresses and ports are only there while it runs.
@@ -141,6 +143,16 @@ fn admit<'a>(
         claim,
         upstream,
     })
+}
+
+/// Nobody could sign for a container that names an authority which is not there.
+fn check_authority(claim: &Claim, authorities: &[AuthorityName]) -> Result<(), String> {
+    match claim.words.read_route().map(|route| route.provider) {
+        Ok(Some(Provider::Authority(name))) if !authorities.contains(&name) => Err(format!(
+            "its provider {name} is neither acme, internal or off, nor an [authority.{name}] of fairlead.toml"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The upstream, or what it waits for; an error if there is nothing to wait for.
@@ -345,7 +357,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use fairlead_contract::{Allow, Configuration, Files, Provider};
+    use fairlead_contract::{Allow, Configuration, Files};
     use jiff::Timestamp;
 
     use super::*;
@@ -441,6 +453,24 @@ mod tests {
             ["wrong: the label fairlead.port = \"0\" is not a port from 1 to 65535"]
         );
         assert_eq!(discovery.rejections[0].hosts[0].to_string(), "b.test");
+    }
+
+    #[test]
+    fn a_container_that_names_no_authority_of_the_settings_is_rejected() {
+        let labels = [("fairlead.hosts", "a.test"), ("fairlead.provider", "staging")];
+        let containers = [container("web", 1, &labels), serving("fine", 2, "b.test")];
+        let discovery = planned(&containers, &Known::default());
+        assert_eq!(
+            rejections(&discovery),
+            [
+                "web: its provider staging is neither acme, internal or off, nor an [authority.staging] of fairlead.toml"
+            ]
+        );
+        let known = Known {
+            authorities: vec![AuthorityName::parse("staging").unwrap()],
+            ..Known::default()
+        };
+        assert_eq!(rejections(&planned(&containers, &known)), [""; 0]);
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64URL_NOPAD;
 use fairlead_contract::{Acme, ExternalAccount};
-use instant_acme::{Account, Error, ExternalAccountKey, Key, NewAccount};
+use instant_acme::{Account, Error, Key};
 use rcgen::KeyPair;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::acme::AcmeError;
 use crate::acme::client::BoundedClient;
 use crate::acme::error::is_of_type;
 use crate::acme::order::persist;
-use crate::acme::signed::{By, Resources, public_key, sign};
+use crate::acme::signed::{By, Resources, public_key, sign, sign_external};
 use crate::secret::{read_secret, read_secret_file, write_secret};
 
 const HEADING: &str = "\
@@ -42,20 +42,20 @@ struct Record {
 /// Opens the account kept in the file `path`, registering it at `acme`'s directory if there is none.
 ///
 /// The key is on disk before the authority hears of it, and registering a known key again gives the
-/// same account (RFC 8555 7.3.1), so an interruption never leads to a second one. Only of an account
-/// that is bound to an external one the library makes the key itself, and it is on disk afterwards.
+/// same account (RFC 8555 7.3.1), so an interruption never leads to a second one.
 pub(crate) async fn open(
     path: &Path,
     acme: &Acme,
     client: impl Fn() -> Result<BoundedClient, AcmeError>,
 ) -> Result<Account, AcmeError> {
-    let (account, mut record) = match (read(path)?, &acme.external_account) {
-        (Some(record), external) if record.url.is_some() || external.is_none() => {
-            resume(path, record, client).await?
-        }
-        (_, Some(external)) => register_bound(path, acme, external, client).await?,
-        (_, None) => resume(path, make(path, &acme.directory)?, client).await?,
+    let record = match read(path)? {
+        Some(record) => record,
+        None => make(path, &acme.directory)?,
     };
+    if let (None, Some(external)) = (&record.url, &acme.external_account) {
+        bind(path, &record, external, client()?).await?;
+    }
+    let (account, mut record) = resume(path, record, client).await?;
     if record.email != acme.email {
         tell_email(&account, acme.email.as_deref()).await?;
         record.email.clone_from(&acme.email);
@@ -93,39 +93,27 @@ async fn resume(
     Ok((account, record))
 }
 
-/// Registers an account that is bound to one the operator has there already (RFC 8555 7.3.4).
-async fn register_bound(
+/// Registers the account of a record as one that is bound to an account the operator has there already
+/// (RFC 8555 7.3.4). The library would make another key for it.
+async fn bind(
     path: &Path,
-    acme: &Acme,
+    record: &Record,
     external: &ExternalAccount,
-    client: impl Fn() -> Result<BoundedClient, AcmeError>,
-) -> Result<(Account, Record), AcmeError> {
+    client: BoundedClient,
+) -> Result<(), AcmeError> {
     let secret = read_secret_file(&external.key)?;
     let secret = BASE64URL_NOPAD
         .decode(secret.trim_end_matches('=').as_bytes())
         .map_err(AcmeError::ExternalAccountKey)?;
-    let external = ExternalAccountKey::new(external.key_id.clone(), &secret);
-    let new = NewAccount {
-        contact: &[],
-        terms_of_service_agreed: true,
-        only_return_existing: false,
-    };
-    let (account, credentials) = persist(async || {
-        let builder = Account::builder_with_http(Box::new(client()?));
-        let created = builder.create(&new, acme.directory.clone(), Some(&external));
-        Ok(created.await?)
-    })
-    .await?;
-    let record = Record {
-        directory: acme.directory.clone(),
-        url: Some(account.id().to_owned()),
-        email: None,
-        next_key: None,
-        deactivated: false,
-        key: KeyPair::try_from(credentials.private_key())?.serialize_pem(),
-    };
-    confirm(path, &record)?;
-    Ok((account, record))
+    let key = key_pair(path, &record.key)?;
+    let resources = Resources::read(&record.directory, client).await?;
+    let place = resources.new_account();
+    let account = json!({
+        "termsOfServiceAgreed": true,
+        "externalAccountBinding": sign_external(&external.key_id, &secret, place, &public_key(&key)?),
+    });
+    resources.post(place, By::Key(&key), &account).await?;
+    Ok(())
 }
 
 /// Ends a roll-over that was cut short: the new key holds if the authority knows the account by it.

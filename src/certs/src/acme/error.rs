@@ -30,6 +30,17 @@ pub(crate) enum AcmeError {
         /// What we see of these names ourselves.
         seen: Vec<String>,
     },
+    #[error(
+        "the {limit} orders a week that are for such certificates at {directory} are spent; the next may be made \
+         from {until} on, or once orders-per-week there is greater"
+    )]
+    NoBudget {
+        directory: String,
+        limit: u32,
+        until: Timestamp,
+    },
+    #[error("how many orders were spent cannot be understood; remove the file to count anew: {0}")]
+    Orders(fairlead_contract::Problem),
     #[error("nothing was ordered")]
     Obstacle(#[from] Obstacle),
     #[error(transparent)]
@@ -137,6 +148,8 @@ impl AcmeError {
                 | Self::AccountDeactivated(_)
                 | Self::NoAccount(_)
                 | Self::Obstacle(_)
+                | Self::NoBudget { .. }
+                | Self::Orders(_)
                 | Self::Pair(_)
                 | Self::ExternalAccountRequired(_)
                 | Self::ExternalAccountKey(_)

@@ -2,6 +2,7 @@
 
 mod account;
 mod answers;
+mod budget;
 mod chain;
 mod client;
 mod downloads;
@@ -22,6 +23,7 @@ use instant_acme::Account;
 use tokio::time::timeout;
 
 use crate::acme::answers::Answers;
+use crate::acme::budget::Budget;
 use crate::acme::chain::prefer;
 use crate::acme::client::BoundedClient;
 use crate::acme::downloads::Downloads;
@@ -74,6 +76,24 @@ impl Authority {
         ask(&self.account, leaf).await
     }
 
+    /// Fails if an order would be needed and none is left of those that may be made.
+    pub(crate) fn check_budget(&self, wanted: &Wanted, present: Option<&Leaf>) -> Result<(), AcmeError> {
+        let path = self.pending_file(wanted);
+        let pending = Pending::find(path, &self.acme.directory, &wanted.names, wanted.key_type)?;
+        match pending.and_then(|pending| pending.order().map(drop)) {
+            Some(()) => Ok(()),
+            None => self.budget(present).check(),
+        }
+    }
+
+    fn pending_file(&self, wanted: &Wanted) -> PathBuf {
+        pending_file(&self.paths, &self.acme.directory, &wanted.name)
+    }
+
+    fn budget(&self, present: Option<&Leaf>) -> Budget<'_> {
+        Budget::new(&self.paths, &self.acme, present.is_some())
+    }
+
     /// Obtains a certificate for exactly the names wanted, in the place of `present`, which this
     /// authority issued (RFC 9773 5).
     ///
@@ -81,7 +101,7 @@ impl Authority {
     /// until [`forget_order`] or a final refusal, so that whatever cuts this short, the next call takes
     /// up the same order.
     pub(crate) async fn obtain(&self, wanted: &Wanted, present: Option<&Leaf>) -> Result<Pair, AcmeError> {
-        let path = pending_file(&self.paths, &wanted.name);
+        let path = self.pending_file(wanted);
         let mut pending = Pending::open(path, &self.acme.directory, &wanted.names, wanted.key_type)?;
         // An order that is under way may need nothing of the DNS any more.
         if pending.order().is_none() {
@@ -94,6 +114,7 @@ impl Authority {
         let wishes = Wishes {
             replaces: present.and_then(identify),
             profile: self.acme.profile.as_deref(),
+            budget: self.budget(present),
         };
         let mut answers = Answers::new(&self.paths, wanted.challenge, zones.as_ref());
         let obtained = timeout(
@@ -113,7 +134,7 @@ impl Authority {
         };
         let preferred = self.acme.preferred_chain.as_deref();
         let chain = prefer(preferred, delivered, &self.account, &self.downloads).await;
-        check(&chain, &pending).inspect_err(|_| forget_order(&self.paths, &wanted.name))
+        check(&chain, &pending).inspect_err(|_| forget_order(&self.paths, &self.acme.directory, &wanted.name))
     }
 
     /// Asked for again each time, because it is seldom needed.
@@ -156,15 +177,20 @@ pub(crate) fn account_file(paths: &Paths, acme: &Acme) -> PathBuf {
     paths.account_dir().join(account::file_name(&acme.directory))
 }
 
-/// Lets go of the order after its certificate was stored, or when it led to nothing.
-pub(crate) fn forget_order(paths: &Paths, name: &HostPattern) {
-    if let Err(error) = remove_if_present(&pending_file(paths, name)) {
+/// Lets go of the order at a directory after a certificate was stored, or when it led to nothing.
+pub(crate) fn forget_order(paths: &Paths, directory: &str, name: &HostPattern) {
+    if let Err(error) = remove_if_present(&pending_file(paths, directory, name)) {
         tracing::warn!("{}", words::chain(&error));
     }
 }
 
-fn pending_file(paths: &Paths, name: &HostPattern) -> PathBuf {
-    paths.account_dir().join(format!("pending/{name}.toml"))
+/// Each directory's order has a file of its own: a fallback must not take the place of an order that its
+/// authority may still end. No name has an `@`.
+fn pending_file(paths: &Paths, directory: &str, name: &HostPattern) -> PathBuf {
+    let directory = account::file_name(directory);
+    paths
+        .account_dir()
+        .join(format!("pending/{name}@{}", directory.display()))
 }
 
 /// Believes nothing about what was delivered: the key must be ours and the names those we asked for.

@@ -8,6 +8,7 @@ use instant_acme::{
 
 use crate::acme::AcmeError;
 use crate::acme::answers::Answers;
+use crate::acme::budget::Budget;
 use crate::acme::error::{Rejection, is_of_type};
 use crate::acme::pending::Pending;
 
@@ -26,6 +27,7 @@ pub(crate) struct Wishes<'a> {
     /// The certificate it takes the place of (RFC 9773 5).
     pub(crate) replaces: Option<CertificateIdentifier<'a>>,
     pub(crate) profile: Option<&'a str>,
+    pub(crate) budget: Budget<'a>,
 }
 
 /// What came of an order.
@@ -79,6 +81,7 @@ async fn open(account: &Account, pending: &mut Pending, wishes: &Wishes<'_>) -> 
 /// was refused (RFC 9773 5).
 async fn make(account: &Account, names: &[Identifier], wishes: &Wishes<'_>) -> Result<Order, AcmeError> {
     check_profile(account, wishes.profile)?;
+    wishes.budget.spend()?;
     let plain = || match wishes.profile {
         Some(profile) => NewOrder::new(names).profile(profile),
         None => NewOrder::new(names),

@@ -32,6 +32,20 @@ struct Record {
 }
 
 impl Pending {
+    /// What was kept for these names and kind of key at this directory.
+    pub(crate) fn find(
+        path: PathBuf,
+        directory: &str,
+        names: &[HostPattern],
+        key_type: KeyType,
+    ) -> Result<Option<Self>, AcmeError> {
+        let kept = read_secret(&path)?.and_then(|text| toml::from_str::<Record>(&text).ok());
+        let is_ours = |record: &Record| {
+            record.directory == directory && record.names == names && record.key_type == key_type
+        };
+        Ok(kept.filter(is_ours).map(|record| Self { path, record }))
+    }
+
     /// Opens what was kept for these names and kind of key at this directory, or makes a new key and
     /// keeps that.
     ///
@@ -42,12 +56,8 @@ impl Pending {
         names: &[HostPattern],
         key_type: KeyType,
     ) -> Result<Self, AcmeError> {
-        let kept = read_secret(&path)?.and_then(|text| toml::from_str::<Record>(&text).ok());
-        let is_ours = |record: &Record| {
-            record.directory == directory && record.names == names && record.key_type == key_type
-        };
-        if let Some(record) = kept.filter(is_ours) {
-            return Ok(Self { path, record });
+        if let Some(kept) = Self::find(path.clone(), directory, names, key_type)? {
+            return Ok(kept);
         }
         let record = Record {
             directory: directory.to_owned(),

@@ -1,3 +1,4 @@
+use aws_lc_rs::hmac;
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use http::header::{CONTENT_TYPE, USER_AGENT};
@@ -26,6 +27,7 @@ pub(crate) struct Resources {
 #[serde(rename_all = "camelCase")]
 struct Directory {
     new_nonce: String,
+    new_account: String,
     key_change: Option<String>,
     revoke_cert: Option<String>,
     #[serde(default)]
@@ -47,6 +49,11 @@ impl Resources {
             client,
             directory: serde_json::from_slice(response.body()).map_err(Error::from)?,
         })
+    }
+
+    /// Where accounts are registered (RFC 8555 7.3).
+    pub(crate) fn new_account(&self) -> &str {
+        &self.directory.new_account
     }
 
     /// Where keys are changed (RFC 8555 7.3.5).
@@ -121,6 +128,16 @@ pub(crate) fn sign(by: By<'_>, url: &str, nonce: Option<&str>, payload: &Value) 
         None => signature,
     };
     Ok(json!({ "protected": protected, "payload": payload, "signature": encode(&signature) }))
+}
+
+/// What binds a new account with this public key to an external one (RFC 8555 7.3.4).
+pub(crate) fn sign_external(key_id: &str, secret: &[u8], url: &str, public: &Value) -> Value {
+    let header = json!({ "alg": "HS256", "kid": key_id, "url": url });
+    let protected = encode(header.to_string().as_bytes());
+    let payload = encode(public.to_string().as_bytes());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let signature = hmac::sign(&key, format!("{protected}.{payload}").as_bytes());
+    json!({ "protected": protected, "payload": payload, "signature": encode(signature.as_ref()) })
 }
 
 /// The public key as a JSON Web Key (RFC 7517).
