@@ -251,7 +251,9 @@ fn ask_for_server(request: &mut Request<Incoming>) {
     let authority = request.uri().authority();
     let host = authority.and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
     let fields = request.headers().get_all(HOST).iter().count();
-    if let (Some(host), 1) = (host, fields) {
+    // What is no URI of HTTP stays one, and is refused for that.
+    let is_of_http = matches!(request.uri().scheme_str(), Some("http" | "https"));
+    if let (Some(host), 1, true) = (host, fields, is_of_http) {
         request.headers_mut().insert(HOST, host);
         *request.uri_mut() = Uri::from_static("*");
     }
