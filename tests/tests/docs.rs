@@ -422,7 +422,8 @@ fn judge(place: &str, words: &BTreeMap<&str, &str>) {
     let upstream = only(&|word| of_upstream.contains(&word)).read::<UpstreamWords>();
     assert!(upstream.is_ok(), "{place}: {upstream:?}");
     let route =
-        only(&|word| !of_upstream.contains(&word) && !["port", "network"].contains(&word)).read_route();
+        only(&|word| !of_upstream.contains(&word) && !["port", "network", "proxytag"].contains(&word))
+            .read_route();
     assert!(route.is_ok(), "{place}: {route:?}");
 }
 
