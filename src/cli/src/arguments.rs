@@ -110,11 +110,13 @@ Exit codes: 0 every file is as it should be, 1 one is not, or a unit could not b
 Hosts below .localhost need no DNS. Certificates come from an authority of its own, which stays the
 same from run to run. Routes come from containers, if there is a Docker socket, and from
 DIR/etc/routes.d/*.toml, which is looked at every second. --config-dir, --state-dir and
---runtime-dir have no meaning here.
+--runtime-dir have no meaning here; the other commands ask about it when they name DIR/etc, DIR/var
+and DIR/run.
 
 Examples:
   fairlead dev
-  fairlead dev --http 8080 --https 8443 --dir ./try")]
+  fairlead dev --http 8080 --https 8443 --dir ./try
+  fairlead why app.localhost --config-dir try/etc --state-dir try/var --runtime-dir try/run")]
     Dev(DevOptions),
 }
 

@@ -5,8 +5,9 @@ use fairlead_contract::{Configuration, Digest, Files, Orders, Paths, Status, Sub
 use jiff::Timestamp;
 
 use crate::admin::{NoStatus, ask_status};
+use crate::answer::chain;
 use crate::compare::Digests;
-use crate::service::is_stopped;
+use crate::service::{LastPass, is_stopped};
 use crate::store::Store;
 
 /// What to do about files that are not for everybody.
@@ -26,6 +27,8 @@ pub(crate) struct Machine {
     /// What was ordered within a week, or why that is not known.
     pub(crate) orders: Result<Orders, String>,
     pub(crate) proxy: Result<Status, NoStatus>,
+    /// The watcher's, or why it is not known.
+    pub(crate) last_pass: Result<Option<LastPass>, String>,
     pub(crate) now: Timestamp,
 }
 
@@ -41,6 +44,9 @@ impl Machine {
             store: Store::read(&paths),
             orders: read_orders(&paths),
             proxy: ask(&paths).await,
+            last_pass: LastPass::find(&paths.admin_socket())
+                .await
+                .map_err(|error| chain(&error)),
             now: Timestamp::now(),
             paths,
         }
@@ -50,6 +56,12 @@ impl Machine {
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = &PathBuf> {
         let digests = self.digests.iter();
         digests.filter_map(|(file, digest)| (*digest == Digest::Unreadable).then_some(file))
+    }
+
+    /// The watcher's last pass, if it failed.
+    pub(crate) fn failed_pass(&self) -> Option<&LastPass> {
+        let pass = self.last_pass.as_ref().ok()?.as_ref();
+        pass.filter(|pass| pass.failed)
     }
 
     /// What is wrong with the files, as lines, and how to read those that could not be read.
@@ -127,7 +139,16 @@ pub(crate) mod tests {
             is_forbidden: false,
             store: Store::default(),
             orders: Ok(Orders::default()),
+            last_pass: Ok(None),
             now: moment(1000),
+        }
+    }
+
+    pub(crate) fn failed_pass() -> LastPass {
+        LastPass {
+            unit: "fairlead-watcher.service".to_owned(),
+            at: moment(400),
+            failed: true,
         }
     }
 

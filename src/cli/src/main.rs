@@ -26,10 +26,11 @@ mod when;
 mod why;
 
 use std::process::ExitCode;
+use std::{io, path};
 
 use anyhow::Context;
 use clap::Parser;
-use fairlead_contract::start_logging;
+use fairlead_contract::{Paths, start_logging};
 
 use crate::answer::Exit;
 use crate::arguments::{Arguments, Command};
@@ -56,6 +57,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 async fn obey(Arguments { command, paths }: Arguments) -> anyhow::Result<Exit> {
+    let paths = absolute(&paths).context("the directories cannot be told from here")?;
     let answer = match command {
         Command::Check(format) => check::run(&paths, format).await?,
         Command::Status(format) => status::run(paths, format).await?,
@@ -67,4 +69,32 @@ async fn obey(Arguments { command, paths }: Arguments) -> anyhow::Result<Exit> {
         Command::Dev(options) => return dev::run(options).await,
     };
     answer.print().context("cannot print the answer")
+}
+
+/// The proxy names its files from the root, and they are compared by name.
+fn absolute(paths: &Paths) -> io::Result<Paths> {
+    Ok(Paths {
+        config: path::absolute(&paths.config)?,
+        state: path::absolute(&paths.state)?,
+        runtime: path::absolute(&paths.runtime)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_may_be_named_from_where_one_is() {
+        let here = Paths {
+            config: "try/etc".into(),
+            state: "try/var".into(),
+            runtime: "/run/try".into(),
+        };
+        let told = absolute(&here).unwrap();
+        let directory = std::env::current_dir().unwrap();
+        assert_eq!(told.config, directory.join("try/etc"));
+        assert_eq!(told.state, directory.join("try/var"));
+        assert_eq!(told.runtime, here.runtime);
+    }
 }

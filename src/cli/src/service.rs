@@ -5,9 +5,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use fairlead_contract::{UnitName, escaped};
+use jiff::Timestamp;
+use serde::Serialize;
 use thiserror::Error;
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use crate::when::moment;
 
 /// How long systemd may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -66,6 +70,59 @@ impl Service {
     pub(crate) async fn reload(&self) -> Result<(), SystemctlError> {
         let arguments = ["reload", "--", &self.unit];
         systemctl(&arguments, RELOAD_LIMIT).await.map(drop)
+    }
+}
+
+/// How the watcher's last pass ended, as systemd knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct LastPass {
+    pub(crate) unit: String,
+    pub(crate) at: Timestamp,
+    pub(crate) failed: bool,
+}
+
+impl LastPass {
+    /// Finds it for the installation whose admin socket this is. `None` where systemd does not run, or
+    /// where it knows of none that has ended.
+    pub(crate) async fn find(socket: &Path) -> Result<Option<Self>, SystemctlError> {
+        let Some(unit) = unit(socket, "watcher.service") else {
+            return Ok(None);
+        };
+        // sd_booted(3)
+        if !Path::new("/run/systemd/system").is_dir() {
+            return Ok(None);
+        }
+        let properties = "--property=ActiveState,InactiveEnterTimestamp";
+        let shown = systemctl(&["show", "--timestamp=unix", properties, "--", &unit], LIMIT).await?;
+        Ok(Self::parse(&shown, unit))
+    }
+
+    fn parse(shown: &str, unit: String) -> Option<Self> {
+        let failed = match properties(shown, "ActiveState").next()? {
+            "failed" => true,
+            "inactive" => false,
+            // One is on its way, and systemd has forgotten how the one before ended.
+            _ => return None,
+        };
+        let ended = properties(shown, "InactiveEnterTimestamp").next()?;
+        let seconds = ended.strip_prefix('@')?.parse().ok()?;
+        Some(Self {
+            unit,
+            at: Timestamp::from_second(seconds).ok()?,
+            failed,
+        })
+    }
+
+    pub(crate) fn describe(&self, now: Timestamp) -> String {
+        let Self { unit, at, failed } = self;
+        let ended = moment(*at, now);
+        match failed {
+            true => format!(
+                "{unit} failed {ended}; what containers ask for may be older: see journalctl -u {unit}"
+            ),
+            false => format!("{unit} last looked {ended}"),
+        }
     }
 }
 
@@ -131,6 +188,24 @@ mod tests {
         let not_installed = "ActiveState=inactive\n\nActiveState=inactive\n";
         assert_eq!(find(not_installed, "/run/fairlead/admin.sock"), None);
         assert_eq!(find("", "/run/fairlead/admin.sock"), None);
+    }
+
+    #[test]
+    fn the_last_pass_is_told_with_its_failure() {
+        let pass = |shown: &str| LastPass::parse(shown, "fairlead-watcher.service".to_owned());
+        let now = Timestamp::from_second(1000).unwrap();
+        let failed = pass("ActiveState=failed\nInactiveEnterTimestamp=@400\n").unwrap();
+        let told = failed.describe(now);
+        assert!(told.starts_with("fairlead-watcher.service failed "), "{told}");
+        assert!(told.contains("10 minutes ago"), "{told}");
+        let ended = pass("ActiveState=inactive\nInactiveEnterTimestamp=@400\n").unwrap();
+        assert!(!ended.failed);
+        assert_eq!(pass("ActiveState=inactive\nInactiveEnterTimestamp=\n"), None);
+        assert_eq!(
+            pass("ActiveState=activating\nInactiveEnterTimestamp=@400\n"),
+            None
+        );
+        assert_eq!(pass(""), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::certificates::{self, Certificate, State};
 use crate::check::count;
 use crate::compare::{Difference, Standing, differences, standing};
 use crate::machine::Machine;
+use crate::service::LastPass;
 use crate::when::moment;
 
 pub(crate) async fn run(paths: Paths, format: Format) -> anyhow::Result<Answer> {
@@ -42,6 +43,10 @@ struct Report<'a> {
     failing: Vec<Certificate>,
     /// What is spent of `orders-per-week` at each ACME server.
     orders: Vec<Budget>,
+    /// The watcher's last pass; `null` if systemd knows of none.
+    last_pass: Option<&'a LastPass>,
+    /// Why it could not be asked.
+    no_pass: Option<&'a str>,
     /// Containers that were left out.
     left_out: usize,
 }
@@ -73,6 +78,8 @@ impl<'a> Report<'a> {
             refusal: proxy.and_then(Status::standing_refusal),
             failing: certificates::list(machine).into_iter().filter(failing).collect(),
             orders: budgets(machine),
+            last_pass: machine.last_pass.as_ref().ok().and_then(Option::as_ref),
+            no_pass: machine.last_pass.as_ref().err().map(String::as_str),
             left_out: machine.configuration.rejections.len(),
         }
     }
@@ -102,6 +109,9 @@ impl<'a> Report<'a> {
             ));
         }
         lines.extend(self.orders.iter().map(Budget::describe));
+        let pass = self.last_pass.map(|pass| pass.describe(now));
+        let told = pass.or_else(|| self.no_pass.map(str::to_owned));
+        lines.extend(told.map(|told| format!("watcher: {told}")));
         if self.left_out > 0 {
             let containers = count(self.left_out, "container");
             lines.push(format!("{containers} left out; fairlead routes says why"));
@@ -186,7 +196,7 @@ mod tests {
     use super::*;
     use crate::admin::NoStatus;
     use crate::compare::tests::{digests, refusal};
-    use crate::machine::tests::machine;
+    use crate::machine::tests::{failed_pass, machine};
 
     fn exit_of(change: impl FnOnce(&mut Machine)) -> (Exit, String) {
         let mut machine = machine("");
@@ -208,6 +218,15 @@ mod tests {
         });
         assert_eq!(exit, Exit::Unknown);
         assert!(text.contains("cannot read /x: run this as root"), "{text}");
+    }
+
+    #[test]
+    fn a_watcher_that_failed_is_told() {
+        let (_, text) = exit_of(|machine| machine.last_pass = Ok(Some(failed_pass())));
+        assert!(
+            text.contains("watcher: fairlead-watcher.service failed"),
+            "{text}"
+        );
     }
 
     #[test]

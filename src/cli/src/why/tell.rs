@@ -48,7 +48,7 @@ fn bare(name: &str) -> &str {
 fn story(found: &Found<'_>, machine: &Machine) -> Story {
     match found {
         Found::Route { located, host } => route(located, host, machine),
-        Found::LeftOut(rejection) => left_out(rejection),
+        Found::LeftOut(rejection) => left_out(rejection, machine),
         Found::Certificate(name) => leftover(name),
     }
 }
@@ -60,6 +60,9 @@ fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
     if located.route.redirect.is_none() {
         steps.extend(upstreams(&located.route));
         steps.extend(failing(&located.route, machine));
+    }
+    if *located.file == *machine.paths.discovery_file() {
+        steps.extend(failed_pass(machine));
     }
     steps.push(loaded(located, machine));
     steps.push(certified(located, host, &certificate, machine));
@@ -123,6 +126,12 @@ fn conditions(route: &Route) -> Vec<String> {
         route.max_body.map(|size| format!("takes bodies up to {size}")),
     ];
     conditions.into_iter().flatten().collect()
+}
+
+/// What the containers ask for is as old as the last pass that succeeded.
+fn failed_pass(machine: &Machine) -> Option<Step> {
+    let pass = machine.failed_pass()?;
+    Some(Step::new("watcher", Done::Note, pass.describe(machine.now)))
 }
 
 /// Who else asked for the host and did not get it.
@@ -356,7 +365,7 @@ fn next_for_certificate(host: &HostPattern, certificate: &Certificate, machine: 
     }
 }
 
-fn left_out(rejection: &Rejection) -> Story {
+fn left_out(rejection: &Rejection, machine: &Machine) -> Story {
     let asked: Vec<_> = rejection.hosts.iter().map(ToString::to_string).collect();
     let mut steps = Vec::new();
     if !asked.is_empty() {
@@ -367,6 +376,7 @@ fn left_out(rejection: &Rejection) -> Story {
         Done::No,
         format!("left out: {}", escaped(&rejection.reason)),
     ));
+    steps.extend(failed_pass(machine));
     Story {
         subject: format!(
             "container {} ({})",
@@ -408,6 +418,7 @@ fn nothing(name: &str, machine: &Machine) -> Story {
         );
         steps.push(Step::new("containers", Done::Note, text));
     }
+    steps.extend(failed_pass(machine));
     for problem in problems {
         steps.push(Step::new("fault", Done::Note, escaped(&problem.to_string())));
     }
@@ -421,6 +432,12 @@ fn nothing(name: &str, machine: &Machine) -> Story {
 fn next_for_nothing(name: &str, machine: &Machine) -> String {
     if machine.is_forbidden {
         return format!("What could not be read decides: {READERS}.");
+    }
+    if let Some(pass) = machine.failed_pass() {
+        return format!(
+            "Next: remove what journalctl -u {} names; its timer looks again by itself.",
+            pass.unit
+        );
     }
     if let Some(nearest) = nearest(name, machine) {
         return format!("Did you mean {nearest}?");
@@ -452,7 +469,7 @@ mod tests {
     use super::*;
     use crate::admin::NoStatus;
     use crate::compare::tests::moment as at;
-    use crate::machine::tests::{CONFIG, DISCOVERY, issued, ledger, machine_with};
+    use crate::machine::tests::{CONFIG, DISCOVERY, failed_pass, issued, ledger, machine_with};
     use crate::store::Store;
 
     const DECLARED: &str = "[acme]\naccept-terms = true\n\
@@ -482,6 +499,20 @@ mod tests {
 
     fn status(machine: &mut Machine) -> &mut Status {
         machine.proxy.as_mut().unwrap()
+    }
+
+    #[test]
+    fn a_watcher_that_failed_is_named_where_its_word_decides() {
+        let mut machine = machine();
+        machine.last_pass = Ok(Some(failed_pass()));
+        let failed = "fairlead-watcher.service failed";
+        for name in ["app.test", "late", "new.test"] {
+            assert_step(&tell(name, &machine), "watcher", Done::Note, failed);
+        }
+        let next = tell("new.test", &machine).conclusion;
+        assert!(next.contains("journalctl -u fairlead-watcher"), "{next}");
+        let of_the_operator = tell("own.test", &machine);
+        assert!(of_the_operator.steps.iter().all(|step| step.step != "watcher"));
     }
 
     #[test]
