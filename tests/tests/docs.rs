@@ -331,6 +331,44 @@ fn every_unit_that_a_page_names_is_there() {
 }
 
 #[test]
+fn what_starts_an_installation_is_said_alike_and_leaves_no_unit_out() {
+    let said = |file: &str| enabled(&fs::read_to_string(root().join(file)).unwrap());
+    let [without_docker, for_docker] = said("install").try_into().unwrap();
+    for file in ["README.md", "docs/first-site.md"] {
+        assert_eq!(said(file), [without_docker.clone(), for_docker.clone()], "{file}");
+    }
+    // The instance of that page has no containers.
+    assert_eq!(said("docs/instances.md"), std::slice::from_ref(&without_docker));
+    let ask_for_it = fs::read_dir(root().join("systemd/system"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file() && fs::read_to_string(path).unwrap().contains("\n[Install]\n"))
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        // Only for who wants them: docs/metrics.md.
+        .filter(|unit| unit != "fairlead-metrics.socket");
+    let all: BTreeSet<_> = without_docker.union(&for_docker).cloned().collect();
+    assert_eq!(all, ask_for_it.collect());
+    // Certificates are copied for other programs on any machine.
+    assert!(without_docker.contains("fairlead-deliver.path"));
+}
+
+/// The units of each `systemctl enable --now` in a text, by their names in the first installation.
+fn enabled(text: &str) -> Vec<BTreeSet<String>> {
+    text.replace("${unit}", "fairlead-")
+        .replace("fairlead-internal-", "fairlead-")
+        .replace('\\', " ")
+        .split("systemctl enable --now ")
+        .skip(1)
+        .map(|rest| {
+            let words = rest.split_whitespace().map(str::to_owned);
+            words
+                .take_while(|word| word.starts_with("fairlead-") && word.contains('.'))
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
 fn every_label_that_a_page_names_is_one_that_is_read() {
     let own = ["hosts", "port", "network", "proxytag", "route"];
     let known: BTreeSet<&str> = Words::known::<Route>()
