@@ -46,6 +46,7 @@ let
   usingACMEHost = lib.filterAttrs (_: route: route.useACMEHost != null) cfg.routes;
   acmeHosts = lib.unique (lib.mapAttrsToList (_: route: route.useACMEHost) usingACMEHost);
   acmeGroups = lib.unique (map (host: config.security.acme.certs.${host}.group) acmeHosts);
+  sayingHosts = lib.attrNames (lib.filterAttrs (_: route: route ? hosts) cfg.routes);
   namingBoth = lib.attrNames (lib.filterAttrs (_: route: route.provider != null) usingACMEHost);
 
   credentialsInStore = lib.attrNames (
@@ -123,6 +124,13 @@ in
       message = ''
         Two places say who makes the certificate of ${lib.concatStringsSep ", " namingBoth}: remove
         `provider` or `useACMEHost` of these routes in ${option}.routes.'';
+    }
+    {
+      assertion = sayingHosts == [ ];
+      message = ''
+        The name of a route in ${option}.routes is its primary host, and `hosts` is said in
+        ${lib.concatStringsSep ", " sayingHosts}: name it so and put the others into `aliases`. Further routes of
+        one host, with another `path`, are tables in ${option}.settings.route.'';
     }
     {
       assertion = withoutOneSource == [ ];

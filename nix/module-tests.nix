@@ -188,6 +188,13 @@ let
         found = complaints { routes."a.test" = route; };
       in
       lib.any (lib.hasInfix "`useACMEHost` of these routes") found;
+    "hosts of a route are said once" = says "into `aliases`" (complaints {
+      routes.wiki = {
+        inherit upstreams;
+        hosts = [ "wiki.test" ];
+      };
+      settings.certificates.provider = "internal";
+    });
     "a secret does not lie in the store" = says "in the Nix store" (complaints {
       credentials.tsig = "${builtins.storeDir}/x-tsig";
     });

@@ -14,7 +14,8 @@ let
     freeformType = toml.type;
     options = {
       upstreams = mkOption {
-        type = types.nonEmptyListOf (types.either types.str (types.attrsOf toml.type));
+        type = types.nullOr (types.nonEmptyListOf (types.either types.str (types.attrsOf toml.type)));
+        default = null;
         example = [
           "http://127.0.0.1:8080"
           {
@@ -22,7 +23,10 @@ let
             weight = 3;
           }
         ];
-        description = "URLs of the upstreams that answer for the route, or sets that say more of one. They share the load.";
+        description = ''
+          URLs of the upstreams that answer for the route, or sets that say more of one. They share the load.
+          Only a route with `redirect` needs none.
+        '';
       };
       aliases = mkOption {
         type = types.listOf types.str;
