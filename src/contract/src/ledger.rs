@@ -3,7 +3,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::problem::Text;
+use crate::problem::read_toml;
 use crate::{HostPattern, Problem, Provider};
 
 const HEADING: &str = "\
@@ -93,9 +93,7 @@ pub struct Failure {
 
 impl Ledger {
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Problem> {
-        let text =
-            str::from_utf8(bytes).map_err(|error| Problem::new(path, format!("not UTF-8: {error}")))?;
-        toml::from_str(text).map_err(|error| Problem::from_toml(path, &Text::new(text), &error))
+        read_toml(path, bytes)
     }
 
     pub fn render(&self) -> Result<String, toml::ser::Error> {

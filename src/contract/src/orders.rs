@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Problem;
-use crate::problem::Text;
+use crate::problem::read_toml;
 
 const HEADING: &str = "\
 # Written by fairlead-certs: how many orders it spent, by directory and hour.
@@ -22,9 +22,7 @@ pub struct Orders(BTreeMap<String, BTreeMap<Timestamp, u32>>);
 
 impl Orders {
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Problem> {
-        let text =
-            str::from_utf8(bytes).map_err(|error| Problem::new(path, format!("not UTF-8: {error}")))?;
-        toml::from_str(text).map_err(|error| Problem::from_toml(path, &Text::new(text), &error))
+        read_toml(path, bytes)
     }
 
     pub fn render(&self) -> Result<String, toml::ser::Error> {

@@ -2,6 +2,7 @@ use std::fmt;
 use std::iter;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// A fault in a file, in words that say what to change. Shown as `file:line:column: message`.
@@ -42,6 +43,12 @@ impl Problem {
             message,
         }
     }
+}
+
+/// Reads a file that one of our programs wrote.
+pub(crate) fn read_toml<T: DeserializeOwned>(file: &Path, bytes: &[u8]) -> Result<T, Problem> {
+    let text = str::from_utf8(bytes).map_err(|error| Problem::new(file, format!("not UTF-8: {error}")))?;
+    toml::from_str(text).map_err(|error| Problem::from_toml(file, &Text::new(text), &error))
 }
 
 impl fmt::Display for Problem {

@@ -211,14 +211,13 @@ fn serve_client(
                 ask_for_server(&mut request);
             }
             fill_path(&mut request);
-            // HTTP/1.0 knows none of them (RFC 9110 15.2).
             let version = request.version();
             let may_keep_body = request.headers().contains_key(EXPECT);
+            // HTTP/1.0 knows none of them (RFC 9110 15.2).
             let hears_interim = version == Version::HTTP_11;
             let interim = hears_interim.then(|| course.interim.next_exchange());
-            let is_foreign = oddity == Some(Oddity::ForeignVersion);
-            let mut response = if is_foreign {
-                reply::page(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
+            let mut response = if oddity == Some(Oddity::ForeignVersion) {
+                reply::refusal(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
             } else {
                 let request = request.map(ReceivedBody::Http1);
                 shared.answer(client, request, interim).await
@@ -226,8 +225,7 @@ fn serve_client(
             course.interim.all_written().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 course.progress.leave_http();
-            } else if is_foreign
-                || shared.draining.is_cancelled()
+            } else if shared.draining.is_cancelled()
                 || is_last(version, &response)
                 // What comes next may be the body or, since there is an answer, another request.
                 || (may_keep_body && course.progress.is_in_request())
