@@ -15,6 +15,11 @@ def page(host: str) -> str:
     return machine.succeed(curl).strip()
 
 
+def passes_asked() -> int:
+    """How often a pass of the watcher has asked for a reload."""
+    return int(machine.get_unit_property("fairlead-reload.socket", "NAccepted"))
+
+
 start_all()
 machine.wait_for_unit("multi-user.target")
 start_site()
@@ -48,10 +53,15 @@ with subtest("the refusal stands in the unit's status and in fairlead status"):
     code, said = machine.execute("fairlead status 2>&1")
     assert code == 1 and "two.toml:4" in said, said
 
-with subtest("a unit that needs the change fails with the reason"):
-    # A new container makes the watcher reload, which finds the operator's file still wrong.
+with subtest("a pass that changes nothing asks for no reload, whatever else is wrong"):
     machine.wait_for_unit("docker.service")
-    machine.succeed("docker load -i /etc/fairlead-test/image.tar")
+    machine.succeed("docker load -i /etc/fairlead-test/image.tar", "systemctl start fairlead-watcher.service")
+    asked = passes_asked()
+    machine.succeed("systemctl start fairlead-watcher.service")
+    assert passes_asked() == asked
+
+with subtest("a unit that needs the change fails with the reason"):
+    # A new container makes the watcher ask for a reload, which finds the operator's file still wrong.
     machine.succeed("docker run -d --name web --label fairlead.hosts=c.test fairlead-test/site")
     machine.wait_until_succeeds("systemctl is-failed fairlead-watcher.service", timeout=30)
     machine.wait_until_succeeds("journalctl -u fairlead-watcher.service | grep -q two.toml:4", timeout=10)
@@ -63,7 +73,19 @@ with subtest("the corrected file is live, together with what waited for it"):
     assert status()["loaded"]["routes"] == 3
     machine.succeed("fairlead status")
 
+with subtest("the watcher's unit asks until it is so, and has no more to say then"):
+    machine.succeed("systemctl start fairlead-watcher.service", "test ! -e /run/fairlead/watcher/unloaded")
+    failed = machine.succeed("systemctl list-units --failed --plain --no-legend 'fairlead-*'")
+    assert failed == "", failed
+
+with subtest("a change is live when the watcher's unit has ended"):
+    machine.succeed("systemctl stop fairlead-docker-events.service fairlead-watcher.path")
+    machine.succeed("docker run -d --name late --label fairlead.hosts=d.test fairlead-test/site")
+    assert status()["loaded"]["routes"] == 3
+    machine.succeed("systemctl start fairlead-watcher.service")
+    assert status()["loaded"]["routes"] == 4
+
 with subtest("systemctl reload works too"):
     machine.succeed("rm /etc/fairlead/routes.d/two.toml", "systemctl reload fairlead-proxy.service")
-    assert status()["loaded"]["routes"] == 2
+    assert status()["loaded"]["routes"] == 3
     assert page("app.test") == "hello"

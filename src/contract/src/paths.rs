@@ -119,6 +119,11 @@ impl Paths {
         self.runtime.join("watcher/dirty")
     }
 
+    /// Exists when a pass wrote routes of which it is not known yet that the proxy loaded them. Writer: the watcher.
+    pub fn unloaded_mark(&self) -> PathBuf {
+        self.runtime.join("watcher/unloaded")
+    }
+
     /// Exists when something new was loaded and no pass of the certs program has looked at it yet.
     pub fn certs_dirty_file(&self) -> PathBuf {
         self.runtime.join("certs/dirty")
@@ -127,6 +132,11 @@ impl Paths {
     /// Status and metrics of the proxy, by HTTP.
     pub fn admin_socket(&self) -> PathBuf {
         self.runtime.join("admin.sock")
+    }
+
+    /// Where a connection is answered with what `fairlead reload --json` says.
+    pub fn reload_socket(&self) -> PathBuf {
+        self.runtime.join("reload.sock")
     }
 }
 

@@ -17,6 +17,7 @@ mod owners;
 mod pace;
 mod pass;
 mod plan;
+mod reload;
 mod templates;
 
 use std::process::ExitCode;
@@ -45,5 +46,5 @@ async fn run(arguments: Arguments) -> Result<()> {
     if arguments.follow {
         match follow::follow(&arguments.paths, arguments.socket.as_deref()).await? {}
     }
-    pass::pass(&arguments.paths, arguments.socket.as_deref()).await
+    pass::pass(&arguments.paths, arguments.socket.as_deref(), arguments.reload).await
 }

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use fairlead_contract::{HostPattern, Paths, Written, remove_if_present, write_atomically};
+use fairlead_contract::{HostPattern, Paths, Written, read_file, remove_if_present, write_atomically};
 use tracing::span::EnteredSpan;
 use tracing::{error_span, info, warn};
 
@@ -9,16 +9,17 @@ use crate::changes::{Change, changes};
 use crate::daemon::Daemon;
 use crate::known::{Known, with_socket};
 use crate::plan::{Plan, plan};
+use crate::reload;
 use crate::templates::{Data, render_all};
 
 /// Readable by group fairlead: what containers ask for is not for everybody.
 const MODE: u32 = 0o640;
 
-/// Brings the routes file up to date with the containers that run.
+/// Brings the routes file up to date with the containers that run, and with `reloads` the proxy with the file.
 ///
 /// If anything fails the file stays as it is. The mark goes before anything is read, so a change
 /// during the pass makes a new one.
-pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>) -> Result<()> {
+pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>, reloads: bool) -> Result<()> {
     remove_if_present(&paths.watcher_dirty_file())?;
     let known = Known::read(paths)?;
     let settings = with_socket(known.docker.clone(), socket);
@@ -33,15 +34,28 @@ pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>) -> Result<()> {
         .discovery
         .render()
         .context("the routes cannot be put into words")?;
-    if write_atomically(&paths.discovery_file(), text.as_bytes(), MODE)? == Written::Changed {
+    let file = paths.discovery_file();
+    if reloads && !holds(&file, &text) {
+        reload::mark(paths)?;
+    }
+    if write_atomically(&file, text.as_bytes(), MODE)? == Written::Changed {
         report(&known, &plan);
     }
+    let loaded = match reloads {
+        true => reload::reload_if_marked(paths).await,
+        false => Ok(()),
+    };
+    // Files for other programs do not wait until the operator has mended one of the proxy's.
     if let Some(containers) = described {
         let routes = known.operators.iter().chain(&plan.discovery.routes);
         let data = Data::new(&containers, routes, &plan.discovery.rejections);
         render_all(paths, &known.templates, &data)?;
     }
-    Ok(())
+    Ok(loaded?)
+}
+
+fn holds(file: &Path, text: &str) -> bool {
+    read_file(file).is_ok_and(|present| present == text.as_bytes())
 }
 
 fn report(known: &Known, plan: &Plan) {
