@@ -101,7 +101,7 @@ impl UpstreamBody {
 
     fn release(&mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.give_back();
+            lease.end(self.incoming.take_connection());
         }
     }
 }
@@ -182,6 +182,11 @@ impl RequestBody {
         if let Some(teller) = &self.teller {
             what(teller);
         }
+    }
+
+    /// Whether it waits for the upstream to ask for it.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.gate.is_some()
     }
 
     pub(crate) fn empty() -> Self {

@@ -5,8 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use fairlead_contract::{Identity, Protocol, ProxyProtocol, Upstream, UpstreamUrl};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::uri::Scheme;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -14,10 +13,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use crate::http1::{Http1Connection, Stream};
 use crate::proxy_protocol::{Link, header};
 use crate::received::PeerError;
 use crate::sender::{Http2Sender, Sender};
@@ -132,24 +132,17 @@ fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-async fn speak(
-    protocol: Protocol,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<Sender, ConnectError> {
-    // The failures of a connection show in the exchanges it carries; between them nobody is interested.
+async fn speak(protocol: Protocol, stream: impl Stream + 'static) -> Result<Sender, ConnectError> {
     if protocol.is_http2() {
-        return Ok(Sender::Http2(
-            Http2Sender::handshake(stream).await.map_err(PeerError::from)?,
-        ));
+        let scheme = if protocol.is_tls() {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
+        let sender = Http2Sender::handshake(stream, scheme).await;
+        return Ok(Sender::Http2(sender.map_err(PeerError::from)?));
     }
-    let (sender, connection) = http1::Builder::new()
-        // They go, as a proxy must see to (RFC 9112 5.1).
-        .allow_spaces_after_header_name_in_responses(true)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(PeerError::from)?;
-    tokio::spawn(connection.with_upgrades());
-    Ok(Sender::Http1(sender))
+    Ok(Sender::Http1(Box::new(Http1Connection::new(stream))))
 }
 
 impl Tls {

@@ -14,11 +14,10 @@ use crate::balance::Peers;
 use crate::body::{ReplyBody, RequestBody};
 use crate::dial::ConnectError;
 use crate::interim::Hearing;
-use crate::message_length::{AmbiguousLength, settle_length};
 use crate::pool::{Lease, Peer};
 use crate::proxy_protocol::Link;
 use crate::received::{PeerError, ReceivedBody};
-use crate::sender::{Sender, Unanswered, adapt};
+use crate::sender::{Http2Sender, Sender, Unanswered};
 use crate::upload::{Stalled, Upload};
 
 /// The upstream gave no answer that could be passed on.
@@ -32,8 +31,6 @@ pub(crate) enum ForwardError {
     ClientStalled,
     #[error("no answer")]
     Exchange(#[from] PeerError),
-    #[error("an answer that could be read in two ways")]
-    Length(#[from] AmbiguousLength),
     #[error("the body is larger than the route allows")]
     TooLarge,
     #[error("a tunnel was asked for, and the upstream makes none in HTTP/2")]
@@ -100,32 +97,26 @@ impl Dispatch<'_> {
         mut upload: Option<&mut Upload>,
         wants_tunnel: bool,
     ) -> Result<(Response<ReceivedBody>, Lease), ForwardError> {
-        let mut lease = self.connect(true).await?;
-        if wants_tunnel {
-            self.check_for_tunnels(&lease).await?;
+        let (sender, lease) = self.connect(true).await?;
+        if let Sender::Http2(sender) = &sender
+            && wants_tunnel
+        {
+            self.check_for_tunnels(sender).await?;
         }
         let may_repeat = lease.is_reused || !self.peers.is_alone();
-        let copy = may_repeat.then(|| copy_if_repeatable(&request)).flatten();
-        let unanswered = match self.exchange(&mut lease, request, upload.as_deref_mut()).await? {
+        let answered = self.exchange(sender, &lease, request, upload.as_deref_mut());
+        let Unanswered { error, again } = match answered.await? {
             Ok(response) => return Ok((response, lease)),
             Err(unanswered) => unanswered,
         };
         // An answer that is not HTTP comes from a living connection; asking again would not help.
-        let again = if may_repeat && !unanswered.error.is_nonsense() {
-            unanswered.request.or(copy)
-        } else {
-            None
-        };
-        match again {
+        match again.filter(|_| may_repeat && !error.is_nonsense()) {
             Some(request) => Box::pin(self.send_anew(request, upload)).await,
-            None => Err(unanswered.error.into()),
+            None => Err(error.into()),
         }
     }
 
-    async fn check_for_tunnels(&self, lease: &Lease) -> Result<(), ForwardError> {
-        let Sender::Http2(sender) = &lease.sender else {
-            return Ok(());
-        };
+    async fn check_for_tunnels(&self, sender: &Http2Sender) -> Result<(), ForwardError> {
         let makes_tunnels = timeout(self.response_timeout, sender.makes_tunnels()).await;
         let makes_tunnels = makes_tunnels.map_err(|_| ForwardError::Timeout)?;
         if makes_tunnels.map_err(PeerError::from)? {
@@ -140,8 +131,8 @@ impl Dispatch<'_> {
         request: Box<Request<RequestBody>>,
         upload: Option<&mut Upload>,
     ) -> Result<(Response<ReceivedBody>, Lease), ForwardError> {
-        let mut lease = self.connect(false).await?;
-        match self.exchange(&mut lease, request, upload).await? {
+        let (sender, lease) = self.connect(false).await?;
+        match self.exchange(sender, &lease, request, upload).await? {
             Ok(response) => Ok((response, lease)),
             Err(unanswered) => Err(unanswered.error.into()),
         }
@@ -150,22 +141,19 @@ impl Dispatch<'_> {
     /// One try. A connection that was idle may break without meaning anything.
     async fn exchange(
         &self,
-        lease: &mut Lease,
-        mut request: Box<Request<RequestBody>>,
+        sender: Sender,
+        lease: &Lease,
+        request: Box<Request<RequestBody>>,
         upload: Option<&mut Upload>,
     ) -> Result<Result<Response<ReceivedBody>, Unanswered>, ForwardError> {
-        adapt(&mut request, lease.protocol())?;
         // With a body, who broke off may have been the client.
         let may_blame = !lease.is_reused && request.body().is_end_stream();
-        let mut answered = {
-            let answer = pin!(lease.sender.try_send(request, self.hearing));
+        let answered = {
+            let answer = pin!(sender.exchange(request, self.hearing));
             self.in_time(answer, upload).await?
         };
-        match &mut answered {
-            Ok(response) => {
-                lease.peer().health.succeeded();
-                settle_length(response)?;
-            }
+        match &answered {
+            Ok(_) => lease.peer().health.succeeded(),
             Err(_) if may_blame => lease.peer().health.failed(),
             Err(_) => {}
         }
@@ -190,31 +178,18 @@ impl Dispatch<'_> {
     }
 
     /// Tries one upstream after the other: a request that reached none of them is lost by nobody.
-    async fn connect(&self, may_reuse: bool) -> Result<Lease, ConnectError> {
+    async fn connect(&self, may_reuse: bool) -> Result<(Sender, Lease), ConnectError> {
         let limit = self.connect_timeout;
         let mut failure = ConnectError::Nobody;
         for peer in self.peers.in_order(self.home) {
-            if let Some(lease) = may_reuse.then(|| peer.reuse()).flatten() {
-                return Ok(lease);
+            if let Some(line) = may_reuse.then(|| peer.reuse()).flatten() {
+                return Ok(line);
             }
             match peer.connect(limit, self.link, self.route).await {
-                Ok(lease) => return Ok(lease),
+                Ok(line) => return Ok(line),
                 Err(error) => failure = error,
             }
         }
         Err(failure)
     }
-}
-
-/// A second copy of a request that has no body and changes nothing (RFC 9110 9.2.2).
-fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
-    if !request.method().is_idempotent() || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Box::new(Request::new(RequestBody::empty()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
 }

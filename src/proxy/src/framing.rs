@@ -52,7 +52,7 @@ enum Body {
 
 /// The message can be read in two ways, or in none.
 #[derive(Debug, PartialEq, Eq)]
-struct Ambiguous;
+pub(crate) struct Ambiguous;
 
 /// Follows the bytes of a client from one request to the next.
 #[derive(Debug)]
@@ -294,7 +294,7 @@ fn decimal(value: &[u8]) -> Option<u64> {
 
 /// The number before the extensions, if there are any (RFC 9112 7.1). Those mean nothing to anybody here, and so
 /// may neither be long nor hold what is no text.
-fn chunk_size(line: &[u8]) -> Result<u64, Ambiguous> {
+pub(crate) fn chunk_size(line: &[u8]) -> Result<u64, Ambiguous> {
     let is_text = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
     if line.len() >= MAX_KEPT || !line.iter().all(is_text) {
         return Err(Ambiguous);

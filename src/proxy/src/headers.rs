@@ -84,6 +84,16 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// Whether the connection's options hold this one (RFC 9110 7.6.1).
+pub(crate) fn names_option(headers: &HeaderMap, option: &str) -> bool {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|token| token.trim().eq_ignore_ascii_case(option))
+}
+
 /// Host belongs to the message whoever names it in Connection.
 fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers

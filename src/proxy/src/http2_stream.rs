@@ -18,6 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+/// How long a stream that breaks off waits for what it has sent to be written.
+const LAST_WORDS: Duration = Duration::from_millis(20);
+
 /// A body that the other side sends.
 pub(crate) struct Http2Body {
     stream: RecvStream,
@@ -120,7 +123,12 @@ where
     let mut body = pin!(body);
     let sent = send_frames(&mut stream, body.as_mut(), stall_limit).await;
     match &sent {
-        Err(Unsent::Body(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
+        Err(Unsent::Body(_)) => {
+            // What came before is on its way: a reset takes back what has not been written.
+            let given_up = poll_fn(|context| stream.poll_reset(context));
+            let _ = timeout(LAST_WORDS, given_up).await;
+            stream.send_reset(Reason::INTERNAL_ERROR);
+        }
         Err(Unsent::Stalled) => stream.send_reset(Reason::CANCEL),
         _ => {}
     }

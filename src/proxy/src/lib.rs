@@ -29,6 +29,7 @@ mod handshake;
 mod headers;
 mod health;
 mod helper;
+mod http1;
 mod http2;
 mod http2_stream;
 mod interim;
@@ -238,9 +239,9 @@ async fn feed_watchdog() {
     }
 }
 
-/// Connections of upstreams that nobody asks for any more would stay open until the upstream ends them.
+/// Between two exchanges nobody looks at a connection: one that its upstream closed would stay half open.
 async fn prune_peers(shared: Arc<Shared>) {
-    let mut ticks = interval(pool::MAX_IDLE_TIME / 2);
+    let mut ticks = interval(pool::PRUNING);
     loop {
         ticks.tick().await;
         shared.snapshot().peers().for_each(|peer| peer.prune());

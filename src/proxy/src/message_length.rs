@@ -1,5 +1,5 @@
 use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, Version};
 use thiserror::Error;
 
 /// The client could see the response end where we do not.
@@ -7,18 +7,21 @@ use thiserror::Error;
 pub(crate) enum AmbiguousLength {
     #[error("the response has a Content-Length and a Transfer-Encoding")]
     Doubled,
-    #[error("the response has lengths that disagree")]
+    #[error("the response has lengths that disagree, or one that is no number")]
     Disagreeing,
     #[error("the response has a transfer coding other than chunked")]
     Coding,
+    #[error("the response has a transfer coding in a version of HTTP that knows none")]
+    Version,
 }
 
-/// Leaves a response at most one length, and that one in plain digits (RFC 9112 6.3).
-///
-/// hyper reads the body by the coding and keeps the length beside it, undoes chunks only, and takes
-/// `5, 5` for 5. Each would reach the client as another message than the one that was read.
+/// Leaves a response at most one length, and that one in plain digits (RFC 9112 6.1 and 6.3): what is read in one
+/// way here must not reach the client as another message.
 pub(crate) fn settle_length<B>(response: &mut Response<B>) -> Result<(), AmbiguousLength> {
     let is_no_content = response.status() == StatusCode::NO_CONTENT;
+    if response.version() == Version::HTTP_10 && response.headers().contains_key(TRANSFER_ENCODING) {
+        return Err(AmbiguousLength::Version);
+    }
     let headers = response.headers_mut();
     check_coding(headers)?;
     let length = find_length(headers)?;
@@ -92,8 +95,10 @@ fn find_length(headers: &HeaderMap) -> Result<Option<HeaderValue>, AmbiguousLeng
         .map_err(|_| AmbiguousLength::Disagreeing)
 }
 
+/// In digits, and not larger than a length can be here.
 fn is_number(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
+    let is_plain = text.iter().all(u8::is_ascii_digit);
+    is_plain && str::from_utf8(text).is_ok_and(|text| text.parse::<i64>().is_ok())
 }
 
 #[cfg(test)]
@@ -129,6 +134,13 @@ mod tests {
     }
 
     #[test]
+    fn http_1_0_knows_no_coding() {
+        let response = Response::builder().version(Version::HTTP_10);
+        let mut response = response.header("transfer-encoding", "chunked").body(()).unwrap();
+        assert_eq!(settle_length(&mut response), Err(AmbiguousLength::Version));
+    }
+
+    #[test]
     fn what_has_two_ends_is_refused() {
         use AmbiguousLength::*;
         for (fields, error) in [
@@ -140,6 +152,7 @@ mod tests {
             (&[("content-length", "5, 6")], Disagreeing),
             (&[("content-length", "5,")], Disagreeing),
             (&[("content-length", "+5")], Disagreeing),
+            (&[("content-length", "9223372036854775808")], Disagreeing),
             (&[("content-length", "")], Disagreeing),
             (&[("transfer-encoding", "gzip")], Coding),
             (&[("transfer-encoding", "gzip, chunked")], Coding),

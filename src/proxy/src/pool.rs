@@ -2,22 +2,23 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fairlead_contract::{HostPattern, Protocol, UpstreamUrl};
-use hyper::client::conn::http1;
+use fairlead_contract::{HostPattern, UpstreamUrl};
 use tokio::time::timeout;
 use tracing::field::display;
 use tracing::{debug, info};
 
-use crate::body::RequestBody;
 use crate::dial::{ConnectError, Dial};
 use crate::health::Health;
+use crate::http1::Http1Connection;
 use crate::proxy_protocol::Link;
 use crate::sender::{Http2Sender, Sender};
 
 /// Connections that are kept open for each upstream.
 const MAX_IDLE: usize = 1024;
 /// Shorter than the idle limits of common servers, so that they rarely close first.
-pub(crate) const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
+const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
+/// Between two looks at those that are idle.
+pub(crate) const PRUNING: Duration = Duration::from_secs(5);
 
 /// One upstream, with its idle connections and its load. Snapshots hand it on: an upstream that
 /// stays keeps its connections, and those of one that goes close with the last exchange.
@@ -32,17 +33,15 @@ pub(crate) struct Peer {
 }
 
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Box<Http1Connection>,
     since: Instant,
 }
 
-/// A connection to an upstream for the length of one exchange. Dropped before the end, it closes,
-/// unless others go over it.
+/// An exchange with an upstream, while it lasts.
 pub(crate) struct Lease {
-    pub(crate) sender: Sender,
-    /// Whether it carried an exchange before, so that the upstream may just have closed it.
+    /// Whether its connection carried an exchange before, so that the upstream may just have closed it.
     pub(crate) is_reused: bool,
-    load_held: Load,
+    load: Load,
 }
 
 /// Counts an exchange while it lasts.
@@ -71,19 +70,20 @@ impl Peer {
 
     /// The connection that was given back last, which is the least likely to be stale; or the one for
     /// all, as long as it is open. None where a connection is for one client alone.
-    pub(crate) fn reuse(self: &Arc<Self>) -> Option<Lease> {
+    pub(crate) fn reuse(self: &Arc<Self>) -> Option<(Sender, Lease)> {
         if self.dial.names_clients() {
             return None;
         }
         if self.url().protocol().is_http2() {
             let shared = lock(&self.shared).clone().filter(|sender| !sender.is_closed())?;
-            return Some(self.lease(Sender::Http2(shared), true));
+            return Some((Sender::Http2(shared), self.lease(true)));
         }
-        let mut idle = lock(&self.idle);
-        let last = idle.iter().rposition(|idle| idle.sender.is_ready())?;
-        let Idle { sender, since } = idle.remove(last);
-        drop(idle);
-        (since.elapsed() < MAX_IDLE_TIME).then(|| self.lease(Sender::Http1(sender), true))
+        loop {
+            let mut last = lock(&self.idle).pop()?;
+            if last.may_be_used() {
+                return Some((Sender::Http1(last.connection), self.lease(true)));
+            }
+        }
     }
 
     /// A new connection. The log names the route that needed it first.
@@ -92,7 +92,7 @@ impl Peer {
         limit: Duration,
         link: Option<Link>,
         route: Option<&HostPattern>,
-    ) -> Result<Lease, ConnectError> {
+    ) -> Result<(Sender, Lease), ConnectError> {
         // Boxed because it is rare and large: without it, every exchange would take room for it.
         let opened = Box::pin(timeout(limit, self.dial.open(link))).await;
         let opened = opened.unwrap_or(Err(ConnectError::Timeout));
@@ -104,12 +104,12 @@ impl Peer {
         if let (Sender::Http2(sender), false) = (&sender, self.dial.names_clients()) {
             *lock(&self.shared) = Some(sender.clone());
         }
-        Ok(self.lease(sender, false))
+        Ok((sender, self.lease(false)))
     }
 
     /// Closes connections that nobody used for long, and forgets those that the upstream closed.
     pub(crate) fn prune(&self) {
-        lock(&self.idle).retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < MAX_IDLE_TIME);
+        lock(&self.idle).retain_mut(Idle::may_be_used);
         lock(&self.shared).take_if(|sender| sender.is_closed());
     }
 
@@ -128,20 +128,19 @@ impl Peer {
         }
     }
 
-    fn lease(self: &Arc<Self>, sender: Sender, is_reused: bool) -> Lease {
+    fn lease(self: &Arc<Self>, is_reused: bool) -> Lease {
         self.load.fetch_add(1, Ordering::Relaxed);
         Lease {
-            sender,
             is_reused,
-            load_held: Load(self.clone()),
+            load: Load(self.clone()),
         }
     }
 
-    fn take_back(&self, sender: http1::SendRequest<RequestBody>) {
+    fn take_back(&self, connection: Box<Http1Connection>) {
         let mut idle = lock(&self.idle);
-        if idle.len() < MAX_IDLE {
+        if idle.len() < MAX_IDLE && !self.dial.names_clients() {
             idle.push(Idle {
-                sender,
+                connection,
                 since: Instant::now(),
             });
         }
@@ -150,21 +149,20 @@ impl Peer {
 
 impl Lease {
     pub(crate) fn peer(&self) -> &Arc<Peer> {
-        &self.load_held.0
+        &self.load.0
     }
 
-    pub(crate) fn protocol(&self) -> Protocol {
-        self.peer().url().protocol()
-    }
-
-    /// Ends the exchange: the next one may use the connection as soon as it is ready.
-    pub(crate) fn give_back(self) {
-        if let Sender::Http1(sender) = self.sender
-            && !sender.is_closed()
-            && !self.load_held.0.dial.names_clients()
-        {
-            self.load_held.0.take_back(sender);
+    /// Ends the exchange; a connection that it leaves is there for the next one.
+    pub(crate) fn end(self, connection: Option<Box<Http1Connection>>) {
+        if let Some(connection) = connection {
+            self.peer().take_back(connection);
         }
+    }
+}
+
+impl Idle {
+    fn may_be_used(&mut self) -> bool {
+        self.since.elapsed() < MAX_IDLE_TIME && self.connection.is_open()
     }
 }
 

@@ -1,5 +1,3 @@
-use std::error::Error;
-use std::iter::successors;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -8,8 +6,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
-use crate::body::RequestBodyError;
+use crate::http1::{AnswerBody, Http1Connection, Http1Error, Stream};
 use crate::http2_stream::{Http2Body, Http2Stream};
+use crate::message_length::AmbiguousLength;
 
 /// What the other side sends behind the head of its message.
 pub(crate) enum ReceivedBody {
@@ -19,6 +18,8 @@ pub(crate) enum ReceivedBody {
     Tunnel(Http2Stream),
     Http1(Incoming),
     Http2(Http2Body),
+    /// Of an upstream, in HTTP/1.
+    Answer(AnswerBody),
 }
 
 /// Why an exchange with the other side ends before its end.
@@ -28,6 +29,12 @@ pub(crate) enum PeerError {
     Http1(#[from] hyper::Error),
     #[error(transparent)]
     Http2(#[from] h2::Error),
+    #[error(transparent)]
+    Answer(#[from] Http1Error),
+    #[error(transparent)]
+    Length(#[from] AmbiguousLength),
+    #[error("the request cannot be written in HTTP/2")]
+    Request(#[from] http::Error),
 }
 
 impl PeerError {
@@ -36,14 +43,15 @@ impl PeerError {
         match self {
             Self::Http1(error) => error.is_parse(),
             Self::Http2(error) => error.is_library(),
+            Self::Answer(error) => error.is_nonsense(),
+            Self::Length(_) => true,
+            Self::Request(_) => false,
         }
     }
 
     /// Whether what broke off was the client, in the middle of its request.
     pub(crate) fn is_of_client(&self) -> bool {
-        let causes = successors(Some(self as &(dyn Error + 'static)), |error| (*error).source());
-        let mut causes = causes.filter_map(|cause| cause.downcast_ref());
-        causes.any(|cause| matches!(cause, RequestBodyError::Client(_)))
+        matches!(self, Self::Answer(error) if error.is_of_client())
     }
 }
 
@@ -52,9 +60,25 @@ impl ReceivedBody {
     /// conversation, in which it only speaks when it has something to say.
     pub(crate) fn is_owed(&self) -> bool {
         match self {
-            Self::None | Self::Tunnel(_) => false,
+            Self::None | Self::Tunnel(_) | Self::Answer(_) => false,
             Self::Http1(_) => true,
             Self::Http2(body) => body.has_length(),
+        }
+    }
+
+    /// The connection of an upstream's answer that is over, if a further exchange may follow.
+    pub(crate) fn take_connection(&mut self) -> Option<Box<Http1Connection>> {
+        match self {
+            Self::Answer(body) => body.take_connection(),
+            _ => None,
+        }
+    }
+
+    /// An upstream that has left HTTP/1.
+    pub(crate) fn into_tunnel(self) -> Option<Box<dyn Stream>> {
+        match self {
+            Self::Answer(body) => body.into_tunnel(),
+            _ => None,
         }
     }
 }
@@ -77,6 +101,10 @@ impl Body for ReceivedBody {
                 let frame = ready!(body.poll_frame(context));
                 Poll::Ready(frame.map(|frame| Ok(frame?)))
             }
+            Self::Answer(body) => {
+                let frame = ready!(body.poll_frame(context));
+                Poll::Ready(frame.map(|frame| Ok(frame?)))
+            }
         }
     }
 
@@ -85,6 +113,7 @@ impl Body for ReceivedBody {
             Self::None | Self::Tunnel(_) => true,
             Self::Http1(incoming) => incoming.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::Answer(body) => body.is_end_stream(),
         }
     }
 
@@ -93,6 +122,7 @@ impl Body for ReceivedBody {
             Self::None | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Http1(incoming) => incoming.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::Answer(body) => body.size_hint(),
         }
     }
 }

@@ -4,23 +4,22 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use fairlead_contract::Protocol;
 use futures_util::FutureExt;
 use h2::client::ResponseFuture;
 use h2::{Ping, PingPong, RecvStream};
-use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
-use http::{HeaderValue, Method, Request, Response, Uri};
-use hyper::body::Body;
-use hyper::client::conn::http1;
-use tokio::io::{AsyncRead, AsyncWrite};
+use http::{Method, Request, Response, Uri};
+use http_body::Body;
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::body::RequestBody;
+use crate::http1::{Http1Connection, Stream};
 use crate::http2_stream::{Http2Body, Http2Stream, send_body};
 use crate::interim::Hearing;
+use crate::message_length::settle_length;
 use crate::received::{PeerError, ReceivedBody};
 use crate::upgrade::SEC_WEBSOCKET_KEY;
 
@@ -32,8 +31,8 @@ const MAX_UNSENT_BYTES: usize = 256 * 1024;
 
 /// The sending side of a connection to an upstream.
 pub(crate) enum Sender {
-    /// For one exchange after the other.
-    Http1(http1::SendRequest<RequestBody>),
+    /// For this exchange alone; the answer gives it back.
+    Http1(Box<Http1Connection>),
     /// For many at once.
     Http2(Http2Sender),
 }
@@ -41,49 +40,49 @@ pub(crate) enum Sender {
 /// What there is instead of an answer.
 pub(crate) struct Unanswered {
     pub(crate) error: PeerError,
-    /// The request, if nothing of it has reached the upstream.
-    pub(crate) request: Option<Box<Request<RequestBody>>>,
+    /// The request, if it may be sent again: nothing of it has reached the upstream, or it is safe to repeat.
+    pub(crate) again: Option<Box<Request<RequestBody>>>,
 }
 
 #[derive(Clone)]
 pub(crate) struct Http2Sender {
     requests: h2::client::SendRequest<Bytes>,
+    /// Some servers refuse one that is not the connection's.
+    scheme: Scheme,
     pings: Option<Arc<Mutex<PingPong>>>,
 }
 
 impl Sender {
     /// `hearing` takes what comes before the answer.
-    pub(crate) async fn try_send(
-        &mut self,
+    pub(crate) async fn exchange(
+        self,
         mut request: Box<Request<RequestBody>>,
         hearing: Option<&Hearing>,
     ) -> Result<Response<ReceivedBody>, Unanswered> {
         match self {
-            Self::Http1(sender) => {
-                if let Some(hearing) = hearing.cloned() {
-                    hyper::ext::on_informational(&mut request, move |response| {
-                        hearing.hear(response.status(), response.headers());
-                    });
-                }
-                let answered = sender.try_send_request(*request).await;
+            Self::Http1(connection) => {
+                let answered = connection.exchange(&mut request, hearing).await;
                 answered
-                    .map(|response| response.map(ReceivedBody::Http1))
-                    .map_err(|mut error| Unanswered {
-                        request: error.take_message().map(Box::new),
-                        error: error.into_error().into(),
+                    .map(|response| response.map(ReceivedBody::Answer))
+                    .map_err(|(error, was_begun)| Unanswered {
+                        error: error.into(),
+                        again: (!was_begun || is_repeatable(&request)).then_some(request),
                     })
             }
             // Boxed: an exchange in HTTP/1 would take room for it.
-            Self::Http2(sender) => Box::pin(sender.try_send(request, hearing)).await,
+            Self::Http2(sender) => Box::pin(sender.exchange(request, hearing)).await,
         }
     }
 }
 
+/// Whether a request has no body and changes nothing (RFC 9110 9.2.2).
+fn is_repeatable(request: &Request<RequestBody>) -> bool {
+    request.method().is_idempotent() && request.body().is_end_stream()
+}
+
 impl Http2Sender {
     /// Begins to speak on a connection, which closes when no sender is left and no exchange is under way.
-    pub(crate) async fn handshake(
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    ) -> Result<Self, h2::Error> {
+    pub(crate) async fn handshake(stream: impl Stream + 'static, scheme: Scheme) -> Result<Self, h2::Error> {
         let (requests, mut connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
@@ -94,7 +93,11 @@ impl Http2Sender {
             .await?;
         let pings = connection.ping_pong().map(|pings| Arc::new(Mutex::new(pings)));
         tokio::spawn(connection);
-        Ok(Self { requests, pings })
+        Ok(Self {
+            requests,
+            scheme,
+            pings,
+        })
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -112,31 +115,33 @@ impl Http2Sender {
         Ok(self.requests.is_extended_connect_protocol_enabled())
     }
 
-    async fn try_send(
-        &mut self,
+    async fn exchange(
+        mut self,
         request: Box<Request<RequestBody>>,
         hearing: Option<&Hearing>,
     ) -> Result<Response<ReceivedBody>, Unanswered> {
         if let Err(error) = poll_fn(|context| self.requests.poll_ready(context)).await {
             return Err(Unanswered {
                 error: error.into(),
-                request: Some(request),
+                again: Some(request),
             });
         }
-        self.send(*request, hearing).await.map_err(|error| Unanswered {
-            error: error.into(),
-            request: None,
-        })
+        let again = is_repeatable(&request).then(|| copy(&request));
+        self.send(*request, hearing)
+            .await
+            .map_err(|error| Unanswered { error, again })
     }
 
     async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         hearing: Option<&Hearing>,
-    ) -> Result<Response<ReceivedBody>, h2::Error> {
+    ) -> Result<Response<ReceivedBody>, PeerError> {
+        ask_by_connect(&mut request);
+        name_in_target(&mut request, self.scheme.clone())?;
         let (parts, body) = request.into_parts();
         if parts.method == Method::CONNECT {
-            return self.open_tunnel(Request::from_parts(parts, ()), hearing).await;
+            return Ok(self.open_tunnel(Request::from_parts(parts, ()), hearing).await?);
         }
         let is_whole = body.is_end_stream();
         let (answer, stream) = self
@@ -152,7 +157,9 @@ impl Http2Sender {
                 }
             }))
         });
-        let (parts, stream) = hear_out(answer, hearing).await?.into_parts();
+        let mut answer = hear_out(answer, hearing).await?;
+        settle_length(&mut answer)?;
+        let (parts, stream) = answer.into_parts();
         let body = Http2Body::new(stream, &parts.headers).beside(sending);
         Ok(Response::from_parts(parts, ReceivedBody::Http2(body)))
     }
@@ -191,34 +198,14 @@ async fn hear_out(
     .await
 }
 
-/// Puts things where the protocol has them: HTTP/2 the authority in the target (RFC 9113 8.3.1), HTTP/1.1 in
-/// the Host field, and with a body of unknown length its coding (RFC 9112 6.1).
-pub(crate) fn adapt(request: &mut Request<RequestBody>, protocol: Protocol) -> Result<(), http::Error> {
-    if protocol.is_http2() {
-        ask_by_connect(request);
-        return name_in_target(request, protocol);
-    }
-    if is_body_without_length(request) {
-        // hyper would leave the body of a GET away.
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-    }
-    if request.headers().contains_key(TE) {
-        // It holds for one connection, and is to be named there (RFC 9110 10.1.4).
-        let te = HeaderValue::from_static("te");
-        request.headers_mut().append(CONNECTION, te);
-    }
-    if let Some(authority) = request.uri().authority() {
-        let host = HeaderValue::try_from(authority.as_str())?;
-        request.headers_mut().insert(HOST, host);
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
-    }
-    Ok(())
-}
-
-fn is_body_without_length(request: &Request<RequestBody>) -> bool {
-    !request.body().is_end_stream() && request.body().size_hint().exact().is_none()
+/// A request without a body once more.
+fn copy(request: &Request<RequestBody>) -> Box<Request<RequestBody>> {
+    let mut copy = Box::new(Request::new(RequestBody::empty()));
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
 }
 
 /// Makes of the wish for another protocol an extended CONNECT, which has no key (RFC 8441 5).
@@ -241,17 +228,13 @@ fn ask_by_connect(request: &mut Request<RequestBody>) {
     }
 }
 
-fn name_in_target(request: &mut Request<RequestBody>, protocol: Protocol) -> Result<(), http::Error> {
+/// Puts the authority in the target (RFC 9113 8.3.1).
+fn name_in_target(request: &mut Request<RequestBody>, scheme: Scheme) -> Result<(), http::Error> {
     let Some(host) = request.headers_mut().remove(HOST) else {
         return Ok(());
     };
     let mut parts = Parts::default();
-    // Some servers refuse a scheme that is not the connection's.
-    parts.scheme = Some(if protocol.is_tls() {
-        Scheme::HTTPS
-    } else {
-        Scheme::HTTP
-    });
+    parts.scheme = Some(scheme);
     parts.authority = Some(Authority::try_from(host.as_bytes())?);
     parts.path_and_query = request.uri().path_and_query().cloned();
     *request.uri_mut() = Uri::from_parts(parts)?;

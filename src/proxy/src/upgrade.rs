@@ -9,16 +9,18 @@ use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::copy_bidirectional;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use crate::headers::names_option;
+use crate::http1::Stream;
 use crate::http2_stream::Http2Stream;
 use crate::received::ReceivedBody;
 
@@ -49,7 +51,7 @@ impl Wish {
                 let protocol = HeaderValue::try_from(parts.extensions.remove::<Protocol>()?.as_str());
                 (protocol.ok()?, ClientSide::Http2(parts.extensions.remove()?))
             }
-            Version::HTTP_11 if names_upgrade(&parts.headers) => {
+            Version::HTTP_11 if names_option(&parts.headers, "upgrade") => {
                 let protocol = parts.headers.get(UPGRADE)?.clone();
                 (protocol, ClientSide::Http1(parts.extensions.remove()?))
             }
@@ -116,7 +118,7 @@ impl Wish {
 }
 
 impl ClientSide {
-    async fn open(self) -> Result<Option<Box<dyn Tunnel>>, TunnelError> {
+    async fn open(self) -> Result<Option<Box<dyn Stream>>, TunnelError> {
         match self {
             Self::Http1(client) => Ok(Some(Box::new(TokioIo::new(client.await?)))),
             Self::Http2(Http2Tunnel(client)) => {
@@ -133,7 +135,7 @@ impl ClientSide {
 
 /// An upstream that has left HTTP for what was asked of it.
 pub(crate) enum UpstreamSide {
-    Http1(OnUpgrade),
+    Http1(Box<dyn Stream>),
     Http2(Http2Stream),
 }
 
@@ -141,7 +143,8 @@ impl UpstreamSide {
     /// Takes it out of an answer that gives it: 101 of HTTP/1.1, a success of HTTP/2.
     pub(crate) fn find(response: &mut Response<ReceivedBody>) -> Option<Self> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Some(Self::Http1(hyper::upgrade::on(response)));
+            let body = mem::replace(response.body_mut(), ReceivedBody::None);
+            return body.into_tunnel().map(Self::Http1);
         }
         match mem::replace(response.body_mut(), ReceivedBody::None) {
             ReceivedBody::Tunnel(stream) => Some(Self::Http2(stream)),
@@ -152,22 +155,17 @@ impl UpstreamSide {
         }
     }
 
-    async fn open(self) -> Result<Box<dyn Tunnel>, TunnelError> {
+    fn into_stream(self) -> Box<dyn Stream> {
         match self {
-            Self::Http1(upstream) => Ok(Box::new(TokioIo::new(upstream.await?))),
-            Self::Http2(stream) => Ok(Box::new(stream)),
+            Self::Http1(stream) => stream,
+            Self::Http2(stream) => Box::new(stream),
         }
     }
 }
 
-trait Tunnel: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Tunnel for T {}
-
 async fn join(client: ClientSide, upstream: UpstreamSide) -> Result<(), TunnelError> {
-    let (client, mut upstream) = tokio::try_join!(client.open(), upstream.open())?;
-    if let Some(mut client) = client {
-        copy_bidirectional(&mut client, &mut upstream).await?;
+    if let Some(mut client) = client.open().await? {
+        copy_bidirectional(&mut client, &mut upstream.into_stream()).await?;
     }
     Ok(())
 }
@@ -175,7 +173,7 @@ async fn join(client: ClientSide, upstream: UpstreamSide) -> Result<(), TunnelEr
 /// Why a tunnel ended.
 #[derive(Debug, Error)]
 enum TunnelError {
-    #[error("one side did not follow")]
+    #[error("the client did not follow")]
     Upgrade(#[from] hyper::Error),
     #[error("it broke")]
     Io(#[from] io::Error),
@@ -225,15 +223,6 @@ fn names_http(protocols: &HeaderValue) -> bool {
         .split(',')
         .map(|protocol| protocol.trim().to_ascii_lowercase())
         .any(|protocol| protocol == "h2c" || protocol == "h2" || protocol.starts_with("http"))
-}
-
-fn names_upgrade(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
 }
 
 /// What answers a key in the name of an upstream that has none (RFC 6455 4.2.2).

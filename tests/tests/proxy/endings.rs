@@ -1,6 +1,7 @@
 //! Answers whose end nothing tells but the end of the connection, and answers that break off.
 
-use fairlead_tests::{Wire, accept, within};
+use fairlead_tests::{Proxy, Site, Wire, accept, body, get, request_on, within};
+use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -52,6 +53,7 @@ async fn breaks_off_visibly<S: AsyncRead + AsyncWrite + Unpin>(stream: S, listen
 async fn an_answer_that_breaks_at_its_first_chunk_has_its_head() {
     let (listener, site) = super::open_site().await;
     let proxy = site.start();
+    over_http2(&site, &proxy, &listener).await;
     let mut wire = Wire::new(TcpStream::connect(proxy.http()).await.unwrap());
     wire.write("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     let mut upstream = accept(&listener).await;
@@ -65,4 +67,19 @@ async fn an_answer_that_breaks_at_its_first_chunk_has_its_head() {
         answer.ends_with("\r\n\r\n") && !answer.contains("\r\n0\r\n"),
         "{answer}"
     );
+}
+
+async fn over_http2(site: &Site, proxy: &Proxy, listener: &TcpListener) {
+    let client = site.client();
+    let stream = client.connect(proxy.https(), "a.test", &["h2"]).await.unwrap();
+    let answering = async {
+        let mut upstream = accept(listener).await;
+        upstream.read_head().await;
+        upstream
+            .write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n")
+            .await;
+    };
+    let (mut answer, ()) = tokio::join!(request_on(stream, get("https://a.test/")), answering);
+    assert_eq!(body::next_data(answer.body_mut()).await.unwrap(), "ok");
+    assert!(within(answer.into_body().collect()).await.is_err());
 }

@@ -11,6 +11,7 @@ mod callers;
 mod checks;
 mod compression;
 mod confinement;
+mod connections;
 mod drain;
 mod endings;
 mod failures;

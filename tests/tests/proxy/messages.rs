@@ -19,6 +19,7 @@ async fn a_response_that_ends_at_two_places_is_a_bad_gateway() {
         "Content-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
         "Content-Length: 2, 3\r\n\r\nabc",
         "Content-Length: +2\r\n\r\nab",
+        "Content-Length: 18446744073709551616\r\n\r\nab",
         "Transfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         "Transfer-Encoding: gzip\r\n\r\nhello",
         "X-Folded: 1\r\n Content-Length: 2\r\n\r\nab",

@@ -1,0 +1,119 @@
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body::{Frame, SizeHint};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::rest::{Rest, Step};
+use super::{Http1Connection, Http1Error, Stream};
+
+/// Sends what is left of a request.
+pub(super) type Upload = AbortOnDropHandle<Result<(), Http1Error>>;
+
+/// The body of an answer, and the connection it comes over. Dropped before its end, it closes that.
+pub(crate) struct AnswerBody {
+    /// Until it is taken.
+    connection: Option<Box<Http1Connection>>,
+    rest: Rest,
+    /// The connection may carry a further exchange.
+    stays_open: bool,
+    /// Sends the rest of the request, for as long as anybody hears of it.
+    sending: Option<Upload>,
+}
+
+impl AnswerBody {
+    pub(super) fn new(
+        connection: Box<Http1Connection>,
+        rest: Rest,
+        stays_open: bool,
+        sending: Option<Upload>,
+    ) -> Self {
+        Self {
+            connection: Some(connection),
+            rest,
+            stays_open,
+            sending,
+        }
+    }
+
+    /// The connection, once the answer is over, if a further exchange may follow.
+    pub(crate) fn take_connection(&mut self) -> Option<Box<Http1Connection>> {
+        if !self.stays_open || !self.is_end_stream() {
+            return None;
+        }
+        // What was said unasked would be taken for the next answer.
+        let mut connection = self
+            .connection
+            .take_if(|connection| connection.unread.is_empty())?;
+        connection.let_buffer_go();
+        Some(connection)
+    }
+
+    /// What is spoken on behind an answer that leaves HTTP.
+    pub(crate) fn into_tunnel(mut self) -> Option<Box<dyn Stream>> {
+        self.connection.take().map(|connection| connection.into_tunnel())
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Http1Error>>> {
+        let Some(connection) = &mut self.connection else {
+            return Poll::Ready(None);
+        };
+        loop {
+            match self.rest.step(&mut connection.unread)? {
+                Step::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                Step::End => return Poll::Ready(None),
+                Step::More => {}
+            }
+            if let Poll::Ready(broken) = poll_break(&mut self.sending, context) {
+                return Poll::Ready(Some(Err(broken)));
+            }
+            if ready!(connection.poll_read(self.rest.expected(), context))? == 0 {
+                if self.rest != Rest::UntilClose {
+                    return Poll::Ready(Some(Err(Http1Error::Incomplete)));
+                }
+                self.rest = Rest::Nothing;
+            }
+        }
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.rest == Rest::Nothing
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self.rest {
+            Rest::Nothing => SizeHint::with_exact(0),
+            Rest::Length(left) => SizeHint::with_exact(left),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// Why the rest of the request was not sent. That the upstream does not want to have it is no reason to hear nothing
+/// more of it.
+fn poll_break(sending: &mut Option<Upload>, context: &mut Context<'_>) -> Poll<Http1Error> {
+    let Some(upload) = sending else {
+        return Poll::Pending;
+    };
+    let ended = ready!(upload.poll_unpin(context));
+    *sending = None;
+    match ended {
+        Ok(Err(error)) if !matches!(error, Http1Error::Io(_)) => Poll::Ready(error),
+        _ => Poll::Pending,
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        // An answer may be over before its request is, as in HTTP/2.
+        if self.is_end_stream()
+            && let Some(sending) = self.sending.take()
+        {
+            sending.detach();
+        }
+    }
+}
