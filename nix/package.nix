@@ -12,7 +12,10 @@ let
   programs = {
     fairlead-proxy = build "proxy";
     fairlead-watcher = build "watcher";
-    fairlead-certs = build "certs";
+    fairlead-certs = callPackage ./program.nix {
+      member = "certs";
+      sources = [ ../src/dns-services ];
+    };
     fairlead-cli = build "cli";
   };
   # Runs where the package is built.

@@ -32,7 +32,7 @@ pub use environment::Environment;
 pub use installation::{Installation, Made};
 pub use named::Named;
 pub use pebble::{Answering, Pebble, PebbleSettings, Records};
-pub use peer::{Peer, PeerRequest};
+pub use peer::{Peer, PeerAnswer, PeerRequest};
 pub use programs::{DEADLINE, Finished, Program, Running, Signal};
 pub use proxy::{Proxy, Sockets, activate, ask};
 pub use site::{Site, route};

@@ -1,5 +1,6 @@
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -87,6 +88,36 @@ impl Named {
 
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.address.0, 53)
+    }
+
+    /// Has the name these TXT records and no other, as a service does that keeps the zone here.
+    pub fn set_texts(&self, name: &str, texts: &[&str]) {
+        let additions = texts
+            .iter()
+            .map(|text| format!("update add {name} 1 TXT {text}\n"));
+        let commands = format!(
+            "server {}\nkey hmac-sha256:fairlead {KEY}\nupdate delete {name} TXT\n{}send\n",
+            self.address.0,
+            additions.collect::<String>()
+        );
+        let mut nsupdate = Command::new("nsupdate")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("cannot run nsupdate: install bind9-dnsutils");
+        let mut input = nsupdate.stdin.take().expect("it has an input");
+        input.write_all(commands.as_bytes()).expect("it reads its input");
+        drop(input);
+        assert!(nsupdate.wait().expect("it ends").success(), "{commands}");
+    }
+
+    /// All TXT records of a name, as dig prints them.
+    pub fn texts(&self, name: &str) -> String {
+        let output = Command::new("dig")
+            .arg(format!("@{}", self.address.0))
+            .args(["+short", name, "TXT"])
+            .output()
+            .expect("cannot run dig: install bind9-dnsutils");
+        String::from_utf8(output.stdout).expect("dig prints text")
     }
 
     /// The secret of the key `fairlead`, base64.

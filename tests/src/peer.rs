@@ -14,15 +14,25 @@ pub struct Peer {
 /// What a client sent.
 #[derive(Clone, Debug)]
 pub struct PeerRequest {
+    pub method: String,
     pub path: String,
     /// `name: value`, with names in lower case.
     pub headers: Vec<String>,
     pub body: serde_json::Value,
 }
 
+/// A status and a body.
+pub struct PeerAnswer(pub u16, pub String);
+
+impl From<u16> for PeerAnswer {
+    fn from(status: u16) -> Self {
+        Self(status, String::new())
+    }
+}
+
 impl Peer {
-    /// Answers each request with the status that `answer` returns for it.
-    pub fn start(answer: impl Fn(&PeerRequest) -> u16 + Send + 'static) -> Self {
+    /// Answers each request with what `answer` returns for it.
+    pub fn start<A: Into<PeerAnswer>>(answer: impl Fn(&PeerRequest) -> A + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let ended = Arc::new(AtomicBool::new(false));
@@ -59,11 +69,15 @@ impl Drop for Peer {
     }
 }
 
-fn serve(mut stream: &TcpStream, answer: impl Fn(&PeerRequest) -> u16) -> std::io::Result<()> {
+fn serve<A: Into<PeerAnswer>>(
+    mut stream: &TcpStream,
+    answer: impl Fn(&PeerRequest) -> A,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
-    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let mut headers = Vec::new();
     loop {
         line.clear();
@@ -79,9 +93,16 @@ fn serve(mut stream: &TcpStream, answer: impl Fn(&PeerRequest) -> u16) -> std::i
     let mut body = vec![0; length.and_then(|length| length.parse().ok()).unwrap_or(0)];
     reader.read_exact(&mut body)?;
     let body = serde_json::from_slice(&body).unwrap_or_default();
-    let status = answer(&PeerRequest { path, headers, body });
+    let PeerAnswer(status, body) = answer(&PeerRequest {
+        method,
+        path,
+        headers,
+        body,
+    })
+    .into();
     write!(
         stream,
-        "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
     )
 }

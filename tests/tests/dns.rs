@@ -4,12 +4,11 @@ use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use fairlead_contract::{HostPattern, Ledger, write_atomically};
 use fairlead_tests::{
-    Environment, Finished, Named, Pebble, PebbleSettings, Peer, PeerRequest, Program, route,
+    Environment, Finished, Named, Pebble, PebbleSettings, Peer, PeerAnswer, PeerRequest, Program, route,
 };
 
 /// Nobody answers there: neither HTTP-01 nor TLS-ALPN-01 could succeed.
@@ -58,16 +57,6 @@ fn secret(environment: &Environment, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// All TXT records of a name, as dig prints them.
-fn texts(server: &Named, name: &str) -> String {
-    let output = Command::new("dig")
-        .arg(format!("@{}", server.address().ip()))
-        .args(["+short", name, "TXT"])
-        .output()
-        .expect("cannot run dig: install bind9-dnsutils");
-    String::from_utf8(output.stdout).expect("dig prints text")
-}
-
 fn bind(environment: &Environment, zones: &[(&str, &str)], open: &[&str]) -> (Named, Pebble) {
     let named = Named::start(zones, open);
     let mut settings = PebbleSettings::new(nowhere());
@@ -91,8 +80,8 @@ fn bind_takes_the_records_of_a_wildcard_and_its_parent_and_gives_them_back() {
     pass(&environment);
     let names = ledger(&environment, "*.a.test").names.len();
     assert_eq!((names, pebble.orders()), (3, 1));
-    assert_eq!(texts(&named, "_acme-challenge.a.test"), "\"somebody else's\"\n");
-    assert_eq!(texts(&named, "_acme-challenge.b.sub.a.test"), "");
+    assert_eq!(named.texts("_acme-challenge.a.test"), "\"somebody else's\"\n");
+    assert_eq!(named.texts("_acme-challenge.b.sub.a.test"), "");
 }
 
 #[test]
@@ -251,6 +240,92 @@ fn an_acme_dns_account_answers_for_the_name_that_is_delegated_to_it() {
         error.contains("the account for unknown.auth.test. is not among"),
         "{error}"
     );
+}
+
+/// What the interface of PowerDNS answers, as far as dns-update asks; BIND keeps the zone.
+fn answer_as_powerdns(named: &Named, request: &PeerRequest) -> PeerAnswer {
+    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+    let has_key = request.headers.contains(&"x-api-key: secret".to_owned());
+    if !has_key || path != "/api/v1/servers/localhost/zones/alias.test." {
+        return PeerAnswer(401, String::new());
+    }
+    if request.method == "PATCH" {
+        let set = &request.body["rrsets"][0];
+        let records = set["records"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let texts: Vec<_> = records
+            .iter()
+            .filter_map(|record| record["content"].as_str())
+            .collect();
+        named.set_texts(set["name"].as_str().unwrap_or_default(), &texts);
+        return PeerAnswer(204, String::new());
+    }
+    let name = query.split(['=', '&']).nth(1).unwrap_or_default();
+    let texts = named.texts(name);
+    let records: Vec<_> = texts
+        .lines()
+        .map(|text| serde_json::json!({"content": text, "disabled": false}))
+        .collect();
+    let sets = serde_json::json!([{"name": name, "type": "TXT", "ttl": 1, "records": records}]);
+    PeerAnswer(200, serde_json::json!({ "rrsets": sets }).to_string())
+}
+
+#[test]
+fn a_service_is_told_of_records_in_the_zone_where_the_aliases_lead_and_of_their_end() {
+    let environment = Environment::new();
+    let alias = "_acme-challenge CNAME deep.alias.test.\n_acme-challenge.b.sub CNAME deep.alias.test.";
+    let keep = "deep TXT \"somebody else's\"";
+    let zones = [("a.test", alias), ("alias.test", keep)];
+    let named = Arc::new(Named::start(&zones, &["alias.test"]));
+    let mut settings = PebbleSettings::new(nowhere());
+    settings.dns = Some(named.address());
+    let pebble = Pebble::start(settings);
+    let peer = Peer::start({
+        let named = named.clone();
+        move |request| answer_as_powerdns(&named, request)
+    });
+    let key = secret(&environment, "key", "wrong\n");
+    let dns = format!(
+        "propagation-timeout = \"2s\"\n[acme.dns.pdns]\napi-key = {key:?}\nendpoint = \"{}\"\n",
+        peer.url()
+    );
+    configure(&environment, &pebble, &dns);
+    declare(&environment, &["*.a.test", "a.test"]);
+    let error = failing_pass(&environment, "*.a.test");
+    assert!(
+        error.contains("the DNS could not be changed: pdns: Unauthorized"),
+        "{error}"
+    );
+
+    secret(&environment, "key", "secret\n");
+    declare(&environment, &["*.a.test", "a.test", "b.sub.a.test"]);
+    pass(&environment);
+    assert_eq!(ledger(&environment, "*.a.test").names.len(), 3);
+    assert_eq!(named.texts("deep.alias.test"), "\"somebody else's\"\n");
+}
+
+#[test]
+fn what_a_service_takes_in_its_url_stands_in_no_message() {
+    let environment = Environment::new();
+    let (_named, _pebble) = bind(&environment, &[("a.test", "")], &["a.test"]);
+    // The services have addresses of their own: what leads there must lead here.
+    let proxy = Peer::start(|request| match request.path.as_str() {
+        "www.duckdns.org:443" => 418,
+        _ => 500,
+    });
+    let token = secret(&environment, "token", "a-b/c\n");
+    let text = fs::read_to_string(environment.paths().config_file()).unwrap();
+    let (before, _) = text.split_once("[acme.dns.rfc2136]").unwrap();
+    environment.write_config(&format!("{before}[acme.dns.duckdns]\ntoken = {token:?}\n"));
+    declare(&environment, &["a.test"]);
+    let mut command = environment.command(Program::Certs);
+    command.env("HTTPS_PROXY", proxy.url());
+    let finished = environment.start(command).finish();
+    let error = ledger(&environment, "a.test").failure.unwrap().error;
+    assert!(
+        error.contains("duckdns") && error.contains("token=(secret)"),
+        "{error}"
+    );
+    assert!(!finished.stderr.contains("a-b"), "{}", finished.stderr);
 }
 
 #[test]

@@ -1,13 +1,14 @@
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::Limit;
+use crate::{DnsService, Limit, ServiceAccount};
 
 /// `[acme.dns]`: how TXT records get into the DNS, for DNS-01 (RFC 8555 8.4).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "WrittenDns")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dns {
     pub provider: DnsProvider,
     /// How long a record may take to reach all servers of its zone.
@@ -23,6 +24,8 @@ pub enum DnsProvider {
     Exec(Exec),
     HttpReq(HttpReq),
     AcmeDns(AcmeDns),
+    /// `[acme.dns.NAME]`: one of [`DnsService::ALL`].
+    Service(ServiceAccount),
 }
 
 /// `[acme.dns.rfc2136]`: a server that takes dynamic updates (RFC 2136) signed with TSIG (RFC 8945).
@@ -53,6 +56,7 @@ pub enum KeyAlgorithm {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Exec {
     /// The program and its first arguments; `present` or `cleanup`, the record's name and its value follow.
+    #[serde(deserialize_with = "read_command")]
     pub command: Vec<String>,
 }
 
@@ -81,45 +85,121 @@ pub struct AcmeDns {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretFile(pub PathBuf);
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct WrittenDns {
-    rfc2136: Option<Rfc2136>,
-    exec: Option<Exec>,
-    httpreq: Option<HttpReq>,
-    acme_dns: Option<AcmeDns>,
-    #[serde(default = "five_minutes")]
-    propagation_timeout: Limit,
-    propagation_delay: Option<Limit>,
+const ONE_PROVIDER: &str =
+    "[acme.dns] has exactly one table that says who changes the DNS, such as `rfc2136`";
+
+impl<'de> Deserialize<'de> for Dns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(WrittenDns)
+    }
 }
 
-impl TryFrom<WrittenDns> for Dns {
-    type Error = &'static str;
+struct WrittenDns;
 
-    fn try_from(written: WrittenDns) -> Result<Self, Self::Error> {
-        let providers = [
-            written.rfc2136.map(DnsProvider::Rfc2136),
-            written.exec.map(DnsProvider::Exec),
-            written.httpreq.map(DnsProvider::HttpReq),
-            written.acme_dns.map(DnsProvider::AcmeDns),
-        ];
-        let mut providers = providers.into_iter().flatten();
-        let (Some(provider), None) = (providers.next(), providers.next()) else {
-            return Err("[acme.dns] has exactly one of `rfc2136`, `exec`, `httpreq` and `acme-dns`");
-        };
-        if matches!(&provider, DnsProvider::Exec(exec) if exec.command.is_empty()) {
-            return Err("`command` under [acme.dns.exec] names no program");
+impl<'de> Visitor<'de> for WrittenDns {
+    type Value = Dns;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Dns, A::Error> {
+        let mut providers = Vec::new();
+        let (mut propagation_timeout, mut propagation_delay) = (Limit::from_secs(5 * 60), None);
+        while let Some(key) = table.next_key()? {
+            match key {
+                Key::PropagationTimeout => propagation_timeout = table.next_value()?,
+                Key::PropagationDelay => propagation_delay = Some(table.next_value()?),
+                Key::Provider(provider) => providers.push(table.next_value_seed(provider)?),
+            }
         }
-        Ok(Self {
+        let [provider] = <[_; 1]>::try_from(providers).map_err(|_| A::Error::custom(ONE_PROVIDER))?;
+        Ok(Dns {
             provider,
-            propagation_timeout: written.propagation_timeout,
-            propagation_delay: written.propagation_delay,
+            propagation_timeout,
+            propagation_delay,
         })
     }
 }
 
-fn five_minutes() -> Limit {
-    Limit::from_secs(5 * 60)
+/// What stands in `[acme.dns]`.
+enum Key {
+    PropagationTimeout,
+    PropagationDelay,
+    Provider(ProviderKey),
+}
+
+enum ProviderKey {
+    Rfc2136,
+    Exec,
+    HttpReq,
+    AcmeDns,
+    Service(&'static DnsService),
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const OWN: [&str; 6] = [
+            "rfc2136",
+            "exec",
+            "httpreq",
+            "acme-dns",
+            "propagation-timeout",
+            "propagation-delay",
+        ];
+        let key = String::deserialize(deserializer)?;
+        Ok(match key.as_str() {
+            "propagation-timeout" => Self::PropagationTimeout,
+            "propagation-delay" => Self::PropagationDelay,
+            "rfc2136" => Self::Provider(ProviderKey::Rfc2136),
+            "exec" => Self::Provider(ProviderKey::Exec),
+            "httpreq" => Self::Provider(ProviderKey::HttpReq),
+            "acme-dns" => Self::Provider(ProviderKey::AcmeDns),
+            name => match DnsService::find(name) {
+                Some(service) => Self::Provider(ProviderKey::Service(service)),
+                None => {
+                    let services = DnsService::ALL.iter().map(|service| service.name);
+                    return Err(unknown_field(&key, OWN.into_iter().chain(services)));
+                }
+            },
+        })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for ProviderKey {
+    type Value = DnsProvider;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<DnsProvider, D::Error> {
+        Ok(match self {
+            Self::Rfc2136 => DnsProvider::Rfc2136(Rfc2136::deserialize(deserializer)?),
+            Self::Exec => DnsProvider::Exec(Exec::deserialize(deserializer)?),
+            Self::HttpReq => DnsProvider::HttpReq(HttpReq::deserialize(deserializer)?),
+            Self::AcmeDns => DnsProvider::AcmeDns(AcmeDns::deserialize(deserializer)?),
+            Self::Service(service) => DnsProvider::Service(service.deserialize(deserializer)?),
+        })
+    }
+}
+
+/// The words serde has for it.
+pub(crate) fn unknown_field<E: serde::de::Error>(
+    field: &str,
+    known: impl Iterator<Item = &'static str>,
+) -> E {
+    let known: Vec<_> = known.map(|name| format!("`{name}`")).collect();
+    E::custom(format!(
+        "unknown field `{field}`, expected one of {}",
+        known.join(", ")
+    ))
+}
+
+fn read_command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let command = Vec::deserialize(deserializer)?;
+    match command.is_empty() {
+        true => Err(D::Error::custom(
+            "`command` under [acme.dns.exec] names no program",
+        )),
+        false => Ok(command),
+    }
 }
 
 /// Addresses with or without a port; without it is 53.
@@ -150,10 +230,7 @@ mod tests {
         let read = |text: &str| toml::from_str::<Dns>(text).map_err(|error| error.message().to_owned());
         assert!(read(exec).is_ok() && read(httpreq).is_ok());
         for text in ["", &format!("{exec}{httpreq}")] {
-            assert_eq!(
-                read(text).unwrap_err(),
-                "[acme.dns] has exactly one of `rfc2136`, `exec`, `httpreq` and `acme-dns`"
-            );
+            assert_eq!(read(text).unwrap_err(), ONE_PROVIDER);
         }
         let error = read("exec.command = []\n").unwrap_err();
         assert_eq!(error, "`command` under [acme.dns.exec] names no program");

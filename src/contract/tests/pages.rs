@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use fairlead_contract::{Config, Configuration, Files, Route, UpstreamWords, Words};
+use fairlead_contract::{Config, Configuration, DnsService, Files, Route, UpstreamWords, Words};
 use toml::{Table, Value};
 
 const SETTINGS: &str = include_str!("../../../docs/settings.md");
 const ROUTES: &str = include_str!("../../../docs/routes.md");
+const DNS_SERVICES: &str = include_str!("../../../docs/dns-services.md");
 
 /// What only the watcher writes.
 const NOT_FOR_PEOPLE: [&str; 1] = ["waiting"];
@@ -100,7 +101,9 @@ fn known(table: &Described<'_>) -> BTreeSet<String> {
     let (_, names) = message
         .split_once("expected ")
         .expect("the message lists the keys");
-    names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    let names = names.split('`').skip(1).step_by(2).map(str::to_owned);
+    // These have a page of their own.
+    names.filter(|name| DnsService::find(name).is_none()).collect()
 }
 
 /// The table at `path`; of a list of tables the first.
@@ -220,4 +223,28 @@ fn routes_names_every_label_of_an_upstream() {
         let label = format!("`fairlead.{word}`");
         assert!(ROUTES.contains(&label), "{label}");
     }
+}
+
+#[test]
+fn dns_services_lists_every_service_with_all_it_takes_and_no_other() {
+    let (_, list) = DNS_SERVICES
+        .split_once("\n## What each is told\n")
+        .expect("the page has a list");
+    let items = list.split("\n- ").skip(1);
+    let said: Vec<_> = items
+        .map(|item| item.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    let known: Vec<_> = DnsService::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(said, known);
+}
+
+#[test]
+fn dns_services_names_those_that_keep_one_value() {
+    let (_, rest) = DNS_SERVICES
+        .split_once("one value of a name: ")
+        .expect("the page says so");
+    let (names, _) = rest.split_once('.').expect("the sentence ends");
+    let said: Vec<_> = names.split('`').skip(1).step_by(2).collect();
+    let of_one = DnsService::ALL.iter().filter(|service| !service.several_values);
+    assert_eq!(said, of_one.map(|service| service.name).collect::<Vec<_>>());
 }

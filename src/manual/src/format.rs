@@ -9,7 +9,7 @@ pub(crate) struct Format {
     pub(crate) markdown: &'static str,
 }
 
-pub(crate) const FORMATS: [Format; 2] = [
+pub(crate) const FORMATS: [Format; 3] = [
     Format {
         name: "fairlead.toml",
         about: "the settings of fairlead",
@@ -21,6 +21,12 @@ pub(crate) const FORMATS: [Format; 2] = [
         about: "the routes of fairlead, in files and as labels of containers",
         file: "routes.md",
         markdown: include_str!("../../../docs/routes.md"),
+    },
+    Format {
+        name: "fairlead.dns-services",
+        about: "the services by which fairlead shows that names are yours",
+        file: "dns-services.md",
+        markdown: include_str!("../../../docs/dns-services.md"),
     },
 ];
 

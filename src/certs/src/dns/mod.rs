@@ -5,11 +5,13 @@ mod exec;
 mod http;
 mod lookup;
 mod rfc2136;
+mod service;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fairlead_contract::{Dns, DnsProvider, Host};
+use fairlead_dns_services::ServiceError;
 use futures_util::future::join_all;
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::ProtoError;
@@ -61,6 +63,10 @@ impl<'a> Zones<'a> {
             DnsProvider::Exec(program) => exec::run(program, "present", record).await,
             DnsProvider::HttpReq(peer) => http::request(peer, "present", record).await,
             DnsProvider::AcmeDns(server) => acme_dns::update(server, record).await,
+            DnsProvider::Service(account) => {
+                let zone = self.lookup.find_zone(&record.name).await?;
+                service::add(account, &zone, record).await
+            }
         }
     }
 
@@ -74,6 +80,10 @@ impl<'a> Zones<'a> {
             DnsProvider::HttpReq(peer) => http::request(peer, "cleanup", record).await,
             // It keeps the last two values and knows no removal.
             DnsProvider::AcmeDns(_) => Ok(()),
+            DnsProvider::Service(account) => {
+                let zone = self.lookup.find_zone(&record.name).await?;
+                service::remove(account, &zone, record).await
+            }
         }
     }
 
@@ -172,6 +182,12 @@ pub(crate) enum DnsError {
     NoAccount(String),
     #[error("the accounts under [acme.dns.acme-dns] cannot be understood: {0}")]
     Accounts(String),
+    #[error("the DNS could not be changed")]
+    Service(#[from] ServiceError),
+    #[error("{service} did not change the DNS within {} seconds", limit.as_secs())]
+    Slow { service: &'static str, limit: Duration },
+    #[error("the system trusts no authority that could vouch for the service: {0}")]
+    Trust(String),
     #[error("a secret of [acme.dns] cannot be used")]
     Secret(#[from] SecretError),
 }
