@@ -218,7 +218,7 @@ in
     };
 
     # `fairlead reload` calls systemctl.
-    services."${name}-reload@".path = [ config.systemd.package ];
+    services."${name}-reload".path = [ config.systemd.package ];
     # Checks are found as on the command line.
     services."${name}-deliver".path = [
       config.systemd.package

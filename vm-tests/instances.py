@@ -72,7 +72,7 @@ with subtest("a container is for the installation that has its tag"):
         machine.succeed(f"({told} why {container} || true) | grep 'another instance'")
 
 with subtest("its services are exposed no more than those of the first"):
-    for service in ["proxy", "watcher", "reload@1", "certs", "docker-events", "deliver"]:
+    for service in ["proxy", "watcher", "reload", "certs", "docker-events", "deliver"]:
         said = [
             machine.succeed(f"systemd-analyze security --no-pager {name}-{service}.service").splitlines()[-1].split(": ")[1]
             for name in ["fairlead", UNITS]

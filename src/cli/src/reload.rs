@@ -1,9 +1,12 @@
-use std::io;
+use std::io::{self, Write, stdin};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use fairlead_contract::{Files, Paths, Refusal, Status, WriteError, escaped, write_atomically};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -13,14 +16,14 @@ use crate::answer::{Answer, Exit};
 use crate::arguments::Format;
 use crate::check::count;
 use crate::compare::{Difference, Digests, Standing, differences, standing};
-use crate::service::{Service, SystemctlError, is_stopped};
+use crate::service::{Service, SystemctlError, has_process, is_stopped};
 
 /// The whole command ends in this time, so that no unit hangs in it.
 const LIMIT: Duration = Duration::from_secs(45);
 /// How long the proxy may take to load files after the signal.
 const LOAD_LIMIT: Duration = Duration::from_secs(30);
 /// How often the proxy is asked meanwhile whether it has.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(3);
 /// How often the files may change again while they are loaded.
 const ATTEMPTS: usize = 5;
 
@@ -29,6 +32,17 @@ pub(crate) async fn run(paths: &Paths, pid: Option<u32>, format: Format) -> anyh
     if format.json {
         return Answer::json(&outcome, outcome.exit());
     }
+    Ok(outcome.answer())
+}
+
+/// Tells the one who connects to the socket that systemd started this for what became of the reload. Of one
+/// that could not be done, the caller hears nothing but the end.
+pub(crate) async fn run_for_caller(paths: &Paths) -> anyhow::Result<Answer> {
+    let listener = UnixListener::from(stdin().as_fd().try_clone_to_owned()?);
+    let (mut caller, _) = listener.accept().context("nobody asks at the standard input")?;
+    let outcome = reload(paths, None).await?;
+    // Who has gone does not want to know.
+    let _ = caller.write_all(&serde_json::to_vec(&outcome)?);
     Ok(outcome.answer())
 }
 
@@ -75,7 +89,7 @@ async fn reload_unlimited(paths: &Paths, pid: Option<u32>) -> Result<Outcome, Re
 #[derive(Clone, Debug)]
 enum Way {
     Systemctl(Service),
-    /// A process that is no service, in `fairlead dev` and in tests.
+    /// A process that may be signalled: the service's own for root, else one that is no service.
     Signal(u32),
 }
 
@@ -101,6 +115,10 @@ async fn load(paths: &Paths, way: Way, first: Status) -> Result<Outcome, ReloadE
 
 impl Way {
     async fn find(socket: &Path, status: &Status) -> Result<Self, ReloadError> {
+        // systemd sees a reload that begins with the signal as one that it was asked for, and is asked slowly.
+        if has_process(socket, status.pid) && process_id(status.pid).is_some_and(may_signal) {
+            return Ok(Self::Signal(status.pid));
+        }
         Ok(match Service::find(socket).await? {
             Some(service) => Self::Systemctl(service),
             None => Self::Signal(status.pid),
@@ -115,9 +133,17 @@ impl Way {
     }
 }
 
+fn process_id(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::from_raw)
+}
+
+fn may_signal(pid: Pid) -> bool {
+    test_kill_process(pid).is_ok()
+}
+
 fn signal(number: u32) -> io::Result<()> {
-    let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is no process id"))?;
+    let pid = process_id(number)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is no process id"))?;
     Ok(kill_process(pid, Signal::HUP)?)
 }
 

@@ -24,12 +24,25 @@ const SLICE: &str = "/sys/fs/cgroup/system.slice";
 /// Whether to ask at this socket would start a proxy, which is for its clients to do.
 pub(crate) async fn is_stopped(socket: &Path) -> Result<bool, SystemctlError> {
     // systemctl knows the same, and takes much longer to say it.
-    let processes = unit(socket, "proxy.service").map(|unit| format!("{SLICE}/{unit}/cgroup.procs"));
-    if processes.is_some_and(|file| fs::read_to_string(file).is_ok_and(|processes| !processes.is_empty())) {
+    if !processes(socket).is_empty() {
         return Ok(false);
     }
     let service = Service::find(socket).await?;
     Ok(service.is_some_and(|service| service.is_stopped()))
+}
+
+/// Whether a process is one of the service whose admin socket this is.
+pub(crate) fn has_process(socket: &Path, pid: u32) -> bool {
+    processes(socket).contains(&pid)
+}
+
+/// The processes of the service whose admin socket this is: none if it has none, or if there is no such service.
+fn processes(socket: &Path) -> Vec<u32> {
+    let file = unit(socket, "proxy.service").map(|unit| format!("{SLICE}/{unit}/cgroup.procs"));
+    let listed = file
+        .and_then(|file| fs::read_to_string(file).ok())
+        .unwrap_or_default();
+    listed.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// The name of a unit of the installation whose admin socket this is. It is called as its runtime directory:

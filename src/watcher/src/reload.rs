@@ -46,7 +46,7 @@ async fn ask(socket: &Path) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// What `fairlead reload --json` prints, as far as it matters here.
+/// What `fairlead reload` answers, as far as it matters here.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 enum Answer {
@@ -68,9 +68,9 @@ pub(crate) enum ReloadError {
     Mark(#[source] io::Error),
     #[error("the reload cannot be asked for at {}: is fairlead-reload.socket started?", socket.display())]
     Ask { socket: PathBuf, source: io::Error },
-    #[error("the reload did not end within {LIMIT:?}: see journalctl -u 'fairlead-reload@*'")]
+    #[error("the reload did not end within {LIMIT:?}: see journalctl -u fairlead-reload")]
     Silent,
-    #[error("the reload failed: see journalctl -u 'fairlead-reload@*'")]
+    #[error("the reload failed: see journalctl -u fairlead-reload")]
     Failed,
     #[error("the routes are written, and the proxy serves what it had, because its reload was refused:\n{0}")]
     Refused(String),
