@@ -9,6 +9,8 @@ use std::process::{Command, Output};
 
 use fairlead_contract::{Paths, write_atomically};
 use fairlead_tests::{Docker, Environment, Program, Running, Signal, Upstream};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// One directory, in which `fairlead dev` may run several times.
 struct Bench {
@@ -208,6 +210,23 @@ fn a_port_that_was_asked_for_is_not_exchanged_for_another() {
         finished.stderr.contains(&format!("port {port} cannot be used")),
         "{finished:?}"
     );
+}
+
+#[test]
+fn if_it_is_killed_its_programs_end_too() {
+    let bench = Bench::new();
+    let dev = bench.start();
+    let proxies = children(&dev.paths);
+    assert_eq!(proxies.len(), 1, "{proxies:?}");
+    let pid = proxies[0].file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let proxy = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+    dev.running.signal(Signal::KILL);
+    let limit = Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    let ended = poll(&mut [PollFd::new(&proxy, PollFlags::IN)], Some(&limit));
+    assert_eq!(ended, Ok(1), "the proxy goes on");
 }
 
 #[test]

@@ -36,6 +36,9 @@ use crate::answer::Exit;
 use crate::arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
+    if dev::child::is_meant() {
+        return dev::child::become_program();
+    }
     let arguments = Arguments::parse();
     start_logging();
     match run(arguments) {

@@ -23,23 +23,29 @@ impl Program {
 
     /// A command that runs it with these directories, and ends with the value that runs it.
     pub(crate) fn command(self, paths: &Paths) -> Command {
-        let mut command = Command::new(find(self.name()));
-        command
-            .arg("--config-dir")
-            .arg(&paths.config)
-            .arg("--state-dir")
-            .arg(&paths.state)
-            .arg("--runtime-dir")
-            .arg(&paths.runtime)
-            .kill_on_drop(true);
-        command
+        with_directories(Command::new(self.path()), paths)
+    }
+
+    /// The program beside this one, so that versions match; else whichever is in PATH.
+    pub(crate) fn path(self) -> PathBuf {
+        let beside = env::current_exe()
+            .ok()
+            .and_then(|path| beside(&path, self.name()));
+        beside.unwrap_or_else(|| PathBuf::from(self.name()))
     }
 }
 
-/// The program beside this one, so that versions match; else whichever is in PATH.
-fn find(name: &str) -> PathBuf {
-    let beside = env::current_exe().ok().and_then(|path| beside(&path, name));
-    beside.unwrap_or_else(|| PathBuf::from(name))
+/// The command with these directories; it ends with the value that runs it.
+pub(crate) fn with_directories(mut command: Command, paths: &Paths) -> Command {
+    command
+        .arg("--config-dir")
+        .arg(&paths.config)
+        .arg("--state-dir")
+        .arg(&paths.state)
+        .arg("--runtime-dir")
+        .arg(&paths.runtime)
+        .kill_on_drop(true);
+    command
 }
 
 fn beside(path: &Path, name: &str) -> Option<PathBuf> {

@@ -13,9 +13,10 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::select;
 use tokio::time::{Instant, timeout};
 
+use super::child;
 use super::home::{Home, notify_socket};
 use super::ports::Ports;
-use crate::programs::Program;
+use crate::programs::{Program, with_directories};
 
 /// How long the proxy may take to start.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -26,7 +27,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// The programs that run beside this one.
 ///
-/// They are in process groups of their own: Ctrl-C reaches this process alone, which ends them in order.
+/// They are in process groups of their own: Ctrl-C reaches this process alone, which ends them in order. If it is
+/// killed, they end by themselves.
 pub(super) struct Children {
     paths: Paths,
     log: File,
@@ -62,9 +64,9 @@ impl Children {
         })
     }
 
-    /// A command whose log goes into ours, and that knows nothing of a service this process may be.
+    /// A command that ends with this process, whose log goes into ours, and that knows nothing of a service this process may be.
     pub(super) fn command(&self, program: Program) -> Command {
-        let mut command = program.command(&self.paths);
+        let mut command = with_directories(child::command(&program.path()), &self.paths);
         for variable in ["JOURNAL_STREAM", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS"] {
             command.env_remove(variable);
         }

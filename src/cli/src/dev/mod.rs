@@ -3,6 +3,7 @@
 //! This process does what systemd does elsewhere: it starts the programs, starts passes when something
 //! changed, and reloads the proxy by the same code as `fairlead reload`.
 
+pub(crate) mod child;
 mod children;
 mod hello;
 mod home;
