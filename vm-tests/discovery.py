@@ -1,6 +1,8 @@
 """The routes follow the containers of a whole machine: replicas, health checks, networks, a daemon that
 restarts, and events that nobody hears."""
 
+import json
+
 CURL = "curl -s --max-time 10 --cacert /var/lib/fairlead/certificates/internal-ca.pem"
 
 
@@ -14,6 +16,10 @@ def labels(host: str) -> str:
 
 def replica_of(service: str) -> str:
     return f"--label com.docker.compose.project=p --label com.docker.compose.service={service}"
+
+
+def last_pass() -> dict:
+    return json.loads(machine.execute("fairlead status --json")[1])["last-pass"]
 
 
 def wait_for(host: str, answer: str) -> None:
@@ -85,6 +91,19 @@ with subtest("what no event told is found by the timer"):
     drop_in("fairlead-watcher.timer", "often", "[Timer]", "OnActiveSec=1s", "RandomizedDelaySec=0", "AccuracySec=100ms")
     machine.succeed("systemctl restart fairlead-watcher.timer")
     wait_for("unheard.test", "unheard")
+
+with subtest("when the watcher last looked, and that it failed, is what systemd says of its unit"):
+    machine.succeed("systemctl stop fairlead-watcher.timer", "systemctl start fairlead-watcher.service")
+    good = last_pass()
+    now = int(machine.succeed("date +%s"))
+    ended = int(machine.succeed(f"date --date={good['at']} +%s"))
+    assert good["unit"] == "fairlead-watcher.service" and not good["failed"] and now - 60 <= ended <= now, good
+    machine.succeed("echo '[docker' >> /etc/fairlead/fairlead.toml")
+    machine.fail("systemctl start fairlead-watcher.service")
+    assert last_pass()["failed"], last_pass()
+    machine.succeed("(fairlead why nobody.test || true) | grep 'fairlead-watcher.service failed'")
+    machine.succeed("sed -i '$d' /etc/fairlead/fairlead.toml", "systemctl start fairlead-watcher.service")
+    assert not last_pass()["failed"], last_pass()
 
 with subtest("no unit has failed for good"):
     failed = machine.succeed("systemctl list-units --failed --plain --no-legend 'fairlead-*'")

@@ -108,6 +108,22 @@ mod check {
     }
 
     #[test]
+    fn a_state_directory_that_is_not_there_is_not_an_empty_one() {
+        let site = site();
+        for command in [&["status"][..], &["routes"], &["certs"], &["why", "app.test"]] {
+            let arguments = [command, &["--state-dir", "/nowhere/var"]].concat();
+            let finished = fairlead(&site.environment, &arguments);
+            assert_eq!(finished.status.code(), Some(2), "{finished:?}");
+            assert!(
+                finished
+                    .stderr
+                    .contains("there is no /nowhere/var: is this the right --state-dir?"),
+                "{finished:?}"
+            );
+        }
+    }
+
+    #[test]
     fn without_the_proxys_program_nothing_is_known() {
         let site = site();
         let mut command = Command::new(copied(site.environment.root()));

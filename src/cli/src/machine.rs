@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::admin::{NoStatus, ask_status};
 use crate::answer::chain;
 use crate::compare::Digests;
-use crate::service::{LastPass, is_stopped};
+use crate::service::{Doubt, LastPass, is_stopped};
 use crate::store::Store;
 
 /// What to do about files that are not for everybody.
@@ -58,10 +58,10 @@ impl Machine {
         digests.filter_map(|(file, digest)| (*digest == Digest::Unreadable).then_some(file))
     }
 
-    /// The watcher's last pass, if it failed.
-    pub(crate) fn failed_pass(&self) -> Option<&LastPass> {
-        let pass = self.last_pass.as_ref().ok()?.as_ref();
-        pass.filter(|pass| pass.failed)
+    /// The watcher's last pass, if what it wrote may not hold any more.
+    pub(crate) fn doubtful_pass(&self) -> Option<(&LastPass, Doubt)> {
+        let pass = self.last_pass.as_ref().ok()?.as_ref()?;
+        Some((pass, pass.doubt(self.now)?))
     }
 
     /// What is wrong with the files, as lines, and how to read those that could not be read.
@@ -144,11 +144,12 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn failed_pass() -> LastPass {
+    /// One that ended at so many seconds.
+    pub(crate) fn pass(at: i64, failed: bool) -> LastPass {
         LastPass {
             unit: "fairlead-watcher.service".to_owned(),
-            at: moment(400),
-            failed: true,
+            at: moment(at),
+            failed,
         }
     }
 

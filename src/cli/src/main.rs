@@ -28,7 +28,7 @@ mod why;
 use std::process::ExitCode;
 use std::{io, path};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 use fairlead_contract::{Paths, start_logging};
 
@@ -61,6 +61,14 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 
 async fn obey(Arguments { command, paths }: Arguments) -> anyhow::Result<Exit> {
     let paths = absolute(&paths).context("the directories cannot be told from here")?;
+    if command.is_about_state() {
+        let state = paths.state.display();
+        let is_there = paths
+            .state
+            .try_exists()
+            .with_context(|| format!("cannot look for {state}"))?;
+        ensure!(is_there, "there is no {state}: is this the right --state-dir?");
+    }
     let answer = match command {
         Command::Check(format) => check::run(&paths, format).await?,
         Command::Status(format) => status::run(paths, format).await?,

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use fairlead_contract::{UnitName, escaped};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::process::Command;
@@ -17,6 +17,9 @@ use crate::when::moment;
 const LIMIT: Duration = Duration::from_secs(5);
 /// How long it may take until a unit has loaded its files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// How old the watcher's last pass may be. Its timer starts one every five minutes.
+const OVERDUE: SignedDuration = SignedDuration::from_mins(11);
 
 /// Where the units of the system have their processes.
 const SLICE: &str = "/sys/fs/cgroup/system.slice";
@@ -128,15 +131,51 @@ impl LastPass {
     }
 
     pub(crate) fn describe(&self, now: Timestamp) -> String {
-        let Self { unit, at, failed } = self;
+        let Self { unit, at, .. } = self;
         let ended = moment(*at, now);
-        match failed {
-            true => format!(
+        match self.doubt(now) {
+            Some(Doubt::Failed) => format!(
                 "{unit} failed {ended}; what containers ask for may be older: see journalctl -u {unit}"
             ),
-            false => format!("{unit} last looked {ended}"),
+            Some(Doubt::Overdue) => {
+                format!("{unit} last looked {ended}; what containers ask for may be newer")
+            }
+            None => format!("{unit} last looked {ended}"),
         }
     }
+
+    /// Why what it wrote may not be what the containers ask for now.
+    pub(crate) fn doubt(&self, now: Timestamp) -> Option<Doubt> {
+        let age = now.duration_since(self.at);
+        match self.failed {
+            true => Some(Doubt::Failed),
+            false => (age > OVERDUE).then_some(Doubt::Overdue),
+        }
+    }
+
+    /// What to do about a doubt.
+    pub(crate) fn next(&self, doubt: Doubt) -> String {
+        let unit = &self.unit;
+        match doubt {
+            Doubt::Failed => {
+                format!("Next: remove what journalctl -u {unit} names; its timer looks again by itself.")
+            }
+            Doubt::Overdue => {
+                let name = unit.trim_end_matches(".service");
+                format!(
+                    "Next: systemctl start {name}.timer, because nobody has looked at the containers since."
+                )
+            }
+        }
+    }
+}
+
+/// Why the last pass of the watcher is no good witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    Failed,
+    /// It was good, and no other followed.
+    Overdue,
 }
 
 /// Tells a unit that a file it reads has changed. One that does not run reads it when it starts.

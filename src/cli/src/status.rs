@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use crate::admin::NoStatus;
     use crate::compare::tests::{digests, refusal};
-    use crate::machine::tests::{failed_pass, machine};
+    use crate::machine::tests::{machine, pass};
 
     fn exit_of(change: impl FnOnce(&mut Machine)) -> (Exit, String) {
         let mut machine = machine("");
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_watcher_that_failed_is_told() {
-        let (_, text) = exit_of(|machine| machine.last_pass = Ok(Some(failed_pass())));
+        let (_, text) = exit_of(|machine| machine.last_pass = Ok(Some(pass(400, true))));
         assert!(
             text.contains("watcher: fairlead-watcher.service failed"),
             "{text}"

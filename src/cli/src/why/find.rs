@@ -61,13 +61,25 @@ pub(super) fn nearest(name: &str, machine: &Machine) -> Option<String> {
         .flat_map(|rejection| &rejection.hosts);
     routed
         .chain(asked)
-        .map(|host| {
+        .filter_map(|host| {
             let host = host.to_string();
-            (strsim::damerau_levenshtein(name, &host), host)
+            Some((distance(name, &host)?, host))
         })
-        .filter(|(distance, host)| *distance <= host.len() / 3)
         .min()
         .map(|(_, host)| host)
+}
+
+/// How far two names are apart, if not too far for a slip. What both end with says nothing.
+fn distance(name: &str, host: &str) -> Option<usize> {
+    let (mut name, mut host) = (name, host);
+    while let (Some((before, end)), Some((host_before, host_end))) =
+        (name.rsplit_once('.'), host.rsplit_once('.'))
+        && end == host_end
+    {
+        (name, host) = (before, host_before);
+    }
+    let distance = strsim::damerau_levenshtein(name, host);
+    (distance <= host.len() / 3).then_some(distance)
 }
 
 /// Exact names come before wildcards, as in the proxy. Several routes may have parts of a host's paths.

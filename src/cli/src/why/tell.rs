@@ -62,7 +62,7 @@ fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
         steps.extend(failing(&located.route, machine));
     }
     if *located.file == *machine.paths.discovery_file() {
-        steps.extend(failed_pass(machine));
+        steps.extend(doubtful_pass(machine));
     }
     steps.push(loaded(located, machine));
     steps.push(certified(located, host, &certificate, machine));
@@ -129,8 +129,8 @@ fn conditions(route: &Route) -> Vec<String> {
 }
 
 /// What the containers ask for is as old as the last pass that succeeded.
-fn failed_pass(machine: &Machine) -> Option<Step> {
-    let pass = machine.failed_pass()?;
+fn doubtful_pass(machine: &Machine) -> Option<Step> {
+    let (pass, _) = machine.doubtful_pass()?;
     Some(Step::new("watcher", Done::Note, pass.describe(machine.now)))
 }
 
@@ -376,7 +376,7 @@ fn left_out(rejection: &Rejection, machine: &Machine) -> Story {
         Done::No,
         format!("left out: {}", escaped(&rejection.reason)),
     ));
-    steps.extend(failed_pass(machine));
+    steps.extend(doubtful_pass(machine));
     Story {
         subject: format!(
             "container {} ({})",
@@ -418,7 +418,7 @@ fn nothing(name: &str, machine: &Machine) -> Story {
         );
         steps.push(Step::new("containers", Done::Note, text));
     }
-    steps.extend(failed_pass(machine));
+    steps.extend(doubtful_pass(machine));
     for problem in problems {
         steps.push(Step::new("fault", Done::Note, escaped(&problem.to_string())));
     }
@@ -433,11 +433,8 @@ fn next_for_nothing(name: &str, machine: &Machine) -> String {
     if machine.is_forbidden {
         return format!("What could not be read decides: {READERS}.");
     }
-    if let Some(pass) = machine.failed_pass() {
-        return format!(
-            "Next: remove what journalctl -u {} names; its timer looks again by itself.",
-            pass.unit
-        );
+    if let Some((pass, doubt)) = machine.doubtful_pass() {
+        return pass.next(doubt);
     }
     if let Some(nearest) = nearest(name, machine) {
         return format!("Did you mean {nearest}?");
@@ -469,7 +466,7 @@ mod tests {
     use super::*;
     use crate::admin::NoStatus;
     use crate::compare::tests::moment as at;
-    use crate::machine::tests::{CONFIG, DISCOVERY, failed_pass, issued, ledger, machine_with};
+    use crate::machine::tests::{CONFIG, DISCOVERY, issued, ledger, machine_with, pass};
     use crate::store::Store;
 
     const DECLARED: &str = "[acme]\naccept-terms = true\n\
@@ -504,7 +501,7 @@ mod tests {
     #[test]
     fn a_watcher_that_failed_is_named_where_its_word_decides() {
         let mut machine = machine();
-        machine.last_pass = Ok(Some(failed_pass()));
+        machine.last_pass = Ok(Some(pass(400, true)));
         let failed = "fairlead-watcher.service failed";
         for name in ["app.test", "late", "new.test"] {
             assert_step(&tell(name, &machine), "watcher", Done::Note, failed);
@@ -513,6 +510,25 @@ mod tests {
         assert!(next.contains("journalctl -u fairlead-watcher"), "{next}");
         let of_the_operator = tell("own.test", &machine);
         assert!(of_the_operator.steps.iter().all(|step| step.step != "watcher"));
+    }
+
+    #[test]
+    fn a_watcher_that_has_not_looked_for_long_is_named_where_its_word_decides() {
+        let mut machine = machine();
+        machine.last_pass = Ok(Some(pass(400, false)));
+        let timely = tell("new.test", &machine);
+        assert!(timely.steps.iter().all(|step| step.step != "watcher"));
+        machine.last_pass = Ok(Some(pass(300, false)));
+        for name in ["app.test", "late", "new.test"] {
+            assert_step(
+                &tell(name, &machine),
+                "watcher",
+                Done::Note,
+                "last looked 1970-01-01 00:05 UTC",
+            );
+        }
+        let next = tell("new.test", &machine).conclusion;
+        assert!(next.contains("systemctl start fairlead-watcher.timer"), "{next}");
     }
 
     #[test]
@@ -684,6 +700,16 @@ mod tests {
             "no file or running container declares it",
         );
         assert_eq!(story.conclusion, "Did you mean app.test?");
+        let declared = "[[route]]\nhosts = [\"app.localhost\"]\nupstreams = [\"http://127.0.0.1:1\"]\n";
+        let machine_of_one = machine_with(declared, "");
+        let near = tell("ap.localhost", &machine_of_one);
+        assert_eq!(near.conclusion, "Did you mean app.localhost?");
+        let other = tell("web.localhost", &machine_of_one);
+        assert!(
+            other.conclusion.contains("fairlead.hosts=web.localhost"),
+            "{}",
+            other.conclusion
+        );
         let story = tell("zebra\u{1b}", &machine());
         assert!(
             story.conclusion.contains("fairlead.hosts=zebra\\u{1b}"),
