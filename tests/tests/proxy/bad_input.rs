@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 
 use fairlead_contract::{CheckReport, MAX_FILE_BYTES};
-use fairlead_tests::{Pair, Program, Site, Upstream};
+use fairlead_tests::{Pair, Program, Proxy, Site, Upstream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_says_what_a_reload_would_do() {
@@ -104,6 +104,73 @@ fn every_absurd_value_is_named_with_its_place() {
         let shown = problem.to_string();
         assert!(shown.contains(place) && shown.contains(words), "{text}: {shown}");
         assert_eq!(shown.lines().count(), 1, "{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_host_is_named_with_line_and_column_and_harms_no_other_site() {
+    for (host, words) in [
+        ("b test", "\"b test\" is not a host name"),
+        ("b..test", "\"b..test\" is not a host name"),
+        ("-b.test", "\"-b.test\" is not a host name"),
+        ("b.test:443", "\"b.test:443\" is not a host name"),
+        ("https://b.test", "\"https://b.test\" is not a host name"),
+        ("*", "\"*\" is not a host name"),
+        ("10.0.0.1", "IP addresses cannot be hosts"),
+    ] {
+        harms_nobody(&format!("hosts = [\"own.test\", \"{host}\"]"), ":6:9: ", words).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_with_two_routes_is_named_with_both_places_and_harms_no_other_site() {
+    let words = "first.test already has a route at ";
+    harms_nobody("hosts = [\"first.test\"]", ":5:1: ", words).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_key_is_named_with_line_and_column_and_harms_no_other_site() {
+    let words = "unknown field `colour`";
+    harms_nobody("colour = 1\nhosts = [\"own.test\"]", ":6:1: ", words).await;
+}
+
+/// A route between two good ones begins with these lines, which are the sixth and further of its file. A reload is
+/// refused at that place, with these words, and everybody is served; a start serves everybody else.
+async fn harms_nobody(lines: &str, place: &str, words: &str) {
+    let upstream = Upstream::saying("good").await;
+    let site = Site::of("a.test", upstream.address());
+    let upstreams = format!("upstreams = [\"http://{}\"]", upstream.address());
+    let good = |host: &str| format!("[[route]]\nhosts = [\"{host}\"]\n{upstreams}\n\n");
+    for host in ["first.test", "last.test"] {
+        site.certify(&[host]);
+    }
+    let others = [good("first.test"), good("last.test")];
+    site.environment.write_routes("b.toml", &others.concat());
+    let proxy = site.start();
+    let faulty = format!("{}[[route]]\n{lines}\n{upstreams}\n\n{}", others[0], others[1]);
+    site.environment.write_routes("b.toml", &faulty);
+    let said = proxy.reload();
+    assert!(
+        said.contains(&format!("b.toml{place}")) && said.contains(words),
+        "{lines}: {said}"
+    );
+    assert_all_served(&site, &proxy).await;
+    proxy.terminate();
+    let (_, sockets) = proxy.finish();
+    let proxy = Proxy::start_on(&site.environment, sockets);
+    let refusal = proxy.status().refusal.expect("the fault is told");
+    let told: Vec<_> = refusal.problems.iter().map(ToString::to_string).collect();
+    assert!(
+        told.len() == 1 && told[0].contains(place) && told[0].contains(words),
+        "{told:?}"
+    );
+    assert_all_served(&site, &proxy).await;
+}
+
+async fn assert_all_served(site: &Site, proxy: &Proxy) {
+    for host in ["a.test", "first.test", "last.test"] {
+        let response = site.client().get(proxy, &format!("https://{host}/")).await;
+        assert_eq!(response.body(), "good", "{host}");
     }
 }
 
