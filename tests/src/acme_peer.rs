@@ -37,6 +37,8 @@ pub struct AcmeScript {
     pub replacing: Option<Answer>,
     /// The answer to every request for a certificate, instead of signing it.
     pub finalizing: Option<Answer>,
+    /// How many requests for a certificate are refused because the order is not ready, though it says so.
+    pub not_ready: usize,
     /// How many signed requests are refused for their nonce, and get no other one.
     pub refused_nonces: usize,
     /// Everything is below this path now, as the directory says.
@@ -47,6 +49,8 @@ pub struct AcmeScript {
     pub caa_identities: Vec<&'static str>,
     /// The profiles its directory names.
     pub profiles: Vec<&'static str>,
+    /// What is wrong with the chains that are delivered.
+    pub delivery: Delivery,
     /// What there is besides the chain to [`AcmePeer::ROOT`].
     pub alternate: Alternate,
     /// Since when, and for how much longer, certificates are valid.
@@ -62,15 +66,27 @@ impl Default for AcmeScript {
             ordering: None,
             replacing: None,
             finalizing: None,
+            not_ready: 0,
             refused_nonces: 0,
             below: "",
             processing: None,
             caa_identities: Vec::new(),
             profiles: Vec::new(),
+            delivery: Delivery::Whole,
             alternate: Alternate::Absent,
             validity: (Duration::ZERO, 90 * DAY),
         }
     }
+}
+
+/// How a chain is delivered (RFC 8555 7.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    Whole,
+    /// Its end is missing.
+    Cut,
+    /// It is for the names that were ordered, and for a key of the server's own.
+    ForAnotherKey,
 }
 
 /// Another chain for the same certificate (RFC 8555 7.4.2).
@@ -333,6 +349,10 @@ impl State {
         if let Some(refusal) = &self.script.finalizing {
             return answer(Some(refusal));
         }
+        if self.script.not_ready > 0 {
+            self.script.not_ready -= 1;
+            return answer(Some(&Answer::problem(403, "orderNotReady")));
+        }
         let (before, after) = self.script.validity;
         let leaf = self.authority.sign(&request, before, after);
         if let Some(order) = self.orders.get_mut(id) {
@@ -362,7 +382,13 @@ impl State {
         let Some(leaf) = self.orders.get(id).and_then(|order| order.leaf.as_ref()) else {
             return answer(None);
         };
-        let mut response = Response::new(body::full(format!("{leaf}{issuer}")));
+        let mut chain = format!("{leaf}{issuer}");
+        match self.script.delivery {
+            Delivery::Whole => {}
+            Delivery::Cut => chain.truncate(chain.len() - issuer.len() / 2),
+            Delivery::ForAnotherKey => chain = self.authority.issue(&["a.test"]).chain,
+        }
+        let mut response = Response::new(body::full(chain));
         let kind = HeaderValue::from_static("application/pem-certificate-chain");
         response.headers_mut().insert(CONTENT_TYPE, kind);
         response

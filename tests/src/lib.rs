@@ -22,7 +22,7 @@ mod store;
 mod upstream;
 mod wire;
 
-pub use acme_peer::{AcmePeer, AcmeRequest, AcmeScript, Alternate, Answer};
+pub use acme_peer::{AcmePeer, AcmeRequest, AcmeScript, Alternate, Answer, Delivery};
 pub use body::Body;
 pub use certificates::{Authority, Pair};
 pub use client::{Client, get, origin_form, request_on};
@@ -31,7 +31,7 @@ pub use docker_api::{DockerApi, listed};
 pub use environment::Environment;
 pub use installation::{Installation, Made};
 pub use named::Named;
-pub use pebble::{Answering, Pebble, PebbleSettings, Records};
+pub use pebble::{Answering, Pebble, PebbleSettings, Records, wait_until};
 pub use peer::{Peer, PeerAnswer, PeerRequest};
 pub use programs::{DEADLINE, Finished, Program, Running, Signal};
 pub use proxy::{Proxy, Sockets, activate, ask};

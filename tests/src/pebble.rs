@@ -506,7 +506,7 @@ pub(crate) fn own_address() -> IpAddr {
     clippy::disallowed_methods,
     reason = "who starts to listen gives no event to wait for"
 )]
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is_so() {
         assert!(Instant::now() < deadline, "no sign of {what}");

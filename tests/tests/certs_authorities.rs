@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use fairlead_tests::{AcmePeer, AcmeRequest, AcmeScript, Answer, Environment};
+use fairlead_tests::{AcmePeer, AcmeRequest, AcmeScript, Answer, Delivery, Environment};
 
 /// An installation with two peers: `[acme]`, whose further keys are `more`, and `[authority.other]`.
 struct Installation {
@@ -27,6 +27,12 @@ impl Installation {
             main,
             other,
         }
+    }
+
+    /// How many orders were made at the first.
+    fn orders(&self) -> usize {
+        let requests = self.main.requests("/order");
+        requests.iter().filter(|request| request.path == "/order").count()
     }
 
     /// How many certificates each of them signed.
@@ -236,4 +242,52 @@ async fn a_refused_signing_request_is_told_and_the_next_try_has_another_key() {
         .collect();
     assert_eq!(keys.len(), 2);
     assert_ne!(keys[0], keys[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_not_ready_although_it_says_so_is_asked_for_again_and_not_made_anew() {
+    let installation = Installation::new("").await;
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    installation.main.change(|script| script.not_ready = 1);
+    environment.pass();
+    assert_eq!(installation.signed(), (2, 0));
+
+    environment.declare(&["b.test"], "");
+    installation.main.change(|script| script.not_ready = usize::MAX);
+    environment.failing_pass();
+    let error = environment.failure("b.test").error;
+    assert!(
+        error.contains("not done yet; the same order is taken up"),
+        "{error}"
+    );
+    installation.main.change(|script| script.not_ready = 0);
+    environment.end_waiting("b.test");
+    environment.pass();
+    assert_eq!(installation.orders(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_is_cut_off_is_fetched_again_and_one_for_another_key_costs_its_order() {
+    let installation = Installation::new("").await;
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    for (delivery, expected, orders) in [
+        (Delivery::Cut, "the chain is not PEM", 1),
+        (Delivery::ForAnotherKey, "the key is not the certificate's", 1),
+        (Delivery::Cut, "the chain is not PEM", 2),
+    ] {
+        installation.main.change(|script| script.delivery = delivery);
+        environment.failing_pass();
+        let error = environment.failure("a.test").error;
+        assert!(error.contains(expected), "{error}");
+        assert!(!environment.certificate("a.test").chain_file().exists());
+        assert_eq!(installation.orders(), orders);
+        environment.end_waiting("a.test");
+    }
+    installation
+        .main
+        .change(|script| script.delivery = Delivery::Whole);
+    environment.pass();
+    assert_eq!(installation.orders(), 2);
 }

@@ -1,9 +1,13 @@
 //! What is looked at before an order is spent, and after one has failed: with a real BIND.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 
 use fairlead_contract::write_atomically;
-use fairlead_tests::{AcmePeer, AcmeScript, Answering, Environment, Named, Pebble, PebbleSettings, Program};
+use fairlead_tests::{
+    AcmePeer, AcmeScript, Answering, Authority, Environment, Named, Pebble, PebbleSettings, Program,
+    wait_until,
+};
 
 /// Uses the peer, and asks this server about names.
 fn configure(environment: &Environment, peer: &AcmePeer, named: &Named) {
@@ -106,6 +110,8 @@ async fn more_orders_than_a_week_may_have_are_not_made_and_renewals_have_a_share
         let told = environment.run(Program::Cli, &[command]).stdout;
         assert!(told.contains(&spent), "{told}");
     }
+    let why = |name: &str| environment.run(Program::Cli, &["why", name]).stdout;
+    assert!(why(&late).contains(&expected), "{}", why(&late));
 
     // What serves is renewed all the same.
     let serving = if late == "n0.test" { "n1.test" } else { "n0.test" };
@@ -126,6 +132,11 @@ async fn more_orders_than_a_week_may_have_are_not_made_and_renewals_have_a_share
             .failure(serving)
             .error
             .starts_with("the 10 orders a week")
+    );
+    let told = why(serving);
+    assert!(
+        told.contains("the 10 orders a week that are for such certificates"),
+        "{told}"
     );
 
     // Nobody was asked, so there is nothing to wait for.
@@ -163,6 +174,64 @@ async fn an_order_that_is_under_way_is_taken_up_whatever_became_of_its_name() {
     environment.end_waiting("a.test");
     environment.pass();
     assert_eq!(orders(&peer), 1);
+}
+
+#[test]
+fn what_we_see_of_tls_alpn_is_what_the_authority_asks_for() {
+    let environment = Environment::new();
+    let (named, host) = (Named::start(&[("a.test", "")], &[]), "ns.a.test");
+    let ip = named.address().ip();
+    let mut settings = PebbleSettings::new(SocketAddr::new(ip, 1));
+    settings.dns = Some(named.address());
+    let pebble = Pebble::start(settings);
+    let more = format!(
+        "challenge = \"tls-alpn-01\"\nresolvers = [\"{}\"]\n",
+        named.address()
+    );
+    environment.write_config(&format!("{}{more}", pebble.settings()));
+    environment.declare(&[host], "");
+    let told = || {
+        environment.failing_pass();
+        environment.end_waiting(host);
+        let error = environment.failure(host).error;
+        error.split_once("; seen from here, ").expect(&error).1.to_owned()
+    };
+    let at = SocketAddr::new(ip, 443);
+    let wait = || wait_until("port 443 to listen", || TcpStream::connect(at).is_ok());
+    let seen = format!("{host} is at {ip}, and at its port 443 ");
+    let nobody = told();
+    assert!(nobody.starts_with(&format!("{seen}nobody answers (")), "{nobody}");
+
+    environment.store("other.test", &Authority::new().issue(&["other.test"]));
+    let pair = environment.certificate("other.test");
+    let mut other = Command::new("openssl");
+    other.args(["s_server", "-quiet", "-alpn", "acme-tls/1", "-accept"]);
+    other.arg(at.to_string()).arg("-cert").arg(pair.chain_file());
+    other.arg("-key").arg(pair.key_file());
+    let other = environment.start(other);
+    wait();
+    let handshake = format!("{seen}no handshake of TLS-ALPN-01 succeeds (");
+    let another = told();
+    assert!(
+        another.starts_with(&handshake) && another.contains("another server answers"),
+        "{another}"
+    );
+    drop(other);
+
+    let _proxy = environment.spawn(
+        Program::Proxy,
+        &["--http", "127.0.0.1:0", "--https", &at.to_string()],
+    );
+    wait();
+    let ours = told();
+    assert!(
+        ours.starts_with(&format!("port 443 of {ip} answers for {host} as it should")),
+        "{ours}"
+    );
+    let left = std::fs::read_dir(environment.paths().challenges_dir())
+        .unwrap()
+        .count();
+    assert_eq!(left, 0);
 }
 
 #[test]

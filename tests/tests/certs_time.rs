@@ -50,6 +50,72 @@ fn a_clock_that_is_off_by_an_hour_costs_no_order_and_no_certificate() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_months_off_costs_no_order_for_what_only_seems_due() {
+    let environment = Environment::new();
+    let peer = AcmePeer::start(&environment, AcmeScript::default()).await;
+    environment.write_config(&peer.settings());
+    environment.declare(&[NAME], "");
+    environment.pass();
+    let before = environment.pair(NAME);
+    assert_eq!(pass_at(&environment, "+100d"), Some(1));
+    let error = environment.failure(NAME).error;
+    assert!(
+        error.contains("clock is 2400 hours ahead of the authority's"),
+        "{error}"
+    );
+    assert_eq!(pass_at(&environment, "-100d"), Some(0));
+    environment.pass();
+    assert!(environment.ledger(NAME).failure.is_none());
+    assert_eq!(
+        (environment.pair(NAME), peer.requests("/finalize/").len()),
+        (before, 1)
+    );
+}
+
+/// The files that such a pass opens.
+fn opened_at(environment: &Environment, offset: &str) -> String {
+    let file = environment.root().join("opened");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-e", "trace=openat", "-o"]).arg(&file);
+    command
+        .args(["faketime", "-f", offset])
+        .arg(Program::Certs.path());
+    environment.equip(&mut command);
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let finished = environment.start(command).finish();
+    assert!(finished.status.success(), "{}", finished.stderr);
+    fs::read_to_string(file).expect("strace writes a log")
+}
+
+#[test]
+fn pairs_that_were_seen_are_not_read_again_until_something_happens_to_them() {
+    let environment = Environment::new();
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    for name in [NAME, "b.test"] {
+        environment.declare(&[name], "");
+    }
+    // Files that changed a moment ago are read again, so the moment must be over.
+    for _ in 0..2 {
+        assert_eq!(pass_at(&environment, "+1h"), Some(0));
+    }
+    let before = environment.pair("b.test");
+    assert!(!opened_at(&environment, "+1h").contains(".test/key.pem"));
+
+    let [one, other] = [NAME, "b.test"].map(|name| environment.certificate(name));
+    fs::rename(other.key_file(), one.key_file()).unwrap();
+    fs::copy(one.key_file(), other.key_file()).unwrap();
+    let opened = opened_at(&environment, "+1h");
+    assert!(opened.contains("a.test/key.pem") && opened.contains("b.test/key.pem"));
+    assert_eq!(environment.pair("b.test"), before);
+    let broken = one.path().join("key.pem.broken");
+    assert_eq!(fs::read_to_string(broken).unwrap(), before.1);
+    assert!(
+        opened_at(&environment, "+48h").contains("b.test/key.pem"),
+        "a day is over"
+    );
+}
+
 #[test]
 fn a_failure_under_a_clock_that_was_ahead_holds_nothing_back_once_it_is_right() {
     let installation = Installation::new();

@@ -17,6 +17,7 @@ mod pass;
 mod plan;
 mod renewal;
 mod secret;
+mod seen;
 mod store;
 mod wanted;
 mod words;
@@ -63,7 +64,12 @@ fn main() -> anyhow::Result<ExitCode> {
 /// Leaves to the program its own directories to write in, unless it is to run one of the operator's, which
 /// may do more. It reads anywhere, because secrets and authorities are anywhere.
 fn confine(paths: &Paths) {
-    let configuration = Configuration::parse(&Files::read_without_pairs(paths));
+    // The routes say nothing of that, and to read ten thousand would be felt.
+    let configuration = Configuration::parse(&Files {
+        routes: Vec::new(),
+        discovery: None,
+        ..Files::read_without_pairs(paths)
+    });
     let authorities = configuration.config.authorities().into_iter();
     let mut dns = authorities.filter_map(|acme| acme.dns);
     if dns.any(|dns| matches!(dns.provider, DnsProvider::Exec(_))) {

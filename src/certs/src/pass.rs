@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
+use std::mem;
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::thread;
@@ -26,6 +27,7 @@ use crate::kept::{KeptError, read_kept};
 use crate::pair::{Leaf, Pair};
 use crate::plan::{Decision, Known, Reason, Stored, counting_failure, decide};
 use crate::renewal::{self, Answer, find_due, is_to_ask, take_answer};
+use crate::seen::Seen;
 use crate::store::{self, StoreError};
 use crate::wanted::{Issuer, Wanted, find_wanted};
 use crate::words::chain;
@@ -140,7 +142,7 @@ impl<'a> Round<'a> {
         let mut failed = Vec::new();
         let mut tasks = Vec::new();
         let mut kept = Vec::new();
-        for (wanted, known) in take_stock_of(self.paths, wanted) {
+        for (wanted, known) in take_stock_of(self.paths, wanted, self.now) {
             let _about = about(&wanted).entered();
             if let Ok(Issuer::Files(paths)) = &wanted.issuer {
                 failed.extend(self.take_over(&wanted, &known, paths));
@@ -221,7 +223,10 @@ impl<'a> Round<'a> {
                 ..issued.clone()
             }),
             (None, Stored::Whole(leaf), Ok(issuer)) => Some(Issued {
-                issuer: issuer.to_string(),
+                issuer: match self.may_be_from(issuer, leaf) {
+                    true => issuer.to_string(),
+                    false => Issued::BY_HAND.to_owned(),
+                },
                 at: leaf.not_before,
                 not_after: leaf.not_after,
                 due: leaf.due(),
@@ -236,6 +241,14 @@ impl<'a> Round<'a> {
         }
         known.ledger = Some(ledger);
         Kept { wanted, known }
+    }
+
+    /// Whether the issuer may have signed what no ledger speaks of. Of others, ours alone can be told for sure.
+    fn may_be_from(&self, issuer: &Issuer, leaf: &Leaf) -> bool {
+        match (issuer, &self.internal) {
+            (Issuer::Internal, Some(Ok(authority))) => leaf.authority_key == Some(authority.key_identifier()),
+            _ => true,
+        }
     }
 
     /// Asks about the certificates whose time for that has come, and returns those to be renewed now.
@@ -256,7 +269,9 @@ impl<'a> Round<'a> {
     fn is_to_ask(&self, kept: &Kept) -> bool {
         let recorded = kept.known.recorded();
         matches!(kept.wanted.issuer, Ok(Issuer::Acme(_)))
-            && recorded.is_some_and(|(_, issued)| is_to_ask(issued, self.now))
+            && recorded.is_some_and(|(_, issued)| {
+                self.acme.contains_key(&issued.issuer) && is_to_ask(issued, self.now)
+            })
     }
 
     /// Asks the authority when it wants the certificate renewed (RFC 9773), and remembers what it said.
@@ -382,6 +397,9 @@ impl<'a> Round<'a> {
         let authority = self.authority(directory).await?;
         let replaced = task.replaced(directory);
         authority.check_budget(&task.wanted, replaced)?;
+        if task.reason == Reason::Due {
+            authority.check_clock()?;
+        }
         // Counted before it begins: whatever kills this pass, the next one waits, and a disk that cannot
         // hold the count spends no order.
         let begun = self.add_failure(task, UNDER_WAY.to_owned(), None);
@@ -458,25 +476,39 @@ impl<'a> Round<'a> {
     }
 }
 
-/// What the store knows of each certificate. To read and check pairs is nearly all that a pass with nothing
-/// to do does, so every processor has its share.
-fn take_stock_of(paths: &Paths, wanted: Vec<Wanted>) -> Vec<(Wanted, Known)> {
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let share = wanted.len().div_ceil(processors).max(1);
-    let known: Vec<_> = thread::scope(|scope| {
-        let stock = |wanted: &Wanted| {
-            let _about = about(wanted).entered();
-            store::take_stock(paths, &wanted.name)
-        };
-        let shares = wanted.chunks(share);
-        let shares = shares.map(|share| scope.spawn(move || share.iter().map(stock).collect::<Vec<_>>()));
-        let shares: Vec<_> = shares.collect();
-        let joined = shares.into_iter().map(thread::ScopedJoinHandle::join);
-        joined
-            .flat_map(|known| known.unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect()
+/// What the store knows of each certificate. To look at files, and to read and check those that changed, is nearly
+/// all that a pass with nothing to do does, so every processor has its share.
+fn take_stock_of(paths: &Paths, wanted: Vec<Wanted>, now: Timestamp) -> Vec<(Wanted, Known)> {
+    let mut seen = Seen::read(paths, now);
+    let sights: Vec<_> = wanted
+        .iter()
+        .map(|wanted| (wanted, seen.take(&wanted.name)))
+        .collect();
+    let looks = share_out(sights, |(wanted, sight)| {
+        let _about = about(wanted).entered();
+        store::look_at(paths, &wanted.name, sight)
     });
-    iter::zip(wanted, known).collect()
+    seen.write(paths, iter::zip(wanted.iter().map(|wanted| &wanted.name), &looks));
+    iter::zip(wanted, looks.into_iter().map(|look| look.known)).collect()
+}
+
+/// Does the same with each item, in order, on all processors.
+fn share_out<T: Send, U: Send>(mut items: Vec<T>, work: impl Fn(T) -> U + Sync) -> Vec<U> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let share = items.len().div_ceil(processors).max(1);
+    let work = &work;
+    thread::scope(|scope| {
+        let mut threads = Vec::new();
+        while !items.is_empty() {
+            let rest = items.split_off(share.min(items.len()));
+            let share = mem::replace(&mut items, rest);
+            threads.push(scope.spawn(move || share.into_iter().map(work).collect::<Vec<_>>()));
+        }
+        let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
+        joined
+            .flat_map(|done| done.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    })
 }
 
 /// Gives what is logged in it the certificate's name as a field, whatever `FAIRLEAD_LOG` leaves out.

@@ -144,7 +144,7 @@ fn find_reason(
     (find_due(leaf, issued) <= now).then_some(Reason::Due)
 }
 
-/// A certificate that no ledger speaks of was put there by hand and stays until it is due.
+/// A certificate that no ledger speaks of, or says so of, was put there by hand and stays until it is due.
 fn is_of_another_issuer(
     wanted: &Wanted,
     leaf: &Leaf,
@@ -155,6 +155,7 @@ fn is_of_another_issuer(
         (Ok(Issuer::Internal), Some(issued)) if issued.issuer == "internal" => {
             leaf.authority_key.as_deref() != authority_key
         }
+        (Ok(_), Some(issued)) if issued.issuer == Issued::BY_HAND => false,
         (Ok(issuer), Some(issued)) => {
             issued.issuer != issuer.to_string() && !wanted.fallbacks.contains(&issued.issuer)
         }

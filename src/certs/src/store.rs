@@ -2,6 +2,7 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use fairlead_contract::{
     CertificateDir, FileError, HostPattern, Ledger, Paths, WriteError, read_file, remove_if_present,
@@ -12,12 +13,27 @@ use thiserror::Error;
 
 use crate::pair::Pair;
 use crate::plan::{Known, Stored};
+use crate::seen::{Look, Sight, Stamps};
 use crate::words::chain;
 
 const CHAIN_MODE: u32 = 0o644;
 /// Readable for the proxy through group fairlead, which the directory hands down.
 const KEY_MODE: u32 = 0o640;
 const LEDGER_MODE: u32 = 0o644;
+
+/// What the store knows of a certificate: what was seen of it, as long as its files are as they were then.
+pub(crate) fn look_at(paths: &Paths, name: &HostPattern, seen: Option<Sight>) -> Look {
+    let directory = paths.certificate(name);
+    // Before they are read: what changes in the meantime has another stamp.
+    let stamps = Stamps::take(&directory);
+    let stamps = stamps.filter(|stamps| stamps.are_settled(SystemTime::now()) && !is_open(stamps.key_mode()));
+    let recalled = Option::zip(seen, stamps).and_then(|(seen, stamps)| seen.recall(stamps));
+    Look {
+        is_recalled: recalled.is_some(),
+        known: recalled.unwrap_or_else(|| take_stock(paths, name)),
+        stamps,
+    }
+}
 
 /// What the store knows of a certificate, after ending what a crash left half done. A ledger that
 /// cannot be understood is as none, and said so.
@@ -83,8 +99,11 @@ pub(crate) fn list(paths: &Paths) -> Result<Vec<HostPattern>, StoreError> {
     let read = || -> io::Result<Vec<HostPattern>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&directory)? {
-            let name = HostPattern::parse(&entry?.file_name().to_string_lossy());
-            names.extend(name.ok().filter(|name| paths.certificate(name).path().is_dir()));
+            let entry = entry?;
+            // Known from the list itself, unless it is a link.
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir()) || entry.path().is_dir();
+            let name = HostPattern::parse(&entry.file_name().to_string_lossy());
+            names.extend(name.ok().filter(|_| is_directory));
         }
         names.sort();
         Ok(names)
@@ -148,7 +167,7 @@ fn close_key(directory: &CertificateDir) {
         return;
     };
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & !KEY_MODE == 0 || !metadata.is_file() {
+    if !is_open(mode) || !metadata.is_file() {
         return;
     }
     let key = path.display();
@@ -162,6 +181,10 @@ fn close_key(directory: &CertificateDir) {
             "{key} is open to others (mode {mode:04o}), and that cannot be changed ({error}): run \"chmod 640\" on it"
         ),
     }
+}
+
+fn is_open(mode: u32) -> bool {
+    mode & !KEY_MODE != 0
 }
 
 fn read_stored(directory: &CertificateDir) -> Stored {

@@ -33,7 +33,8 @@ pub struct Ledger {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Issued {
-    /// Who signed it: the ACME directory's URL, or `internal`; or the file it was taken from.
+    /// Who signed it: the ACME directory's URL, or `internal`; or the file it was taken from, or
+    /// [`Self::BY_HAND`].
     pub issuer: String,
     /// When it was stored.
     pub at: Timestamp,
@@ -89,6 +90,11 @@ pub struct Failure {
     pub error: String,
     /// No attempt is made before, unless other names or another issuer are wanted.
     pub next_try: Timestamp,
+}
+
+impl Issued {
+    /// The issuer of a pair that somebody put into the store: nobody says who signed it.
+    pub const BY_HAND: &str = "by hand";
 }
 
 impl Ledger {

@@ -139,7 +139,7 @@ fn name_of(challenge: &ChallengeHandle<'_>) -> Result<Host, InvalidHost> {
 
 /// A key, and a certificate for the one name that holds the digest of the key authorization
 /// (RFC 8737 3), PEM.
-fn certify(host: &Host, digest: &[u8]) -> Result<String, rcgen::Error> {
+pub(crate) fn certify(host: &Host, digest: &[u8]) -> Result<String, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut parameters = CertificateParams::new(vec![host.to_string()])?;
     parameters.distinguished_name = DistinguishedName::new();

@@ -84,7 +84,7 @@ impl BoundedClient {
         received
             .map(|response| bound_retry_after(response, Timestamp::now()))
             .and_then(|response| refuse_errors(response, &url))
-            .inspect(|response| self.downloads.keep(&url, response))
+            .inspect(|response| self.downloads.keep(&url, response, Timestamp::now()))
     }
 }
 

@@ -7,7 +7,7 @@ use fairlead_contract::{FileError, InvalidHost, InvalidToken, WriteError};
 use http::StatusCode;
 use hyper_util::client::legacy;
 use instant_acme::{ChallengeType, Error, Problem};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
 use crate::acme::preflight::Obstacle;
@@ -41,6 +41,12 @@ pub(crate) enum AcmeError {
     },
     #[error("how many orders were spent cannot be understood; remove the file to count anew: {0}")]
     Orders(fairlead_contract::Problem),
+    #[error(
+        "this machine's clock is {} hours ahead of the authority's, so what seems due is not renewed: set it right \
+         (\"timedatectl\" tells whether it is kept so)",
+        .0.as_hours()
+    )]
+    ClockAhead(SignedDuration),
     #[error("nothing was ordered")]
     Obstacle(#[from] Obstacle),
     #[error(transparent)]
@@ -140,6 +146,14 @@ impl AcmeError {
         )
     }
 
+    /// Whether what was delivered is for somebody else. Part of a chain can be fetched again.
+    pub(crate) fn is_for_another(&self) -> bool {
+        matches!(
+            self,
+            Self::Delivered(InvalidPair::Mismatch) | Self::DeliveredNames(_)
+        )
+    }
+
     /// Whether something has to change first, here or in the DNS, and no order was asked for.
     pub(crate) fn is_local(&self) -> bool {
         matches!(
@@ -148,6 +162,7 @@ impl AcmeError {
                 | Self::AccountDeactivated(_)
                 | Self::NoAccount(_)
                 | Self::Obstacle(_)
+                | Self::ClockAhead(_)
                 | Self::NoBudget { .. }
                 | Self::Orders(_)
                 | Self::Pair(_)

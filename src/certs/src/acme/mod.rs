@@ -86,6 +86,11 @@ impl Authority {
         }
     }
 
+    /// Fails if our clock makes certificates due that are not.
+    pub(crate) fn check_clock(&self) -> Result<(), AcmeError> {
+        self.downloads.check_clock()
+    }
+
     fn pending_file(&self, wanted: &Wanted) -> PathBuf {
         pending_file(&self.paths, &self.acme.directory, &wanted.name)
     }
@@ -134,7 +139,11 @@ impl Authority {
         };
         let preferred = self.acme.preferred_chain.as_deref();
         let chain = prefer(preferred, delivered, &self.account, &self.downloads).await;
-        check(&chain, &pending).inspect_err(|_| forget_order(&self.paths, &self.acme.directory, &wanted.name))
+        check(&chain, &pending).inspect_err(|error| {
+            if error.is_for_another() {
+                forget_order(&self.paths, &self.acme.directory, &wanted.name);
+            }
+        })
     }
 
     /// Asked for again each time, because it is seldom needed.

@@ -5,6 +5,7 @@ use instant_acme::{
     Account, AuthorizationHandle, AuthorizationState, AuthorizationStatus, CertificateIdentifier,
     ChallengeHandle, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
+use tokio::time::timeout;
 
 use crate::acme::AcmeError;
 use crate::acme::answers::Answers;
@@ -21,6 +22,13 @@ const POLLING: RetryPolicy = RetryPolicy::new()
 /// How often a step is tried whose nonces are refused (RFC 8555 6.5); the library tries each request
 /// three times by itself.
 const NONCE_ATTEMPTS: u32 = 10;
+
+/// How long an order is left alone each time it is called not ready.
+const NOT_READY_PAUSES: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
 
 /// What an order says beside the names.
 pub(crate) struct Wishes<'a> {
@@ -50,8 +58,7 @@ pub(crate) async fn obtain_chain(
         authorize(&mut order, answers).await?;
     }
     if order.state().status == OrderStatus::Ready {
-        let request = pending.signing_request()?;
-        persist(async || Ok(order.finalize_csr(&request).await?)).await?;
+        finalize(&mut order, &pending.signing_request()?).await?;
     }
     download(&mut order).await
 }
@@ -234,6 +241,26 @@ async fn explain(order: &mut Order) -> Option<AcmeError> {
     })
 }
 
+/// Asks for the certificate. An authority whose parts do not agree yet may call an order ready and then refuse it
+/// as not ready (RFC 8555 7.4): that says nothing against the order, which is asked for again.
+async fn finalize(order: &mut Order, request: &[u8]) -> Result<(), AcmeError> {
+    for pause in NOT_READY_PAUSES {
+        match persist(async || Ok(order.finalize_csr(request).await?)).await {
+            Err(error) if is_not_ready(&error) => tracing::debug!("{error}"),
+            ended => return ended,
+        }
+        let _ = timeout(pause, std::future::pending::<()>()).await;
+        let state = persist(async || Ok(order.refresh().await?.status)).await?;
+        if state != OrderStatus::Ready {
+            break;
+        }
+    }
+    match order.state().status {
+        OrderStatus::Pending | OrderStatus::Ready => Err(AcmeError::NotYet(None)),
+        OrderStatus::Processing | OrderStatus::Valid | OrderStatus::Invalid => Ok(()),
+    }
+}
+
 async fn download(order: &mut Order) -> Result<Delivered, AcmeError> {
     let chain = match order.state().status {
         OrderStatus::Invalid => return Err(AcmeError::InvalidOrder),
@@ -265,4 +292,10 @@ fn is_bad_nonce(error: &AcmeError) -> bool {
     error
         .problem()
         .is_some_and(|problem| is_of_type(problem, "badNonce"))
+}
+
+fn is_not_ready(error: &AcmeError) -> bool {
+    error
+        .problem()
+        .is_some_and(|problem| is_of_type(problem, "orderNotReady"))
 }
