@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 struct Bench {
     environment: Environment,
     directory: PathBuf,
+    paths: Paths,
 }
 
 /// A `fairlead dev` that is ready.
@@ -29,9 +30,16 @@ struct Dev {
 impl Bench {
     fn new() -> Self {
         let environment = Environment::new();
+        let directory = environment.root().join("dev");
+        let paths = Paths {
+            config: directory.join("etc"),
+            state: directory.join("var"),
+            runtime: directory.join("run"),
+        };
         Self {
-            directory: environment.root().join("dev"),
             environment,
+            directory,
+            paths,
         }
     }
 
@@ -60,21 +68,25 @@ impl Bench {
         let line = running.wait_for_output("ask with: ");
         Dev {
             curl: line.replace("ask with: curl ", "curl --silent --show-error --max-time 20 "),
-            paths: self.paths(),
+            paths: self.paths.clone(),
             running,
         }
     }
 
-    fn paths(&self) -> Paths {
-        Paths {
-            config: self.directory.join("etc"),
-            state: self.directory.join("var"),
-            runtime: self.directory.join("run"),
-        }
+    /// The arguments of a command that is about this directory.
+    fn asking<'a>(&'a self, command: &[&'a str]) -> Vec<&'a str> {
+        let options = ["--config-dir", "--state-dir", "--runtime-dir"];
+        let values = [&self.paths.config, &self.paths.state, &self.paths.runtime];
+        let directories = options.into_iter().zip(values.map(|path| path.to_str().unwrap()));
+        command
+            .iter()
+            .copied()
+            .chain(directories.flat_map(|(option, value)| [option, value]))
+            .collect()
     }
 
     fn write_route(&self, name: &str, text: &str) {
-        let file = self.paths().routes_dir().join(name);
+        let file = self.paths.routes_dir().join(name);
         write_atomically(&file, text.as_bytes(), 0o644).unwrap();
     }
 }
@@ -171,17 +183,17 @@ async fn a_route_file_goes_live_and_away_again_and_each_change_is_a_line() {
 #[test]
 fn the_authority_and_the_settings_stay_the_same_from_run_to_run() {
     let bench = Bench::new();
-    let root = || fs::read(bench.paths().internal_ca_file()).unwrap();
+    let root = || fs::read(bench.paths.internal_ca_file()).unwrap();
     let first = bench.start();
     let before = root();
     first.running.signal(Signal::TERM);
     first.running.finish();
     let settings = "# mine\n[certificates]\nprovider = \"internal\"\n";
-    write_atomically(&bench.paths().config_file(), settings.as_bytes(), 0o644).unwrap();
+    write_atomically(&bench.paths.config_file(), settings.as_bytes(), 0o644).unwrap();
     let second = bench.start();
     second.assert_page("hello.localhost", "It works");
     assert_eq!(root(), before);
-    assert_eq!(fs::read_to_string(bench.paths().config_file()).unwrap(), settings);
+    assert_eq!(fs::read_to_string(bench.paths.config_file()).unwrap(), settings);
 }
 
 #[test]
@@ -208,6 +220,28 @@ fn a_port_that_was_asked_for_is_not_exchanged_for_another() {
     assert_eq!(finished.status.code(), Some(2), "{finished:?}");
     assert!(
         finished.stderr.contains(&format!("port {port} cannot be used")),
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn why_tells_what_to_do_here_and_with_which_port() {
+    let bench = Bench::new();
+    let dev = bench.start();
+    let line = dev.running.wait_for_output("+ https://hello.localhost:");
+    let url = line.split(' ').nth(1).unwrap();
+    let why = |name| bench.environment.run(Program::Cli, &bench.asking(&["why", name]));
+    let finished = why("hello.localhost");
+    assert!(
+        finished.stdout.contains(&format!("{url} should answer")),
+        "{finished:?}"
+    );
+    dev.running.signal(Signal::INT);
+    dev.running.finish();
+    bench.write_route("mine.toml", &route("mine.localhost", "http://127.0.0.1:1"));
+    let finished = why("mine.localhost");
+    assert!(
+        finished.stdout.contains("Next: start fairlead dev."),
         "{finished:?}"
     );
 }

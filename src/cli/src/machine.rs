@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::admin::{NoStatus, ask_status};
 use crate::answer::chain;
 use crate::compare::Digests;
+use crate::keeper::Keeper;
 use crate::service::{Doubt, LastPass, is_stopped};
 use crate::store::Store;
 
@@ -29,6 +30,7 @@ pub(crate) struct Machine {
     pub(crate) proxy: Result<Status, NoStatus>,
     /// The watcher's, or why it is not known.
     pub(crate) last_pass: Result<Option<LastPass>, String>,
+    pub(crate) keeper: Keeper,
     pub(crate) now: Timestamp,
 }
 
@@ -47,6 +49,8 @@ impl Machine {
             last_pass: LastPass::find(&paths.admin_socket())
                 .await
                 .map_err(|error| chain(&error)),
+            // What is next is said in its words, and a file that it damaged is no reason to say nothing.
+            keeper: Keeper::of(&paths).unwrap_or(Keeper::Systemd),
             now: Timestamp::now(),
             paths,
         }
@@ -140,6 +144,7 @@ pub(crate) mod tests {
             store: Store::default(),
             orders: Ok(Orders::default()),
             last_pass: Ok(None),
+            keeper: Keeper::Systemd,
             now: moment(1000),
         }
     }

@@ -14,6 +14,7 @@ mod check;
 mod compare;
 mod deliver;
 mod dev;
+mod keeper;
 mod machine;
 mod programs;
 mod reload;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use fairlead_contract::{Paths, write_atomically};
 
+use crate::keeper::dev_log;
+
 const SETTINGS: &str = "\
 # The settings of `fairlead dev`. Every key has a default; this file is yours to change.
 
@@ -49,7 +51,7 @@ impl Home {
             write_atomically(&paths.config_file(), SETTINGS.as_bytes(), 0o644)?;
         }
         Ok(Self {
-            log: directory.join("log"),
+            log: dev_log(&paths),
             directory,
             paths,
             _lock: lock,

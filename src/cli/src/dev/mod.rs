@@ -26,6 +26,7 @@ use crate::answer::{Exit, print, print_fault};
 use crate::arguments::DevOptions;
 use crate::certificates::{self, State};
 use crate::compare::Digests;
+use crate::keeper::announce_dev;
 use crate::machine::Machine;
 use crate::programs::Program;
 use crate::reload::{Outcome, reload};
@@ -76,8 +77,10 @@ struct Dev {
 impl Dev {
     async fn open(options: DevOptions) -> Result<Self> {
         let home = Home::open(options.dir)?;
+        let ports = Ports::choose(options.http, options.https)?;
+        announce_dev(&home.paths, ports.https)?;
         Ok(Self {
-            ports: Ports::choose(options.http, options.https)?,
+            ports,
             hello: Hello::start(&home.paths).await?,
             docker: DockerSocket::choose(options.docker),
             children: Children::new(&home)?,

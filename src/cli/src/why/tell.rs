@@ -55,7 +55,7 @@ fn story(found: &Found<'_>, machine: &Machine) -> Story {
 
 fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
     let certificate = of_host(located, host, machine);
-    let mut steps = vec![declared(located, host)];
+    let mut steps = vec![declared(located, host, machine)];
     steps.extend(other_claims(&located.route.scope(host), machine));
     if located.route.redirect.is_none() {
         steps.extend(upstreams(&located.route));
@@ -74,7 +74,7 @@ fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
     }
 }
 
-fn declared(located: &Located, host: &HostPattern) -> Step {
+fn declared(located: &Located, host: &HostPattern, machine: &Machine) -> Step {
     let route = &located.route;
     let place = escaped(&located.place());
     let containers = containers(route);
@@ -92,7 +92,7 @@ fn declared(located: &Located, host: &HostPattern) -> Step {
         text += &format!("; upstreams see {replacement} in place of {}", route.path);
     }
     if route.redirect_to_primary && route.hosts[0] != *host {
-        text += &format!("; redirects to https://{}/", route.hosts[0]);
+        text += &format!("; redirects to {}", machine.keeper.url(&route.hosts[0]));
     } else if let Some(Redirect { to, status }) = &route.redirect {
         text += &format!("; redirects to {to} ({})", status.get().as_u16());
     }
@@ -311,25 +311,25 @@ fn conclude(
     match (worst, hindrance.map(|step| step.step)) {
         (Some(Done::No), Some(UPSTREAMS)) => NEXT_FOR_WAITING.to_owned(),
         (Some(Done::No), Some(HEALTH)) => format!(
-            "Next: see journalctl -u fairlead-proxy FAIRLEAD_ROUTE={} for the reason, and whether anything listens on \
-             this port; the proxy tries again by itself.",
-            located.route.hosts[0]
+            "Next: see {} for the reason, and whether anything listens on this port; the proxy tries again by itself.",
+            machine.keeper.proxy_log(&located.route.hosts[0])
         ),
         (Some(Done::No), Some("loaded")) => next_for_loaded(machine),
         (Some(Done::No), _) => next_for_certificate(host, certificate, machine),
         (Some(Done::Unknown), _) => format!("What could not be read decides: {READERS}."),
-        _ => match host {
-            HostPattern::Exact(host) => format!("https://{host}/ should answer."),
-            HostPattern::Wildcard(parent) => {
-                format!("https://NAME.{parent}/ should answer for every NAME without a dot.")
-            }
-        },
+        _ => {
+            let every = match host {
+                HostPattern::Exact(_) => "",
+                HostPattern::Wildcard(_) => " for every NAME without a dot",
+            };
+            format!("{} should answer{every}.", machine.keeper.url(host))
+        }
     }
 }
 
 fn next_for_loaded(machine: &Machine) -> String {
     match &machine.proxy {
-        Err(_) => "Next: systemctl start fairlead-proxy (or the first connection to its sockets starts it).".to_owned(),
+        Err(_) => format!("Next: {}.", machine.keeper.start_proxy()),
         Ok(status) => match standing(status, &machine.digests) {
             Standing::Refused(_) => "Next: correct these files, then run fairlead reload; until then the proxy serves what it loaded before.".to_owned(),
             Standing::Live | Standing::Unseen(_) => "Next: run fairlead reload, which makes it live or says why not.".to_owned(),
@@ -339,6 +339,7 @@ fn next_for_loaded(machine: &Machine) -> String {
 
 fn next_for_certificate(host: &HostPattern, certificate: &Certificate, machine: &Machine) -> String {
     let directory = machine.paths.certificate(&certificate.name);
+    let start_certs = machine.keeper.start_certs();
     match certificate.state {
         State::Operators => format!(
             "Next: put fullchain.pem and key.pem for {host} into {}, then run fairlead reload.",
@@ -350,17 +351,17 @@ fn next_for_certificate(host: &HostPattern, certificate: &Certificate, machine: 
             .filter(|failure| failure.issuer.is_some())
         {
             Some(failure) => format!(
-                "Next: remove the cause; it is tried again {}, or at once after rm {} and systemctl start fairlead-certs.",
+                "Next: remove the cause; it is tried again {}, or at once after rm {} and {start_certs}.",
                 moment(failure.next_try, machine.now),
                 directory.ledger_file().display()
             ),
             None => {
-                "Next: change what the message names, then run systemctl start fairlead-certs.".to_owned()
+                format!("Next: change what the message names, then {start_certs}.")
             }
         },
         State::Ok | State::Due => "Next: run fairlead reload.".to_owned(),
         State::Waiting | State::Expired | State::Revoked | State::Unwanted | State::Unknown => {
-            "Next: run systemctl start fairlead-certs, or wait for its timer.".to_owned()
+            format!("Next: {start_certs}, or wait until it is time for it.")
         }
     }
 }
@@ -413,8 +414,9 @@ fn nothing(name: &str, machine: &Machine) -> Story {
     if !machine.digests.contains_key(&machine.paths.discovery_file()) {
         let file = machine.paths.discovery_file();
         let text = format!(
-            "the watcher has not written {} yet: see systemctl status fairlead-watcher",
-            file.display()
+            "the watcher has not written {} yet: see {}",
+            file.display(),
+            machine.keeper.watcher_log()
         );
         steps.push(Step::new("containers", Done::Note, text));
     }
