@@ -1,15 +1,26 @@
 //! DNS-01 against a real Pebble: each way a record gets into the DNS, and where it is put.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
 
 use fairlead_contract::{HostPattern, Ledger, write_atomically};
 use fairlead_tests::{
-    Environment, Finished, Named, Pebble, PebbleSettings, Peer, PeerAnswer, PeerRequest, Program, route,
+    Authority, Environment, Finished, Named, Pair, Pebble, PebbleSettings, Peer, PeerAnswer, PeerRequest,
+    Program, Transport, Upstream, route,
 };
+use http::{HeaderName, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Collected, Full};
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 
 /// Nobody answers there: neither HTTP-01 nor TLS-ALPN-01 could succeed.
 fn nowhere() -> SocketAddr {
@@ -301,6 +312,175 @@ fn a_service_is_told_of_records_in_the_zone_where_the_aliases_lead_and_of_their_
     pass(&environment);
     assert_eq!(ledger(&environment, "*.a.test").names.len(), 3);
     assert_eq!(named.texts("deep.alias.test"), "\"somebody else's\"\n");
+}
+
+/// The services at their own addresses, as far as this test's programs are led there: what `answer` says over TLS, in
+/// the name of a host that the authority vouches for.
+struct Internet {
+    proxy: SocketAddr,
+}
+
+impl Internet {
+    async fn start(
+        pair: Pair,
+        answer: impl Fn(&PeerRequest) -> PeerAnswer + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let server = Upstream::speaking(Transport::Tls(pair), move |request| {
+            let answer = answer.clone();
+            async move {
+                let PeerAnswer(status, body) = answer(&read(request).await);
+                let response = Response::builder().status(status);
+                let body = Full::new(Bytes::from(body))
+                    .map_err(|never| match never {})
+                    .boxed();
+                response.body(body).expect("an answer can be made")
+            }
+        });
+        let server = server.await.address();
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("the loopback has a free port");
+        let proxy = listener.local_addr().expect("a bound socket has an address");
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(tunnel(client, server));
+            }
+        });
+        Self { proxy }
+    }
+
+    /// A pass whose way out leads here.
+    fn pass(&self, environment: &Environment, trusted: &Path) -> Finished {
+        let mut command = environment.command(Program::Certs);
+        command.env("HTTPS_PROXY", format!("http://{}", self.proxy));
+        command.env("SSL_CERT_FILE", trusted);
+        environment.start(command).finish()
+    }
+}
+
+/// Answers one CONNECT (RFC 9110 9.3.6), wherever it wants to go.
+async fn tunnel(mut client: TcpStream, server: SocketAddr) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await?);
+    }
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    let mut server = TcpStream::connect(server).await?;
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
+
+async fn read(request: Request<Incoming>) -> PeerRequest {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+    let shown = |(name, value): (&HeaderName, &HeaderValue)| {
+        format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+    };
+    PeerRequest {
+        method: head.method.to_string(),
+        path: head.uri.to_string(),
+        headers: head.headers.iter().map(shown).collect(),
+        body: serde_json::from_slice(&body).unwrap_or_default(),
+    }
+}
+
+/// What Cloudflare's interface answers, as far as dns-update asks; BIND keeps the zone.
+fn answer_as_cloudflare(named: &Named, request: &PeerRequest) -> PeerAnswer {
+    let has = |header: &str| request.headers.iter().any(|given| given == header);
+    if !has("authorization: Bearer secret") || !has("host: api.cloudflare.com") {
+        return PeerAnswer(403, "not for you".to_owned());
+    }
+    let below = "/client/v4/zones/z/dns_records";
+    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+    let asked = query.split(['=', '&']).nth(1).unwrap_or_default();
+    let change = |name: &str, change: &dyn Fn(&str) -> bool, new: Option<&str>| {
+        let texts = named.texts(name);
+        let kept = texts.lines().filter(|text| change(text)).chain(new);
+        named.set_texts(name, &kept.collect::<Vec<_>>());
+        json!({})
+    };
+    let result = match (request.method.as_str(), path.strip_prefix(below)) {
+        ("GET", None) if asked == "a.test" => json!([{"id": "z", "name": "a.test"}]),
+        ("GET", Some("")) => {
+            let texts = named.texts(asked);
+            let id = |text: &str| format!("{asked}~{}", HEXLOWER.encode(text.as_bytes()));
+            let records = texts.lines();
+            records
+                .map(|text| json!({"id": id(text), "type": "TXT", "content": text}))
+                .collect()
+        }
+        ("POST", Some("")) => change(text(request, "name"), &|_| true, Some(text(request, "content"))),
+        ("DELETE", Some(id)) => {
+            let (name, id) = id[1..].split_once('~').unwrap_or_default();
+            change(name, &|text| HEXLOWER.encode(text.as_bytes()) != id, None)
+        }
+        _ => json!([]),
+    };
+    PeerAnswer(
+        200,
+        json!({"success": true, "errors": [], "result": result}).to_string(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_asked_at_its_own_address_and_only_if_it_shows_who_it_is() {
+    let environment = Environment::new();
+    let keep = "_acme-challenge TXT \"somebody else's\"";
+    let (named, _pebble) = bind(&environment, &[("a.test", keep)], &["a.test"]);
+    let (named, authority) = (Arc::new(named), Authority::new());
+    let internet = Internet::start(authority.issue(&["api.cloudflare.com"]), {
+        let named = named.clone();
+        move |request| answer_as_cloudflare(&named, request)
+    });
+    let internet = internet.await;
+    let token = secret(&environment, "token", "secret\n");
+    let text = fs::read_to_string(environment.paths().config_file()).unwrap();
+    let (before, _) = text.split_once("[acme.dns.rfc2136]").unwrap();
+    environment.write_config(&format!("{before}[acme.dns.cloudflare]\napi-token = {token:?}\n"));
+    let trust = |name: &str, authority: &Authority| secret(&environment, name, &authority.root());
+    declare(&environment, &["*.a.test", "a.test"]);
+    internet.pass(&environment, &trust("others", &Authority::new()));
+    let error = ledger(&environment, "*.a.test").failure.unwrap().error;
+    assert!(
+        error.contains("cloudflare: API error: Failed to send request"),
+        "{error}"
+    );
+
+    declare(&environment, &["*.a.test", "a.test", "b.sub.a.test"]);
+    let finished = internet.pass(&environment, &trust("trusted", &authority));
+    assert!(finished.status.success(), "{}", finished.stderr);
+    assert_eq!(named.texts("_acme-challenge.a.test"), "\"somebody else's\"\n");
+    assert_eq!(named.texts("_acme-challenge.b.sub.a.test"), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_keeps_one_value_is_told_of_it_and_of_its_end() {
+    let environment = Environment::new();
+    let (named, _pebble) = bind(&environment, &[("a.test", "")], &["a.test"]);
+    let (named, authority) = (Arc::new(named), Authority::new());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let internet = Internet::start(authority.issue(&["www.duckdns.org"]), {
+        let (named, told) = (named.clone(), told.clone());
+        move |request| {
+            let (_, value) = request.path.split_once("txt=").unwrap_or_default();
+            let values: Vec<_> = Some(value)
+                .filter(|value| !value.is_empty())
+                .into_iter()
+                .collect();
+            named.set_texts("_acme-challenge.a.test", &values);
+            told.lock().unwrap().push(values.len());
+            PeerAnswer(200, "OK".to_owned())
+        }
+    });
+    let internet = internet.await;
+    let token = secret(&environment, "token", "secret\n");
+    let text = fs::read_to_string(environment.paths().config_file()).unwrap();
+    let (before, _) = text.split_once("[acme.dns.rfc2136]").unwrap();
+    environment.write_config(&format!("{before}[acme.dns.duckdns]\ntoken = {token:?}\n"));
+    declare(&environment, &["a.test"]);
+    let finished = internet.pass(&environment, &secret(&environment, "trusted", &authority.root()));
+    assert!(finished.status.success(), "{}", finished.stderr);
+    assert_eq!(*told.lock().unwrap(), [1, 0]);
+    assert_eq!(named.texts("_acme-challenge.a.test"), "");
 }
 
 #[test]
