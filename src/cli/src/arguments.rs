@@ -123,16 +123,6 @@ Examples:
     Dev(DevOptions),
 }
 
-impl Command {
-    /// Whether it tells what was found or obtained, so that nothing there would look like nothing known.
-    pub(crate) fn is_about_state(&self) -> bool {
-        matches!(
-            self,
-            Self::Status(_) | Self::Routes(_) | Self::Certs(_) | Self::Why { .. }
-        )
-    }
-}
-
 /// How the answer is given.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Format {

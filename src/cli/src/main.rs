@@ -62,7 +62,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 
 async fn obey(Arguments { command, paths }: Arguments) -> anyhow::Result<Exit> {
     let paths = absolute(&paths).context("the directories cannot be told from here")?;
-    if command.is_about_state() {
+    if is_about_state(&command) {
         let state = paths.state.display();
         let is_there = paths
             .state
@@ -82,6 +82,12 @@ async fn obey(Arguments { command, paths }: Arguments) -> anyhow::Result<Exit> {
         Command::Dev(options) => return dev::run(options).await,
     };
     answer.print().context("cannot print the answer")
+}
+
+/// Whether it tells what was found or obtained, so that nothing there would look like nothing known.
+fn is_about_state(command: &Command) -> bool {
+    use Command::{Certs, Routes, Status, Why};
+    matches!(command, Status(_) | Routes(_) | Certs(_) | Why { .. })
 }
 
 /// The proxy names its files from the root, and they are compared by name.
