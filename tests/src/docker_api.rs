@@ -144,7 +144,7 @@ fn read_path(stream: &UnixStream) -> Option<String> {
 impl Script {
     fn reply(&mut self, path: &str) -> String {
         let refusal = self.refusal.take();
-        if refusal.is_none() && path.contains("/events") {
+        if refusal.is_none() && path.starts_with("/events") {
             let sent = self.streams.front().map_or("", String::as_str);
             return format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{sent}");
         }
@@ -154,6 +154,11 @@ impl Script {
     }
 
     fn resource(&self, path: &str) -> (&'static str, String) {
+        // As Docker 29 answers whoever asks in an old version of the API. Which ones are old changes.
+        if path.starts_with("/v") {
+            let message = "client version is too old. Minimum supported API version is 1.44";
+            return ("400 Bad Request", json!({ "message": message }).to_string());
+        }
         if path.ends_with("/_ping") {
             return ("200 OK", "OK".to_owned());
         }

@@ -58,6 +58,18 @@ fn a_refusal_of_the_events_is_told_in_the_daemons_words() {
 }
 
 #[test]
+fn no_version_of_the_api_is_asked_for_that_could_be_too_old() {
+    let (environment, api) = watched();
+    api.add_image("sha256:00", json!({}));
+    api.set_containers(vec![listed("web", &[("fairlead.hosts", "app.test")])]);
+    follow(&environment).wait_for_output_lines(1);
+    let finished = environment.run(Program::Watcher, &[]);
+    assert!(finished.status.success(), "{}", finished.stderr);
+    let found = Configuration::parse(&Files::read(environment.paths()));
+    assert_eq!(hosts(&found), ["app.test"]);
+}
+
+#[test]
 fn a_daemon_that_hangs_is_said_to_and_asked_again() {
     let (environment, api) = watched();
     api.hang_once();

@@ -101,6 +101,39 @@ async fn a_file_that_is_half_written_or_unreadable_is_not_an_empty_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_file_or_directory_takes_its_own_routes_along_until_it_is_back() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    site.serve(&["b.test"], &[Upstream::saying("b").await.address()]);
+    site.certify(&["b.test"]);
+    let (routes, aside) = (
+        site.environment.paths().routes_dir(),
+        site.environment.root().join("aside"),
+    );
+    let proxy = site.start();
+    fs::rename(routes.join("b.test.toml"), &aside).unwrap();
+    proxy.reload();
+    assert!(site.client().connect(proxy.https(), "b.test", &[]).await.is_err());
+    assert_eq!(site.client().get(&proxy, "https://a.test/").await.body(), "a");
+    fs::rename(&aside, routes.join("b.test.toml")).unwrap();
+
+    fs::rename(&routes, &aside).unwrap();
+    let said = proxy.reload();
+    assert!(!said.contains("refused"), "{said}");
+    assert_eq!(proxy.status().loaded.routes, 0);
+    fs::rename(&aside, &routes).unwrap();
+    proxy.reload();
+    for (host, body) in [("a.test", "a"), ("b.test", "b")] {
+        assert_eq!(
+            site.client()
+                .get(&proxy, &format!("https://{host}/"))
+                .await
+                .body(),
+            body
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_take_part_in_a_refusal() {
     let site = Site::of("a.test", Upstream::saying("a").await.address());
     let proxy = site.start();
