@@ -124,6 +124,8 @@ pub struct AcmeRequest {
     pub path: String,
     /// `null` unless it was signed.
     pub payload: Value,
+    /// The same (RFC 8555 6.5).
+    pub nonce: Value,
 }
 
 impl AcmeRequest {
@@ -148,6 +150,8 @@ struct State {
     authority: Authority,
     other: Authority,
     requests: Vec<AcmeRequest>,
+    /// How many nonces were given out; each is the number of its own.
+    nonces: u64,
     orders: BTreeMap<String, Order>,
 }
 
@@ -171,6 +175,7 @@ impl AcmePeer {
             authority,
             other: Authority::named(Self::OTHER_ROOT),
             requests: Vec::new(),
+            nonces: 0,
             orders: BTreeMap::new(),
         }));
         let upstream = Upstream::speaking(Transport::Tls(pair), {
@@ -237,10 +242,11 @@ async fn respond(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Respon
     let bytes = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     let request = AcmeRequest {
         path: head.uri.path().to_owned(),
-        payload: read_payload(&bytes),
+        payload: read_part(&bytes, "payload"),
+        nonce: read_part(&bytes, "protected")["nonce"].clone(),
     };
     let mut state = lock(&state);
-    // Nonces are asked for and not counted.
+    // Questions for nonces are not counted.
     if head.method != Method::HEAD {
         state.requests.push(request.clone());
     }
@@ -250,7 +256,8 @@ async fn respond(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Respon
         return answer(Some(&Answer::problem(400, "badNonce")));
     }
     let mut response = state.answer(&request, &base);
-    let nonce = HeaderValue::from(state.requests.len());
+    state.nonces += 1;
+    let nonce = HeaderValue::from(state.nonces);
     response
         .headers_mut()
         .insert(HeaderName::from_static("replay-nonce"), nonce);
@@ -395,12 +402,12 @@ impl State {
     }
 }
 
-/// What a signed request holds (RFC 8555 6.2).
-fn read_payload(bytes: &[u8]) -> Value {
+/// A part of a signed request (RFC 8555 6.2).
+fn read_part(bytes: &[u8], part: &str) -> Value {
     let signed: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let payload = signed["payload"].as_str().unwrap_or_default();
-    let payload = BASE64URL_NOPAD.decode(payload.as_bytes()).unwrap_or_default();
-    serde_json::from_slice(&payload).unwrap_or_default()
+    let encoded = signed[part].as_str().unwrap_or_default();
+    let decoded = BASE64URL_NOPAD.decode(encoded.as_bytes()).unwrap_or_default();
+    serde_json::from_slice(&decoded).unwrap_or_default()
 }
 
 /// `None` is an address that nothing is at.

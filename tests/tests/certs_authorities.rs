@@ -209,6 +209,27 @@ async fn refused_nonces_without_another_one_cost_no_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_nonce_is_used_twice_by_orders_that_run_at_once() {
+    let installation = Installation::new("").await;
+    for number in 0..20 {
+        installation
+            .environment
+            .declare(&[&format!("n{number}.test")], "");
+    }
+    installation.environment.pass();
+    let requests = installation.main.requests("/");
+    let mut nonces: Vec<_> = requests
+        .iter()
+        .filter_map(|request| request.nonce.as_str())
+        .collect();
+    let number = nonces.len();
+    nonces.sort_unstable();
+    nonces.dedup();
+    assert!(number > 3 * 20, "{number} requests were signed");
+    assert_eq!(nonces.len(), number);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_authority_may_move_to_other_urls_from_one_pass_to_the_next() {
     let installation = Installation::new("").await;
     let environment = &installation.environment;
