@@ -7,7 +7,6 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_rustls::builderstates::WantsSchemes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
@@ -59,15 +58,13 @@ pub(crate) async fn post(
 }
 
 async fn send(request: Request<Full<Bytes>>) -> Result<StatusCode, String> {
-    let connector = find_trusted()?.https_or_http().enable_http1().build();
+    let connector = HttpsConnectorBuilder::new()
+        .try_with_platform_verifier()
+        .map_err(|error| chain(&error))?
+        .https_or_http()
+        .enable_http1()
+        .build();
     let client = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
     let response = client.request(request).await.map_err(|error| chain(&error))?;
     Ok(response.status())
-}
-
-/// Connections to whom the system's authorities vouch for.
-pub(crate) fn find_trusted() -> Result<HttpsConnectorBuilder<WantsSchemes>, String> {
-    HttpsConnectorBuilder::new()
-        .try_with_platform_verifier()
-        .map_err(|error| chain(&error))
 }

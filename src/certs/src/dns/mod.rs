@@ -186,8 +186,6 @@ pub(crate) enum DnsError {
     Service(#[from] ServiceError),
     #[error("{service} did not change the DNS within {} seconds", limit.as_secs())]
     Slow { service: &'static str, limit: Duration },
-    #[error("the system trusts no authority that could vouch for the service: {0}")]
-    Trust(String),
     #[error("a secret of [acme.dns] cannot be used")]
     Secret(#[from] SecretError),
 }

@@ -6,7 +6,6 @@ use hickory_resolver::proto::rr::Name;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::dns::http::find_trusted;
 use crate::dns::{DnsError, Record};
 use crate::secret::{SecretError, read_secret_file};
 
@@ -50,8 +49,6 @@ async fn in_turn(
 }
 
 fn log_in(account: &ServiceAccount) -> Result<Client, DnsError> {
-    // Without any, dns-update would panic.
-    find_trusted().map_err(DnsError::Trust)?;
     let values = account
         .values
         .iter()
