@@ -176,26 +176,54 @@ async fn an_order_that_is_under_way_is_taken_up_whatever_became_of_its_name() {
     assert_eq!(orders(&peer), 1);
 }
 
+/// A name that a Pebble cannot reach, because it asks at another port than those of a name.
+struct Unreached {
+    environment: Environment,
+    named: Named,
+    _pebble: Pebble,
+}
+
+impl Unreached {
+    /// Every zone of BIND has this name, at the address of BIND itself.
+    const HOST: &str = "ns.a.test";
+
+    /// With more keys of `[acme]`.
+    fn new(more: &str) -> Self {
+        let environment = Environment::new();
+        let named = Named::start(&[("a.test", "")], &[]);
+        let mut settings = PebbleSettings::new(SocketAddr::new(named.address().ip(), 1));
+        settings.dns = Some(named.address());
+        let pebble = Pebble::start(settings);
+        let resolvers = format!("resolvers = [\"{}\"]\n", named.address());
+        environment.write_config(&format!("{}{resolvers}{more}", pebble.settings()));
+        environment.declare(&[Self::HOST], "");
+        Self {
+            environment,
+            named,
+            _pebble: pebble,
+        }
+    }
+
+    /// What a pass says that it has seen itself.
+    fn told(&self) -> String {
+        self.environment.failing_pass();
+        self.environment.end_waiting(Self::HOST);
+        let error = self.environment.failure(Self::HOST).error;
+        let (said, seen) = error.split_once("; seen from here, ").expect(&error);
+        assert!(said.contains("the authority said: "), "{said}");
+        seen.to_owned()
+    }
+}
+
 #[test]
 fn what_we_see_of_tls_alpn_is_what_the_authority_asks_for() {
-    let environment = Environment::new();
-    let (named, host) = (Named::start(&[("a.test", "")], &[]), "ns.a.test");
-    let ip = named.address().ip();
-    let mut settings = PebbleSettings::new(SocketAddr::new(ip, 1));
-    settings.dns = Some(named.address());
-    let pebble = Pebble::start(settings);
-    let more = format!(
-        "challenge = \"tls-alpn-01\"\nresolvers = [\"{}\"]\n",
-        named.address()
+    let unreached = Unreached::new("challenge = \"tls-alpn-01\"\n");
+    let (environment, host, ip) = (
+        &unreached.environment,
+        Unreached::HOST,
+        unreached.named.address().ip(),
     );
-    environment.write_config(&format!("{}{more}", pebble.settings()));
-    environment.declare(&[host], "");
-    let told = || {
-        environment.failing_pass();
-        environment.end_waiting(host);
-        let error = environment.failure(host).error;
-        error.split_once("; seen from here, ").expect(&error).1.to_owned()
-    };
+    let told = || unreached.told();
     let at = SocketAddr::new(ip, 443);
     let wait = || wait_until("port 443 to listen", || TcpStream::connect(at).is_ok());
     let seen = format!("{host} is at {ip}, and at its port 443 ");
@@ -236,30 +264,19 @@ fn what_we_see_of_tls_alpn_is_what_the_authority_asks_for() {
 
 #[test]
 fn what_we_see_ourselves_explains_why_the_authority_saw_nothing() {
-    let environment = Environment::new();
-    // Every zone has this name, at the address of its server.
-    let (named, host) = (Named::start(&[("a.test", "")], &[]), "ns.a.test");
-    let ip = named.address().ip();
-    let mut settings = PebbleSettings::new(SocketAddr::new(ip, 1));
-    settings.dns = Some(named.address());
-    let pebble = Pebble::start(settings);
-    let resolvers = format!("resolvers = [\"{}\"]\n", named.address());
-    environment.write_config(&format!("{}{resolvers}", pebble.settings()));
-    environment.declare(&[host], "");
-    let told = || {
-        environment.failing_pass();
-        environment.end_waiting(host);
-        let error = environment.failure(host).error;
-        let (said, seen) = error.split_once("; seen from here, ").expect(&error);
-        assert!(said.contains("the authority said: "), "{said}");
-        seen.to_owned()
-    };
+    let unreached = Unreached::new("");
+    let (environment, host, ip) = (
+        &unreached.environment,
+        Unreached::HOST,
+        unreached.named.address().ip(),
+    );
+    let told = || unreached.told();
     let nobody = told();
     assert!(
         nobody.starts_with(&format!("{host} is at {ip}, and at its port 80 nobody answers (")),
         "{nobody}"
     );
-    let answering = Answering::start_at(&environment, SocketAddr::new(ip, 80));
+    let answering = Answering::start_at(environment, SocketAddr::new(ip, 80));
     assert_eq!(
         told(),
         format!(
