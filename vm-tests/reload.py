@@ -86,7 +86,19 @@ with subtest("a change is live when the watcher's unit has ended"):
     machine.succeed("systemctl start fairlead-watcher.service")
     assert status()["loaded"]["routes"] == 4
 
+with subtest("routes are written even where no reload can be asked for, and the unit says so"):
+    machine.succeed(
+        "systemctl mask --runtime --now fairlead-reload.socket",
+        "docker run -d --name later --label fairlead.hosts=e.test fairlead-test/site",
+    )
+    machine.fail("systemctl start fairlead-watcher.service")
+    machine.succeed("grep -q e.test /var/lib/fairlead/routes/docker.toml")
+    machine.wait_until_succeeds("journalctl -u fairlead-watcher.service | grep -q 'is fairlead-reload.socket started'", timeout=10)
+    assert status()["loaded"]["routes"] == 4
+    machine.succeed("systemctl unmask --runtime fairlead-reload.socket", "systemctl start fairlead-watcher.service")
+    assert status()["loaded"]["routes"] == 5
+
 with subtest("systemctl reload works too"):
     machine.succeed("rm /etc/fairlead/routes.d/two.toml", "systemctl reload fairlead-proxy.service")
-    assert status()["loaded"]["routes"] == 3
+    assert status()["loaded"]["routes"] == 4
     assert page("app.test") == "hello"
