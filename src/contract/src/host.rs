@@ -151,37 +151,42 @@ fn find_fault(name: &str) -> Option<&'static str> {
     if name.len() > MAX_NAME {
         return Some("it is longer than 253 characters");
     }
-    name.split('.')
+    name.as_bytes()
+        .split(|byte| *byte == b'.')
         .find_map(find_label_fault)
         .or_else(|| ends_in_a_number(name).then_some("IP addresses cannot be hosts"))
 }
 
-fn find_label_fault(label: &str) -> Option<&'static str> {
+fn find_label_fault(label: &[u8]) -> Option<&'static str> {
     if label.is_empty() {
         return Some("a label between the dots is empty");
     }
     if label.len() > MAX_LABEL {
         return Some("a label is longer than 63 characters");
     }
-    if !label.is_ascii() {
-        return Some("write internationalized names in their xn-- form");
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-' || *byte == b'_';
+    if !label.iter().all(is_allowed) {
+        return Some(character_fault(label));
     }
-    if label.contains('*') {
-        return Some("a wildcard is a whole first label, as in *.example.com");
-    }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if !label.bytes().all(allowed) {
-        return Some("labels hold letters, digits, hyphens and underscores");
-    }
-    if label.starts_with('-') || label.ends_with('-') {
+    if label.starts_with(b"-") || label.ends_with(b"-") {
         return Some("a label starts or ends with a hyphen");
     }
     None
 }
 
+fn character_fault(label: &[u8]) -> &'static str {
+    if !label.is_ascii() {
+        "write internationalized names in their xn-- form"
+    } else if label.contains(&b'*') {
+        "a wildcard is a whole first label, as in *.example.com"
+    } else {
+        "labels hold letters, digits, hyphens and underscores"
+    }
+}
+
 /// Whether URL parsers read the name as an IPv4 address ("ends in a number", WHATWG URL 3.5).
 fn ends_in_a_number(name: &str) -> bool {
-    let last = name.rsplit('.').next().unwrap_or(name);
+    let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
     let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
     last.bytes().all(|byte| byte.is_ascii_digit())
         || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))

@@ -87,6 +87,20 @@ impl Framing {
         self.place == Place::RequestLine && self.line.is_empty() && self.last == 0
     }
 
+    /// Whether a part of a request's head has come that is not the whole.
+    pub(crate) fn is_in_head(&self) -> bool {
+        match self.place {
+            Place::RequestLine => !self.is_between_requests(),
+            Place::Fields(_) => true,
+            _ => false,
+        }
+    }
+
+    /// So many heads have come whole.
+    pub(crate) fn heads(&self) -> u64 {
+        self.requests - u64::from(matches!(self.place, Place::Fields(_)))
+    }
+
     /// So many requests have begun.
     pub(crate) fn requests(&self) -> u64 {
         self.requests

@@ -86,25 +86,22 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
 
 /// Whether the connection's options hold this one (RFC 9110 7.6.1).
 pub(crate) fn names_option(headers: &HeaderMap, option: &str) -> bool {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|token| token.trim().eq_ignore_ascii_case(option))
+    options(headers).any(|token| token.eq_ignore_ascii_case(option.as_bytes()))
+}
+
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let fields = headers.get_all(CONNECTION).iter();
+    fields
+        .flat_map(|field| field.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
 }
 
 /// Host belongs to the message whoever names it in Connection.
 fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+    options(headers)
         // It goes in any case, and stands here most often.
-        .filter(|token| !token.eq_ignore_ascii_case(KEEP_ALIVE.as_str()))
-        .filter_map(|token| HeaderName::try_from(token).ok())
+        .filter(|token| !token.eq_ignore_ascii_case(KEEP_ALIVE.as_str().as_bytes()))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| *name != HOST)
         .collect()
 }

@@ -2,6 +2,9 @@ use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use http::{HeaderValue, Response, StatusCode, Version};
 use thiserror::Error;
 
+/// Of a length: all numbers of so many fit into 64 bits.
+const MAX_DIGITS: usize = 19;
+
 /// The client could see the response end where we do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum AmbiguousLength {
@@ -95,10 +98,9 @@ fn find_length(headers: &HeaderMap) -> Result<Option<HeaderValue>, AmbiguousLeng
         .map_err(|_| AmbiguousLength::Disagreeing)
 }
 
-/// In digits, and not larger than a length can be here.
+/// In digits, and not so many that nobody can count so far.
 fn is_number(text: &[u8]) -> bool {
-    let is_plain = text.iter().all(u8::is_ascii_digit);
-    is_plain && str::from_utf8(text).is_ok_and(|text| text.parse::<i64>().is_ok())
+    (1..=MAX_DIGITS).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]
@@ -152,7 +154,7 @@ mod tests {
             (&[("content-length", "5, 6")], Disagreeing),
             (&[("content-length", "5,")], Disagreeing),
             (&[("content-length", "+5")], Disagreeing),
-            (&[("content-length", "9223372036854775808")], Disagreeing),
+            (&[("content-length", "18446744073709551616")], Disagreeing),
             (&[("content-length", "")], Disagreeing),
             (&[("transfer-encoding", "gzip")], Coding),
             (&[("transfer-encoding", "gzip, chunked")], Coding),

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, UpgradeableConnection};
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Timeout, timeout, timeout_at};
@@ -33,7 +33,7 @@ use crate::proxy_protocol::read_header;
 use crate::received::ReceivedBody;
 use crate::reply;
 use crate::service::{Client, Shared};
-use crate::watched::{Progress, Transport, Watched};
+use crate::watched::{Limits, Progress, Transport, Watched};
 
 /// After a failed accept; the usual cause, no free descriptor, does not pass by itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -345,19 +345,21 @@ async fn serve_http1(
     client: Client,
     shared: Arc<Shared>,
 ) {
-    let (header_limit, stall_limit) = {
+    let limits = {
         let settings = &shared.snapshot().config.proxy;
-        (settings.header_timeout.get(), settings.stall_timeout.get())
+        Limits {
+            head: settings.header_timeout.get(),
+            stall: settings.stall_timeout.get(),
+        }
     };
     let draining = shared.draining.clone();
     let (mut service, course) = serve_client(client, shared);
     let progress = course.progress;
-    let mut stream = Watched::new(stream, progress.clone(), course.interim, stall_limit);
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(header_limit);
+    let mut stream = Watched::new(stream, progress.clone(), course.interim, limits);
+    let builder = http1::Builder::new();
     let mut farewell = pin!(farewell(&draining, &course.asked));
     let mut begun = progress.begun();
-    let mut deadline = Instant::now() + header_limit;
+    let mut deadline = Instant::now() + limits.head;
     loop {
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let serving = serve_until_rest(connection.with_upgrades(), &progress, farewell.as_mut());
@@ -368,7 +370,7 @@ async fn serve_http1(
         // What is no exchange, such as empty records of TLS, prolongs nothing.
         if begun != progress.begun() {
             begun = progress.begun();
-            deadline = Instant::now() + header_limit;
+            deadline = Instant::now() + limits.head;
         }
         let is_wanted = tokio::select! {
             readable = timeout_at(deadline, stream.readable()) => readable.is_ok(),

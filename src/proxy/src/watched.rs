@@ -37,12 +37,25 @@ pub(crate) struct Watched<S> {
     flushed: u64,
     interim: Interim,
     unwritten: BytesMut,
-    stall_limit: Duration,
+    limits: Limits,
+    /// While a head is under way, with the number of those before it.
+    head: Option<(u64, Patience)>,
     /// So many bytes have been sent.
     sent: u64,
     half_closed: Option<HalfClosed>,
     /// Since when the client takes nothing.
-    stall: Option<Pin<Box<Timeout<Pending<()>>>>>,
+    stall: Option<Patience>,
+}
+
+type Patience = Pin<Box<Timeout<Pending<()>>>>;
+
+/// How long a client may take.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// For the head of a request, from its first byte on.
+    pub(crate) head: Duration,
+    /// To take anything of an answer.
+    pub(crate) stall: Duration,
 }
 
 /// What the answers to a client and the connection they go out on tell each other.
@@ -166,7 +179,7 @@ impl Transport for Box<TlsStream<TcpStream>> {
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, progress: Arc<Progress>, interim: Interim, stall_limit: Duration) -> Self {
+    pub(crate) fn new(stream: S, progress: Arc<Progress>, interim: Interim, limits: Limits) -> Self {
         Self {
             stream,
             framing: Framing::default(),
@@ -175,7 +188,8 @@ impl<S> Watched<S> {
             flushed: 0,
             interim,
             unwritten: BytesMut::new(),
-            stall_limit,
+            limits,
+            head: None,
             sent: 0,
             half_closed: None,
             stall: None,
@@ -214,6 +228,23 @@ impl<S> Watched<S> {
             && !self.progress.has_left_http()
     }
 
+    /// Ready when a head that is under way takes too long. Most come whole and cost no timer.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.framing.is_in_head() {
+            self.head = None;
+            return Poll::Pending;
+        }
+        let (number, limit) = (self.framing.heads(), self.limits.head);
+        self.head.take_if(|(head, _)| *head != number);
+        let (_, patience) = self
+            .head
+            .get_or_insert_with(|| (number, Box::pin(timeout(limit, pending()))));
+        patience
+            .as_mut()
+            .poll(context)
+            .map(|_| io::ErrorKind::TimedOut.into())
+    }
+
     /// Holds the end of a client back until all its requests are answered, or it is gone. What cannot be asked is
     /// taken for gone: who knows no interim responses, and who is in the midst of an answer that stands still.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -248,7 +279,7 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
             self.stall = None;
             return written;
         }
-        let limit = self.stall_limit;
+        let limit = self.limits.stall;
         let stall = self
             .stall
             .get_or_insert_with(|| Box::pin(timeout(limit, pending())));
@@ -297,10 +328,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             return self.poll_end(context);
         }
         self.is_drained = read.is_pending();
-        if !self.progress.has_left_http() {
-            self.framing.inspect(&mut buffer.filled_mut()[before..]);
-            self.tell_oddities();
-            self.tell_rest();
+        if self.progress.has_left_http() {
+            return read;
+        }
+        self.framing.inspect(&mut buffer.filled_mut()[before..]);
+        self.tell_oddities();
+        self.tell_rest();
+        if self.is_drained {
+            return self.poll_late(context).map(Err);
         }
         read
     }
