@@ -4,6 +4,7 @@
 //! second time, by code that shares nothing with ours and is written to be read and not to be fast. Nothing
 //! here needs cargo-fuzz: `fuzz/run` looks for new bytes with it, and the tests go through those in `corpus/`.
 
+mod answer;
 mod exchange;
 mod files;
 mod forwarding;
@@ -13,6 +14,7 @@ mod message;
 mod names;
 mod proxy_header;
 
+pub use answer::answer;
 pub use exchange::exchange;
 pub use files::configuration;
 pub use forwarding::forwarding;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 7] = [
+const TARGETS: [(&str, Target); 8] = [
+    ("answer", fairlead_fuzz::answer),
     ("configuration", fairlead_fuzz::configuration),
     ("exchange", fairlead_fuzz::exchange),
     ("forwarding", fairlead_fuzz::forwarding),

@@ -2,17 +2,21 @@
 //! proxy makes of it comes out.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use fairlead_contract::{Files, Network, Paths, ProxyProtocol};
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body::Frame;
 use jiff::Timestamp;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
+use crate::body::RequestBody;
 use crate::caller::Caller;
 use crate::headers::{add_forwarded, set_forwarding, strip_claims};
+use crate::http1::Http1Connection;
 use crate::listeners::Ports;
 use crate::proxy_protocol::{self, Link};
 use crate::server::{self, Protocol};
@@ -28,6 +32,51 @@ pub async fn serve(files: &Files, paths: &Paths, listener: TcpListener) {
     };
     let shared = Arc::new(Shared::new(snapshot, paths, ports));
     server::serve(listener, Protocol::Plain, shared).await;
+}
+
+/// An upstream's answer, as far as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub content: Vec<u8>,
+    pub trailers: HeaderMap,
+    /// It came to its end.
+    pub is_whole: bool,
+    /// The connection would carry the next request.
+    pub is_kept: bool,
+}
+
+/// Makes a request with the method over `stream`, and reads what comes back as an upstream's answer; `None`: it
+/// is none.
+pub async fn read_answer(
+    method: Method,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Option<Answer> {
+    let mut request = Request::new(RequestBody::empty());
+    *request.method_mut() = method;
+    let connection = Box::new(Http1Connection::new(stream));
+    let (head, mut body) = connection.exchange(&mut request, None).await.ok()?.into_parts();
+    let mut answer = Answer {
+        status: head.status,
+        headers: head.headers,
+        content: Vec::new(),
+        trailers: HeaderMap::new(),
+        is_whole: true,
+        is_kept: false,
+    };
+    while let Some(frame) = poll_fn(|context| body.poll_frame(context)).await {
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => answer.content.extend_from_slice(&data),
+            Ok(Err(frame)) => answer.trailers = frame.into_trailers().unwrap_or_default(),
+            Err(_) => {
+                answer.is_whole = false;
+                return Some(answer);
+            }
+        }
+    }
+    answer.is_kept = body.take_connection().is_some();
+    Some(answer)
 }
 
 /// Who the PROXY header that a connection begins with says the client is; `None` if it does not say.
