@@ -2,19 +2,21 @@ use std::net::IpAddr;
 
 use fairlead_contract::{HeaderEdit, Route};
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    COOKIE, EXPECT, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, MAX_FORWARDS,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
+    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, COOKIE, DATE, EXPECT, EXPIRES, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LOCATION, MAX_FORWARDS,
+    PRAGMA, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, RETRY_AFTER, SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY, VIA, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{Method, Version};
 
 use crate::caller::Caller;
 
-/// What is only understood before the content: how it is framed, routed, coded, who asks and what may be done with
-/// it (RFC 9110 6.5.1).
-static NOT_IN_TRAILERS: [HeaderName; 17] = [
+/// What is only understood before the content: how it is framed, routed, coded, who asks, on which condition, and what
+/// may be done with it (RFC 9110 6.5.1).
+static NOT_IN_TRAILERS: [HeaderName; 28] = [
+    AGE,
     AUTHORIZATION,
     CACHE_CONTROL,
     CONTENT_ENCODING,
@@ -22,15 +24,25 @@ static NOT_IN_TRAILERS: [HeaderName; 17] = [
     CONTENT_RANGE,
     CONTENT_TYPE,
     COOKIE,
+    DATE,
     EXPECT,
+    EXPIRES,
     HOST,
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
     LOCATION,
     MAX_FORWARDS,
+    PRAGMA,
     RANGE,
+    RETRY_AFTER,
     SET_COOKIE,
     TE,
     TRAILER,
     TRANSFER_ENCODING,
+    VARY,
     WWW_AUTHENTICATE,
 ];
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -304,6 +316,9 @@ mod tests {
             ("trailer", "x-sum"),
             ("authorization", "Basic Og=="),
             ("set-cookie", "a=b"),
+            ("age", "1"),
+            ("if-match", "*"),
+            ("vary", "*"),
             ("content-type", "text/html"),
             ("x-forwarded-for", "192.0.2.1"),
             ("x-sum", "1"),
