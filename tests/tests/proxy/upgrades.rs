@@ -131,6 +131,27 @@ async fn a_switch_nobody_asked_for_is_a_bad_gateway() {
 }
 
 /// To an extended CONNECT any success would mean that the tunnel is there (RFC 8441 5).
+/// What is left of the request would be taken for the first words of the tunnel.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_in_the_middle_of_a_request_is_a_bad_gateway() {
+    let (listener, site) = site().await;
+    let (proxy, client) = (site.start(), site.client());
+    let stream = client
+        .connect(proxy.https(), "a.test", &["http/1.1"])
+        .await
+        .unwrap();
+    let mut wire = Wire::new(stream);
+    wire.write(
+        "POST / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 9\r\n\r\npart",
+    )
+    .await;
+    let mut upstream = accept(&listener).await;
+    upstream.read_until("part").await;
+    upstream.write(SWITCHING).await;
+    let answer = wire.read_head().await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_2_a_success_without_a_switch_is_a_bad_gateway() {
     let site = Site::of("a.test", Upstream::saying("a page").await.address());

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, empty, join, sink, split};
 use tokio_util::io::poll_read_buf;
 use tokio_util::task::AbortOnDropHandle;
@@ -86,6 +86,9 @@ impl Http1Connection {
         let head = self.poll_head(hearing, context);
         match (head, sent) {
             (Poll::Ready(Ok(head)), Poll::Ready(Ok(()))) => Poll::Ready(Ok((head, Sent::Whole))),
+            (Poll::Ready(Ok(head)), _) if head.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Poll::Ready(Err(Http1Error::LeftEarly))
+            }
             (Poll::Ready(Ok(head)), Poll::Pending) => Poll::Ready(Ok((head, Sent::Partly))),
             // An upstream may refuse a request and close without hearing it out.
             (Poll::Ready(Ok(head)), Poll::Ready(Err(Http1Error::Io(_)))) => {

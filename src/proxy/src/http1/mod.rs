@@ -42,6 +42,8 @@ pub(crate) enum Http1Error {
     HeadTooLarge,
     #[error("the answer holds a chunk that is none")]
     Chunk,
+    #[error("the answer leaves HTTP before the request is sent")]
+    LeftEarly,
     #[error(transparent)]
     Length(#[from] AmbiguousLength),
     #[error("the request's body was not sent to its end")]
@@ -55,7 +57,7 @@ impl Http1Error {
     pub(crate) fn is_nonsense(&self) -> bool {
         matches!(
             self,
-            Self::NotHttp1(_) | Self::HeadTooLarge | Self::Chunk | Self::Length(_)
+            Self::NotHttp1(_) | Self::HeadTooLarge | Self::Chunk | Self::LeftEarly | Self::Length(_)
         )
     }
 
