@@ -1,7 +1,6 @@
 use fairlead_contract::Host;
 use http::header::HOST;
-use http::request::Parts;
-use http::{Method, Uri, Version};
+use http::{Method, Request, Uri, Version};
 use thiserror::Error;
 
 /// Why a request's host cannot be known; always answered with 400 (RFC 9112 3.2).
@@ -28,18 +27,18 @@ pub(crate) enum InvalidAuthority {
 /// Two readers must never see two hosts: several Host fields are refused. A field that disagrees with the
 /// target is refused in HTTP/2 (RFC 9113 8.3.1); in HTTP/1 the target counts (RFC 9112 3.2.2), and goes to the
 /// upstream in the field's place.
-pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
-    if !has_form_of_method(parts) {
+pub(crate) fn find_host<B>(request: &Request<B>) -> Result<Host, InvalidAuthority> {
+    if !has_form_of_method(request) {
         return Err(InvalidAuthority::Form);
     }
-    if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+    if !matches!(request.uri().scheme_str(), None | Some("http" | "https")) {
         return Err(InvalidAuthority::Scheme);
     }
     // Two programs could take it for other characters (RFC 3986 2).
-    if !path_and_query(&parts.uri).is_ascii() {
+    if !path_and_query(request.uri()).is_ascii() {
         return Err(InvalidAuthority::Unescaped);
     }
-    let mut fields = parts.headers.get_all(HOST).iter();
+    let mut fields = request.headers().get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
         return Err(InvalidAuthority::Doubled);
@@ -47,17 +46,17 @@ pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
     let field = field
         .map(|value| parse(value.to_str().map_err(|_| InvalidAuthority::Malformed)?))
         .transpose()?;
-    let target = parts
-        .uri
+    let target = request
+        .uri()
         .authority()
         .map(|authority| parse(authority.as_str()))
         .transpose()?;
     match (target, field) {
-        (Some(target), Some(field)) if target != field && parts.version == Version::HTTP_2 => {
+        (Some(target), Some(field)) if target != field && request.version() == Version::HTTP_2 => {
             Err(InvalidAuthority::Disagreeing)
         }
         // HTTP/1.1 asks for the field even beside an absolute target (RFC 9112 3.2).
-        (Some(_), None) if parts.version < Version::HTTP_2 => Err(InvalidAuthority::Missing),
+        (Some(_), None) if request.version() < Version::HTTP_2 => Err(InvalidAuthority::Missing),
         (Some((host, _)), _) | (None, Some((host, _))) => Ok(host),
         (None, None) => Err(InvalidAuthority::Missing),
     }
@@ -65,15 +64,15 @@ pub(crate) fn find_host(parts: &Parts) -> Result<Host, InvalidAuthority> {
 
 /// An authority alone is for CONNECT, `*` for OPTIONS (RFC 9112 3.2.3 and 3.2.4). A query never stands alone
 /// (RFC 9113 8.3.1).
-fn has_form_of_method(parts: &Parts) -> bool {
-    if path_and_query(&parts.uri).starts_with('?') {
+fn has_form_of_method<B>(request: &Request<B>) -> bool {
+    if path_and_query(request.uri()).starts_with('?') {
         return false;
     }
-    let is_authority_alone = parts.uri.authority().is_some() && parts.uri.scheme().is_none();
-    match parts.method {
+    let is_authority_alone = request.uri().authority().is_some() && request.uri().scheme().is_none();
+    match *request.method() {
         Method::CONNECT => true,
         Method::OPTIONS => !is_authority_alone,
-        _ => !is_authority_alone && parts.uri.path() != "*",
+        _ => !is_authority_alone && request.uri().path() != "*",
     }
 }
 
@@ -120,8 +119,7 @@ mod tests {
         for field in fields {
             request = request.header(HOST, *field);
         }
-        let (parts, ()) = request.body(()).unwrap().into_parts();
-        find_host(&parts).map(|host| host.to_string())
+        find_host(&request.body(()).unwrap()).map(|host| host.to_string())
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(crate) struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Passes the request on and the answer back, or makes the page that says why not.
-    pub(crate) async fn run(&self, request: Request<ReceivedBody>) -> Response<ReplyBody> {
+    pub(crate) async fn run(&self, request: Box<Request<ReceivedBody>>) -> Response<ReplyBody> {
         let compression = self.site.route.compress;
         let coding = compression.then(|| Coding::negotiate(request.headers()));
         let path = self
@@ -75,7 +75,7 @@ impl Exchange<'_> {
         response
     }
 
-    async fn find_answer(&self, request: Request<ReceivedBody>) -> Response<ReplyBody> {
+    async fn find_answer(&self, request: Box<Request<ReceivedBody>>) -> Response<ReplyBody> {
         let admitted = match &self.site.guard {
             None => Ok(request),
             // Boxed because it is rare: without it, every exchange would take room for it.
@@ -94,7 +94,7 @@ impl Exchange<'_> {
     }
 
     /// The request as the upstream gets it, or what the client gets at once.
-    fn prepare(&self, request: Request<ReceivedBody>) -> Result<Outgoing, Settled> {
+    fn prepare(&self, request: Box<Request<ReceivedBody>>) -> Result<Outgoing, Settled> {
         let (mut parts, body) = request.into_parts();
         if !count_hop(&mut parts) {
             return Err(Box::new(Ok(reply::page(last_stop(&parts.method)))));

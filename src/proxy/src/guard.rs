@@ -32,20 +32,21 @@ impl Guard {
     pub(crate) async fn admit(
         &self,
         exchange: &Exchange<'_>,
-        request: Request<ReceivedBody>,
-    ) -> Result<Request<ReceivedBody>, Settled> {
-        let (mut parts, body) = request.into_parts();
+        mut request: Box<Request<ReceivedBody>>,
+    ) -> Result<Box<Request<ReceivedBody>>, Settled> {
         if let Some(basic) = &self.basic {
-            if !basic.admits(&parts.headers).await {
+            if !basic.admits(request.headers()).await {
                 return Err(Box::new(Ok(ask_for_password(exchange.host))));
             }
             // It was for us.
-            parts.headers.remove(AUTHORIZATION);
+            request.headers_mut().remove(AUTHORIZATION);
         }
         if let Some(forward) = &self.forward {
+            let (mut parts, body) = request.into_parts();
             forward.admit(exchange, &mut parts).await?;
+            request = Box::new(Request::from_parts(parts, body));
         }
-        Ok(Request::from_parts(parts, body))
+        Ok(request)
     }
 }
 

@@ -328,15 +328,16 @@ fn has_malformed_length(headers: &HeaderMap) -> bool {
 }
 
 /// The request with what it can be answered through beside its response.
-fn take(request: Request<RecvStream>) -> (Request<ReceivedBody>, Option<TunnelOffer>) {
+fn take(request: Request<RecvStream>) -> (Box<Request<ReceivedBody>>, Option<TunnelOffer>) {
     let (mut parts, stream) = request.into_parts();
     if parts.extensions.get::<Protocol>().is_some() {
         let (tunnel, offer) = Http2Tunnel::offer(stream);
         parts.extensions.insert(tunnel);
-        return (Request::from_parts(parts, ReceivedBody::None), Some(offer));
+        let request = Request::from_parts(parts, ReceivedBody::None);
+        return (Box::new(request), Some(offer));
     }
     let body = ReceivedBody::Http2(Http2Body::new(stream, &parts.headers));
-    (Request::from_parts(parts, body), None)
+    (Box::new(Request::from_parts(parts, body)), None)
 }
 
 /// Sends what the upstream says before its answer. An answer nobody waits for any more is given up.

@@ -220,7 +220,7 @@ fn serve_client(
                 reply::refusal(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
             } else {
                 let request = request.map(ReceivedBody::Http1);
-                shared.answer(client, request, interim).await
+                shared.answer(client, Box::new(request), interim).await
             };
             course.interim.all_written().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -69,7 +69,7 @@ enum Decision {
         site: Arc<Site>,
         host: Host,
         caller: Caller,
-        request: Request<ReceivedBody>,
+        request: Box<Request<ReceivedBody>>,
     },
 }
 
@@ -110,7 +110,7 @@ impl Shared {
     pub(crate) async fn answer(
         &self,
         client: &Client,
-        request: Request<ReceivedBody>,
+        request: Box<Request<ReceivedBody>>,
         interim: Option<InterimSender>,
     ) -> Response<ReplyBody> {
         let record = self
@@ -143,15 +143,18 @@ impl Shared {
         }
     }
 
-    fn decide(&self, client: &Client, request: Request<ReceivedBody>, record: Option<&Record>) -> Decision {
-        let (parts, body) = request.into_parts();
-        let Ok(host) = find_host(&parts) else {
+    fn decide(
+        &self,
+        client: &Client,
+        request: Box<Request<ReceivedBody>>,
+        record: Option<&Record>,
+    ) -> Decision {
+        let Ok(host) = find_host(&request) else {
             return reply::refusal(StatusCode::BAD_REQUEST).into();
         };
         if let Some(record) = record {
             record.host(&host);
         }
-        let request = Request::from_parts(parts, body);
         if is_refused_connect(&request) {
             return reply::page(StatusCode::NOT_IMPLEMENTED).into();
         }
