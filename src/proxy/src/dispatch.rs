@@ -149,12 +149,14 @@ impl Dispatch<'_> {
         // With a body, who broke off may have been the client.
         let may_blame = !lease.is_reused && request.body().is_end_stream();
         let answered = {
-            let answer = pin!(sender.exchange(request, self.hearing));
+            let answer = pin!(sender.exchange(request, self.hearing, self.stall_timeout));
             self.in_time(answer, upload).await?
         };
         match &answered {
             Ok(_) => lease.peer().health.succeeded(),
-            Err(_) if may_blame => lease.peer().health.failed(),
+            Err(unanswered) if may_blame && !unanswered.error.is_about_one_answer() => {
+                lease.peer().health.failed();
+            }
             Err(_) => {}
         }
         Ok(answered)

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairlead_contract::{Files, Network, Paths, ProxyProtocol};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -56,7 +57,11 @@ pub async fn read_answer(
     let mut request = Request::new(RequestBody::empty());
     *request.method_mut() = method;
     let connection = Box::new(Http1Connection::new(stream));
-    let (head, mut body) = connection.exchange(&mut request, None).await.ok()?.into_parts();
+    let (head, mut body) = connection
+        .exchange(&mut request, None, Duration::MAX)
+        .await
+        .ok()?
+        .into_parts();
     let mut answer = Answer {
         status: head.status,
         headers: head.headers,

@@ -333,6 +333,8 @@ fn take(request: Request<RecvStream>) -> (Box<Request<ReceivedBody>>, Option<Tun
     if parts.extensions.get::<Protocol>().is_some() {
         let (tunnel, offer) = Http2Tunnel::offer(stream);
         parts.extensions.insert(tunnel);
+        // A tunnel has no content; an upstream would wait for it, in what the next client says (RFC 9110 9.3.6).
+        parts.headers.remove(CONTENT_LENGTH);
         let request = Request::from_parts(parts, ReceivedBody::None);
         return (Box::new(request), Some(offer));
     }

@@ -49,6 +49,11 @@ impl PeerError {
         }
     }
 
+    /// Whether it says nothing of how the other side is: one answer has no clear end.
+    pub(crate) fn is_about_one_answer(&self) -> bool {
+        matches!(self, Self::Length(_) | Self::Answer(Http1Error::Length(_)))
+    }
+
     /// Whether what broke off was the client, in the middle of its request.
     pub(crate) fn is_of_client(&self) -> bool {
         matches!(self, Self::Answer(error) if error.is_of_client())

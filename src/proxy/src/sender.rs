@@ -2,6 +2,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -53,24 +54,28 @@ pub(crate) struct Http2Sender {
 }
 
 impl Sender {
-    /// `hearing` takes what comes before the answer.
+    /// `hearing` takes what comes before the answer. What of the request goes beside the answer may stand still for
+    /// `stall_limit` because of the upstream.
     pub(crate) async fn exchange(
         self,
         mut request: Box<Request<RequestBody>>,
         hearing: Option<&Hearing>,
+        stall_limit: Duration,
     ) -> Result<Response<ReceivedBody>, Unanswered> {
         match self {
             Self::Http1(connection) => {
-                let answered = connection.exchange(&mut request, hearing).await;
+                // Behind it a body that was sent looks like none.
+                let is_repeatable = is_repeatable(&request);
+                let answered = connection.exchange(&mut request, hearing, stall_limit).await;
                 answered
                     .map(|response| response.map(ReceivedBody::Answer))
                     .map_err(|(error, was_begun)| Unanswered {
                         error: error.into(),
-                        again: (!was_begun || is_repeatable(&request)).then_some(request),
+                        again: (!was_begun || is_repeatable).then_some(request),
                     })
             }
             // Boxed: an exchange in HTTP/1 would take room for it.
-            Self::Http2(sender) => Box::pin(sender.exchange(request, hearing)).await,
+            Self::Http2(sender) => Box::pin(sender.exchange(request, hearing, stall_limit)).await,
         }
     }
 }
@@ -119,6 +124,7 @@ impl Http2Sender {
         mut self,
         request: Box<Request<RequestBody>>,
         hearing: Option<&Hearing>,
+        stall_limit: Duration,
     ) -> Result<Response<ReceivedBody>, Unanswered> {
         if let Err(error) = poll_fn(|context| self.requests.poll_ready(context)).await {
             return Err(Unanswered {
@@ -127,7 +133,7 @@ impl Http2Sender {
             });
         }
         let again = is_repeatable(&request).then(|| copy(&request));
-        self.send(*request, hearing)
+        self.send(*request, hearing, stall_limit)
             .await
             .map_err(|error| Unanswered { error, again })
     }
@@ -136,6 +142,7 @@ impl Http2Sender {
         &mut self,
         mut request: Request<RequestBody>,
         hearing: Option<&Hearing>,
+        stall_limit: Duration,
     ) -> Result<Response<ReceivedBody>, PeerError> {
         ask_by_connect(&mut request);
         name_in_target(&mut request, self.scheme.clone())?;
@@ -149,7 +156,7 @@ impl Http2Sender {
             .send_request(Request::from_parts(parts, ()), is_whole)?;
         let sending = (!is_whole).then(|| {
             AbortOnDropHandle::new(tokio::spawn(async move {
-                if let Err(error) = send_body(stream, body, None).await {
+                if let Err(error) = send_body(stream, body, Some(stall_limit)).await {
                     debug!(
                         error = &error as &dyn std::error::Error,
                         "a body was not sent to its end"

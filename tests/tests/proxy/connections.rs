@@ -1,6 +1,7 @@
 //! What becomes of a connection to an upstream, and what goes over it.
 
 use fairlead_tests::{Client, Proxy, Wire, accept, body, get, request_on, within};
+use h2::ext::Protocol;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -79,6 +80,47 @@ async fn an_upload_that_breaks_off_behind_its_answer_ends_both() {
         assert_eq!(upstream.read_rest().await, "\r\n", "{version}");
         assert!(within(answer.into_body().collect()).await.is_err(), "{version}");
     }
+}
+
+/// It would come without its body, and could empty what it was to replace (RFC 9110 9.2.2).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_has_been_sent_is_not_sent_again() {
+    let (listener, site) = super::open_site().await;
+    let (proxy, client) = (site.start(), site.client());
+    for (version, length) in [("http/1.1", "5"), ("h2", "5"), ("h2", "")] {
+        let mut upstream = asked(&listener, &client, &proxy, &[ANSWER]).await;
+        let mut put = Request::put("https://a.test/file");
+        if !length.is_empty() {
+            put = put.header("content-length", length);
+        }
+        let (mut sender, upload) = body::channel();
+        let stream = client.connect(proxy.https(), "a.test", &[version]).await.unwrap();
+        let exchange = tokio::spawn(request_on(stream, put.body(upload).unwrap()));
+        sender.send_data("hello".into()).await.unwrap();
+        drop(sender);
+        upstream.read_until("hello").await;
+        drop(upstream);
+        assert_eq!(exchange.await.unwrap().status(), 502, "{version} {length}");
+    }
+}
+
+/// An upstream would wait for its content, and take what comes next for it (RFC 9110 9.3.6).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_for_a_tunnel_announces_no_content() {
+    let (listener, site) = super::open_site().await;
+    let (proxy, client) = (site.start(), site.client());
+    let stream = client.connect(proxy.https(), "a.test", &["h2"]).await.unwrap();
+    let (h2, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let wish = Request::connect("https://a.test/chat")
+        .extension(Protocol::from_static("websocket"))
+        .header("content-length", "60")
+        .body(())
+        .unwrap();
+    let (_answer, _sending) = h2.ready().await.unwrap().send_request(wish, false).unwrap();
+    let mut upstream = accept(&listener).await;
+    let head = upstream.read_head().await;
+    assert!(!head.contains("content-length"), "{head}");
 }
 
 /// The upstream of one GET, which has been answered so.

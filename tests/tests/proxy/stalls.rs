@@ -62,6 +62,26 @@ async fn an_upstream_that_takes_nothing_of_an_upload_times_out() {
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
 }
 
+/// It would hold both connections for as long as the upstream pleases.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_nobody_takes_behind_its_answer_is_given_up() {
+    let (listener, site, proxy) = impatient("").await;
+    let (_from, mut to) = tokio::io::split(connect(&site, &proxy, "http/1.1").await);
+    let head = format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {MUCH}\r\n\r\n");
+    to.write_all(head.as_bytes()).await.unwrap();
+    let uploading = tokio::spawn(async move {
+        let part = vec![b'x'; 1 << 20];
+        while to.write_all(&part).await.is_ok() {}
+    });
+    let mut upstream = accept(&listener).await;
+    upstream.read_head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
+    within(uploading).await.unwrap();
+    drop(upstream);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_nothing_of_a_response_is_given_up() {
     let (listener, site, proxy) = impatient("").await;

@@ -102,8 +102,8 @@ fn poll_break(sending: &mut Option<Upload>, context: &mut Context<'_>) -> Poll<H
     let ended = ready!(upload.poll_unpin(context));
     *sending = None;
     match ended {
-        Ok(Err(error)) if !matches!(error, Http1Error::Io(_)) => Poll::Ready(error),
-        _ => Poll::Pending,
+        Ok(Err(Http1Error::Io(_) | Http1Error::Stalled)) | Ok(Ok(())) | Err(_) => Poll::Pending,
+        Ok(Err(error)) => Poll::Ready(error),
     }
 }
 

@@ -2,11 +2,15 @@ use std::future::poll_fn;
 use std::io::{self, Cursor};
 use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, empty, join, sink, split};
+use memchr::memchr;
+use tokio::io::{AsyncReadExt, empty, join, sink, split};
+use tokio::task::unconstrained;
 use tokio_util::io::poll_read_buf;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,22 +45,22 @@ impl Http1Connection {
 
     /// Whether the upstream has neither closed it nor spoken without having been asked.
     pub(crate) fn is_open(&mut self) -> bool {
-        let (mut byte, mut nobody) = ([0], Context::from_waker(Waker::noop()));
-        let mut buffer = ReadBuf::new(&mut byte);
-        self.unread.is_empty()
-            && Pin::new(&mut self.stream)
-                .poll_read(&mut nobody, &mut buffer)
-                .is_pending()
+        let mut byte = [0];
+        // A task that has done much would be told that there is nothing, for the time being.
+        let read = unconstrained(self.stream.read(&mut byte)).now_or_never();
+        self.unread.is_empty() && read.is_none()
     }
 
     /// Sends a request and waits for the answer; `hearing` takes what comes before it. The answer may come before
-    /// the whole request has been sent; the rest of that then goes beside the answer's body.
+    /// the whole request has been sent; the rest of that then goes beside the answer's body, unless the upstream takes
+    /// nothing of it for as long as `stall_limit`.
     ///
     /// When that fails, `false` says that the request is as it was and nothing of it has reached the upstream.
     pub(crate) async fn exchange(
         mut self: Box<Self>,
         request: &mut Request<RequestBody>,
         hearing: Option<&Hearing>,
+        stall_limit: Duration,
     ) -> Result<Response<AnswerBody>, (Http1Error, bool)> {
         let mut sending = Sending::new(request);
         let answered =
@@ -67,8 +71,8 @@ impl Http1Connection {
                 let stays_open = sent == Sent::Whole && rest != Rest::UntilClose && head::stays_open(&head);
                 let body = mem::replace(request.body_mut(), RequestBody::empty());
                 // What is held back was not asked for, and will not be.
-                let upload =
-                    (sent == Sent::Partly && !body.is_held_back()).then(|| self.send_beside(sending, body));
+                let upload = (sent == Sent::Partly && !body.is_held_back())
+                    .then(|| self.send_beside(sending, body, stall_limit));
                 Ok(head.map(|()| AnswerBody::new(self, rest, stays_open, upload)))
             }
             Err(error) => Err((error, sending.is_begun())),
@@ -118,10 +122,25 @@ impl Http1Connection {
                 }
                 None if self.unread.len() > MAX_HEAD => return Poll::Ready(Err(Http1Error::HeadTooLarge)),
                 None => {
-                    if ready!(self.poll_read(usize::MAX, context))? == 0 {
-                        return Poll::Ready(Err(self.early_end()));
-                    }
+                    ready!(self.poll_line(context))?;
                 }
+            }
+        }
+    }
+
+    /// Reads until a further line is whole. Empty ones before the head are nothing.
+    fn poll_line(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Http1Error>> {
+        loop {
+            let before = self.unread.len();
+            if ready!(self.poll_read(usize::MAX, context))? == 0 {
+                return Poll::Ready(Err(self.early_end()));
+            }
+            let has_line = memchr(b'\n', &self.unread[before..]).is_some();
+            let is_empty = |byte: &&u8| b"\r\n".contains(byte);
+            let empty = self.unread.iter().take_while(is_empty).count();
+            self.unread.advance(empty);
+            if has_line || self.unread.len() > MAX_HEAD {
+                return Poll::Ready(Ok(()));
             }
         }
     }
@@ -159,19 +178,19 @@ impl Http1Connection {
     }
 
     /// Sends the rest of a request while the answer is received.
-    fn send_beside(&mut self, mut sending: Sending, mut body: RequestBody) -> Upload {
+    fn send_beside(&mut self, sending: Sending, body: RequestBody, stall_limit: Duration) -> Upload {
         let stream = mem::replace(&mut self.stream, Box::new(empty()));
-        let (from_upstream, mut to_upstream) = split(stream);
+        let (from_upstream, to_upstream) = split(stream);
         self.stream = Box::new(join(from_upstream, sink()));
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            poll_fn(|context| sending.poll(&mut to_upstream, &mut body, context)).await
-        }))
+        AbortOnDropHandle::new(tokio::spawn(sending.finish(to_upstream, body, stall_limit)))
     }
 
     /// What is spoken on behind an answer that leaves HTTP.
     pub(super) fn into_tunnel(self) -> Box<dyn Stream> {
         let (from_upstream, to_upstream) = split(self.stream);
-        Box::new(join(Cursor::new(self.unread).chain(from_upstream), to_upstream))
+        // A copy, mostly of nothing, and not the whole buffer for as long as the tunnel lasts.
+        let unread = Cursor::new(Bytes::copy_from_slice(&self.unread));
+        Box::new(join(AsyncReadExt::chain(unread, from_upstream), to_upstream))
     }
 }
 
@@ -181,4 +200,29 @@ enum Sent {
     Whole,
     Partly,
     Broken,
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::task::coop::{has_budget_remaining, poll_proceed};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_done_much_still_sees_that_an_upstream_spoke_unasked() {
+        let (stream, mut upstream) = duplex(64);
+        let mut connection = Http1Connection::new(stream);
+        assert!(connection.is_open());
+        upstream.write_all(b"HTTP/1.1 200 OK").await.unwrap();
+        poll_fn(|context| {
+            while let Poll::Ready(progress) = poll_proceed(context) {
+                progress.made_progress();
+            }
+            assert!(!has_budget_remaining());
+            assert!(!connection.is_open());
+            Poll::Ready(())
+        })
+        .await;
+    }
 }

@@ -87,8 +87,9 @@ pub(super) fn rest(method: &Method, head: &Response<()>) -> Rest {
 pub(super) fn stays_open(head: &Response<()>) -> bool {
     match head.version() {
         _ if head.status() == StatusCode::SWITCHING_PROTOCOLS => false,
+        _ if names_option(head.headers(), "close") => false,
         Version::HTTP_10 => names_option(head.headers(), "keep-alive"),
-        _ => !names_option(head.headers(), "close"),
+        _ => true,
     }
 }
 
@@ -144,6 +145,12 @@ mod tests {
             (
                 Method::GET,
                 "1.0 200 OK\r\nContent-Length: 5",
+                Rest::Length(5),
+                false,
+            ),
+            (
+                Method::GET,
+                "1.0 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 5",
                 Rest::Length(5),
                 false,
             ),

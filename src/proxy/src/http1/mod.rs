@@ -46,6 +46,8 @@ pub(crate) enum Http1Error {
     LeftEarly,
     #[error(transparent)]
     Length(#[from] AmbiguousLength),
+    #[error("the rest of the request was not taken")]
+    Stalled,
     #[error("the request's body was not sent to its end")]
     Body(#[source] Box<RequestBodyError>),
     #[error("the request's body has another length than its head says")]

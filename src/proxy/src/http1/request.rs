@@ -1,13 +1,16 @@
+use std::future::{pending, poll_fn};
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
+use tokio::time::timeout;
 use tokio_util::io::poll_write_buf;
 
 use super::Http1Error;
@@ -37,6 +40,8 @@ pub(super) struct Sending {
     is_last: bool,
     has_waited: bool,
     is_begun: bool,
+    /// So many bytes.
+    written: u64,
 }
 
 impl Sending {
@@ -50,6 +55,7 @@ impl Sending {
             is_last: request.body().is_end_stream(),
             has_waited: false,
             is_begun: false,
+            written: 0,
         }
     }
 
@@ -91,6 +97,30 @@ impl Sending {
     /// asked for, and then both go together.
     fn may_wait(&mut self, body: &RequestBody) -> bool {
         !self.is_begun && !body.is_held_back() && !mem::replace(&mut self.has_waited, true)
+    }
+
+    /// Sends what is left, as long as the stream takes anything of it within `stall_limit`.
+    pub(super) async fn finish(
+        mut self,
+        mut stream: impl AsyncWrite + Unpin,
+        mut body: RequestBody,
+        stall_limit: Duration,
+    ) -> Result<(), Http1Error> {
+        let mut stall = None;
+        poll_fn(|context| {
+            let before = self.written;
+            let sent = self.poll(&mut stream, &mut body, context);
+            if sent.is_ready() || !self.has_unwritten() {
+                stall = None;
+                return sent;
+            }
+            if self.written != before {
+                stall = None;
+            }
+            let stall = stall.get_or_insert_with(|| Box::pin(timeout(stall_limit, pending::<()>())));
+            stall.as_mut().poll(context).map(|_| Err(Http1Error::Stalled))
+        })
+        .await
     }
 
     fn poll_take(
@@ -159,11 +189,14 @@ impl Sending {
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Http1Error>> {
         let mut piece = (&mut self.before).chain(&mut self.data).chain(&mut self.after);
-        let written = ready!(poll_write_buf(Pin::new(stream), context, &mut piece))?;
+        let written = ready!(poll_write_buf(Pin::new(stream), context, &mut piece));
+        // Even if it failed: TLS may have sent a part.
         self.is_begun = true;
+        let written = written?;
         if written == 0 {
             return Poll::Ready(Err(io::Error::from(ErrorKind::WriteZero).into()));
         }
+        self.written += written as u64;
         Poll::Ready(Ok(()))
     }
 }
@@ -190,7 +223,8 @@ fn head(request: &Request<RequestBody>, framing: Framing) -> BytesMut {
     let host = headers.get(HOST).map(HeaderValue::as_bytes);
     write_field(&mut head, HOST.as_str(), named.or(host).unwrap_or_default());
     for (name, value) in headers {
-        if name != HOST && name != TRANSFER_ENCODING {
+        // How the body ends is said of the body that is sent.
+        if ![HOST, TRANSFER_ENCODING, CONTENT_LENGTH].contains(name) {
             write_field(&mut head, name.as_str(), value.as_bytes());
         }
     }
@@ -201,7 +235,7 @@ fn head(request: &Request<RequestBody>, framing: Framing) -> BytesMut {
     match framing {
         Framing::Chunked => write_field(&mut head, TRANSFER_ENCODING.as_str(), b"chunked"),
         Framing::Length(length)
-            if !headers.contains_key(CONTENT_LENGTH) && (length > 0 || has_content(method)) =>
+            if length > 0 || has_content(method) || headers.contains_key(CONTENT_LENGTH) =>
         {
             write_field(&mut head, CONTENT_LENGTH.as_str(), length.to_string().as_bytes());
         }

@@ -3,12 +3,13 @@ use http_body::Frame;
 use httparse::{EMPTY_HEADER, Status};
 use memchr::memchr;
 
+use super::Http1Error;
 use super::head::{MAX_FIELDS, read_fields};
-use super::{Http1Error, MAX_HEAD};
 use crate::framing::chunk_size;
 
 /// A chunk's size and its extensions, of which there are next to none.
 const MAX_CHUNK_LINE: usize = 1024;
+const MAX_TRAILERS: usize = 16 * 1024;
 const END_OF_LINE: &[u8] = b"\r\n";
 
 /// What is still to come of an answer's body.
@@ -79,7 +80,7 @@ impl Rest {
     fn take_trailers(&mut self, unread: &mut BytesMut) -> Result<Step, Http1Error> {
         let mut fields = [EMPTY_HEADER; MAX_FIELDS];
         let Status::Complete((length, fields)) = httparse::parse_headers(unread, &mut fields)? else {
-            return if unread.len() > MAX_HEAD {
+            return if unread.len() > MAX_TRAILERS {
                 Err(Http1Error::HeadTooLarge)
             } else {
                 Ok(Step::More)
@@ -205,7 +206,7 @@ mod tests {
 
     #[test]
     fn trailers_have_an_end() {
-        let endless = format!("0\r\nX: {}", "y".repeat(2 * MAX_HEAD));
+        let endless = format!("0\r\nX: {}", "y".repeat(2 * MAX_TRAILERS));
         let got = read(Rest::ChunkSize, endless.as_bytes(), 4096);
         assert!(matches!(got, Err(Http1Error::HeadTooLarge)), "{got:?}");
     }
