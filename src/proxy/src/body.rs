@@ -1,4 +1,3 @@
-use std::future::{Pending, pending};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,11 +10,11 @@ use futures_util::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use thiserror::Error;
-use tokio::time::{Timeout, timeout};
 
 use crate::access_log::Accounted;
 use crate::compress::Compressed;
 use crate::headers::strip_trailers;
+use crate::patience::Patience;
 use crate::pool::Lease;
 use crate::received::{PeerError, ReceivedBody};
 use crate::upload::{Upload, UploadTeller};
@@ -45,7 +44,7 @@ pub(crate) struct UpstreamBody {
     incoming: ReceivedBody,
     idle_limit: Option<Duration>,
     /// While it lasts.
-    silence: Option<Pin<Box<Timeout<Pending<()>>>>>,
+    silence: Patience,
     lease: Option<Lease>,
 }
 
@@ -54,7 +53,7 @@ impl UpstreamBody {
         let mut this = Self {
             incoming,
             idle_limit: None,
-            silence: None,
+            silence: Patience::default(),
             lease: Some(lease),
         };
         this.release_at_end();
@@ -73,7 +72,7 @@ impl UpstreamBody {
         let Poll::Ready(mut frame) = Pin::new(&mut self.incoming).poll_frame(context) else {
             return self.poll_silence(context).map(|error| Some(Err(error)));
         };
-        self.silence = None;
+        self.silence.renew();
         strip_frame(&mut frame);
         match &frame {
             None => self.release(),
@@ -87,10 +86,7 @@ impl UpstreamBody {
         let Some(limit) = self.idle_limit else {
             return Poll::Pending;
         };
-        let silence = self
-            .silence
-            .get_or_insert_with(|| Box::pin(timeout(limit, pending())));
-        silence.as_mut().poll(context).map(|_| ReplyBodyError::Silent)
+        self.silence.poll(limit, context).map(|()| ReplyBodyError::Silent)
     }
 
     fn release_at_end(&mut self) {

@@ -2,19 +2,17 @@
 //! because it says nothing more, and still read (RFC 9112 9.6); or it is gone. Only what is sent to it shows
 //! which: the system of one that is gone refuses that.
 
-use std::future::{Pending, pending};
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Timeout, timeout};
+use crate::patience::Patience;
 
 /// Between two looks. The first thing that is sent is only refused, which the second one finds out; both have to
 /// happen within a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 
 pub(crate) struct HalfClosed {
-    pause: Pin<Box<Timeout<Pending<()>>>>,
+    pause: Patience,
     /// So many bytes had been sent to it at the last look.
     sent: u64,
 }
@@ -22,7 +20,7 @@ pub(crate) struct HalfClosed {
 impl HalfClosed {
     pub(crate) fn new(sent: u64) -> Self {
         Self {
-            pause: Box::pin(timeout(LOOK_INTERVAL, pending())),
+            pause: Patience::default(),
             sent,
         }
     }
@@ -30,7 +28,7 @@ impl HalfClosed {
     /// Waits for the next look. Tells whether something has been sent since the last one, so that no more needs to
     /// be done.
     pub(crate) fn poll_look(&mut self, sent: u64, context: &mut Context<'_>) -> Poll<bool> {
-        let _elapsed = ready!(self.pause.as_mut().poll(context));
+        ready!(self.pause.poll(LOOK_INTERVAL, context));
         let has_moved = sent != self.sent;
         *self = Self::new(sent);
         Poll::Ready(has_moved)

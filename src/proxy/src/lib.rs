@@ -37,6 +37,7 @@ mod listeners;
 mod message_length;
 mod metrics;
 mod paths;
+mod patience;
 mod pool;
 mod proxy_protocol;
 mod received;

@@ -41,11 +41,11 @@ impl PeerError {
     /// Whether the other side said what is not HTTP: it is there, and would say it again.
     pub(crate) fn is_nonsense(&self) -> bool {
         match self {
-            Self::Http1(error) => error.is_parse(),
             Self::Http2(error) => error.is_library(),
             Self::Answer(error) => error.is_nonsense(),
             Self::Length(_) => true,
-            Self::Request(_) => false,
+            // The first is what a client sends.
+            Self::Http1(_) | Self::Request(_) => false,
         }
     }
 

@@ -1,5 +1,5 @@
 use std::collections::VecDeque;
-use std::future::{Pending, pending, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,13 +10,13 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Timeout, timeout};
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::framing::{Framing, Oddity};
 use crate::half_closed::HalfClosed;
 use crate::interim::Interim;
+use crate::patience::Patience;
 
 /// A client's HTTP/1 connection on which no request comes through that two programs could see end at
 /// different places: one with a length and a coding, with two codings, or with lines that do not end in
@@ -44,10 +44,8 @@ pub(crate) struct Watched<S> {
     sent: u64,
     half_closed: Option<HalfClosed>,
     /// Since when the client takes nothing.
-    stall: Option<Patience>,
+    stall: Patience,
 }
-
-type Patience = Pin<Box<Timeout<Pending<()>>>>;
 
 /// How long a client may take.
 #[derive(Clone, Copy)]
@@ -192,7 +190,7 @@ impl<S> Watched<S> {
             head: None,
             sent: 0,
             half_closed: None,
-            stall: None,
+            stall: Patience::default(),
         }
     }
 
@@ -236,13 +234,9 @@ impl<S> Watched<S> {
         }
         let (number, limit) = (self.framing.heads(), self.limits.head);
         self.head.take_if(|(head, _)| *head != number);
-        let (_, patience) = self
-            .head
-            .get_or_insert_with(|| (number, Box::pin(timeout(limit, pending()))));
-        patience
-            .as_mut()
-            .poll(context)
-            .map(|_| io::ErrorKind::TimedOut.into())
+        let (_, patience) = self.head.get_or_insert_with(|| (number, Patience::default()));
+        let late = patience.poll(limit, context);
+        late.map(|()| io::ErrorKind::TimedOut.into())
     }
 
     /// Holds the end of a client back until all its requests are answered, or it is gone. What cannot be asked is
@@ -276,15 +270,11 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stall = None;
+            self.stall.renew();
             return written;
         }
-        let limit = self.limits.stall;
-        let stall = self
-            .stall
-            .get_or_insert_with(|| Box::pin(timeout(limit, pending())));
-        let stalled = stall.as_mut().poll(context);
-        stalled.map(|_| Err(io::ErrorKind::TimedOut.into()))
+        let stalled = self.stall.poll(self.limits.stall, context);
+        stalled.map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn count(&mut self, written: &Poll<io::Result<usize>>) {

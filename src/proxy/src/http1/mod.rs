@@ -19,6 +19,7 @@ pub(crate) use self::connection::Http1Connection;
 use crate::body::RequestBodyError;
 use crate::message_length::AmbiguousLength;
 
+const END_OF_LINE: &[u8] = b"\r\n";
 /// Fields before a body, or behind it, may take so many bytes.
 const MAX_HEAD: usize = 256 * 1024;
 

@@ -1,4 +1,4 @@
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::pin::Pin;
@@ -10,15 +10,14 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
-use tokio::time::timeout;
 use tokio_util::io::poll_write_buf;
 
-use super::Http1Error;
+use super::{END_OF_LINE, Http1Error};
 use crate::body::RequestBody;
+use crate::patience::Patience;
 
 /// Room for the head of most requests.
 const USUAL_HEAD: usize = 1024;
-const END_OF_LINE: &[u8] = b"\r\n";
 
 /// How a request's body says where it ends (RFC 9112 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,19 +105,20 @@ impl Sending {
         mut body: RequestBody,
         stall_limit: Duration,
     ) -> Result<(), Http1Error> {
-        let mut stall = None;
+        let mut stall = Patience::default();
         poll_fn(|context| {
             let before = self.written;
             let sent = self.poll(&mut stream, &mut body, context);
-            if sent.is_ready() || !self.has_unwritten() {
-                stall = None;
+            let waits_for_stream = sent.is_pending() && self.has_unwritten();
+            if !waits_for_stream || self.written != before {
+                stall.renew();
+            }
+            if !waits_for_stream {
                 return sent;
             }
-            if self.written != before {
-                stall = None;
-            }
-            let stall = stall.get_or_insert_with(|| Box::pin(timeout(stall_limit, pending::<()>())));
-            stall.as_mut().poll(context).map(|_| Err(Http1Error::Stalled))
+            stall
+                .poll(stall_limit, context)
+                .map(|()| Err(Http1Error::Stalled))
         })
         .await
     }

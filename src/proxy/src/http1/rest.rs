@@ -3,14 +3,13 @@ use http_body::Frame;
 use httparse::{EMPTY_HEADER, Status};
 use memchr::memchr;
 
-use super::Http1Error;
 use super::head::{MAX_FIELDS, read_fields};
+use super::{END_OF_LINE, Http1Error};
 use crate::framing::chunk_size;
 
 /// A chunk's size and its extensions, of which there are next to none.
 const MAX_CHUNK_LINE: usize = 1024;
 const MAX_TRAILERS: usize = 16 * 1024;
-const END_OF_LINE: &[u8] = b"\r\n";
 
 /// What is still to come of an answer's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
