@@ -86,4 +86,4 @@ pub use upstream::{
     Identity, InvalidUpstream, Protocol, ProxyProtocol, Upstream, UpstreamUrl, UpstreamWords, Weight,
 };
 pub use words::{InvalidWord, Words};
-pub use write::{WriteError, Written, remove_if_present, write_atomically};
+pub use write::{WriteError, Written, is_written, remove_if_present, write_atomically};

@@ -22,7 +22,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<Written,
         path: path.to_owned(),
         source,
     };
-    if holds(path, bytes, mode) {
+    if is_written(path, bytes, mode) {
         return Ok(Written::Unchanged);
     }
     replace(path, bytes, mode).map_err(fail)?;
@@ -48,7 +48,8 @@ pub struct WriteError {
     source: io::Error,
 }
 
-fn holds(path: &Path, bytes: &[u8], mode: u32) -> bool {
+/// Whether `path` holds exactly `bytes` with the permission bits `mode`, so that there is nothing to write.
+pub fn is_written(path: &Path, bytes: &[u8], mode: u32) -> bool {
     let has_mode = || Ok::<_, io::Error>(fs::metadata(path)?.permissions().mode() & 0o7777 == mode);
     fs::read(path).is_ok_and(|present| present == bytes) && has_mode().unwrap_or(false)
 }

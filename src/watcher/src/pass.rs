@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use fairlead_contract::{HostPattern, Paths, Written, read_file, remove_if_present, write_atomically};
+use fairlead_contract::{HostPattern, Paths, is_written, remove_if_present, write_atomically};
 use tracing::span::EnteredSpan;
 use tracing::{error_span, info, warn};
 
@@ -35,10 +35,11 @@ pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>, reloads: bool) ->
         .render()
         .context("the routes cannot be put into words")?;
     let file = paths.discovery_file();
-    if reloads && !holds(&file, &text) {
-        reload::mark(paths)?;
-    }
-    if write_atomically(&file, text.as_bytes(), MODE)? == Written::Changed {
+    if !is_written(&file, text.as_bytes(), MODE) {
+        if reloads {
+            reload::mark(paths)?;
+        }
+        write_atomically(&file, text.as_bytes(), MODE)?;
         report(&known, &plan);
     }
     let loaded = match reloads {
@@ -52,10 +53,6 @@ pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>, reloads: bool) ->
         render_all(paths, &known.templates, &data)?;
     }
     Ok(loaded?)
-}
-
-fn holds(file: &Path, text: &str) -> bool {
-    read_file(file).is_ok_and(|present| present == text.as_bytes())
 }
 
 fn report(known: &Known, plan: &Plan) {
