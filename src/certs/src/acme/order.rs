@@ -246,7 +246,7 @@ async fn explain(order: &mut Order) -> Option<AcmeError> {
 async fn finalize(order: &mut Order, request: &[u8]) -> Result<(), AcmeError> {
     for pause in NOT_READY_PAUSES {
         match persist(async || Ok(order.finalize_csr(request).await?)).await {
-            Err(error) if is_not_ready(&error) => tracing::debug!("{error}"),
+            Err(error) if is_problem(&error, "orderNotReady") => tracing::debug!("{error}"),
             ended => return ended,
         }
         let _ = timeout(pause, std::future::pending::<()>()).await;
@@ -282,20 +282,12 @@ pub(crate) async fn persist<T>(mut step: impl AsyncFnMut() -> Result<T, AcmeErro
     let mut attempts = 1;
     loop {
         match step().await {
-            Err(error) if attempts < NONCE_ATTEMPTS && is_bad_nonce(&error) => attempts += 1,
+            Err(error) if attempts < NONCE_ATTEMPTS && is_problem(&error, "badNonce") => attempts += 1,
             ended => return ended,
         }
     }
 }
 
-fn is_bad_nonce(error: &AcmeError) -> bool {
-    error
-        .problem()
-        .is_some_and(|problem| is_of_type(problem, "badNonce"))
-}
-
-fn is_not_ready(error: &AcmeError) -> bool {
-    error
-        .problem()
-        .is_some_and(|problem| is_of_type(problem, "orderNotReady"))
+fn is_problem(error: &AcmeError, kind: &str) -> bool {
+    error.problem().is_some_and(|problem| is_of_type(problem, kind))
 }
