@@ -1,5 +1,5 @@
-"""No connection is refused while the proxy restarts a hundred times, and a proxy that cannot run
-does not close the ports."""
+"""No connection is refused while the proxy restarts a hundred times, a long exchange is not cut by one, and a
+proxy that cannot run does not close the ports."""
 
 start_all()
 machine.wait_for_unit("multi-user.target")
@@ -13,6 +13,21 @@ with subtest("a hundred restarts under steady requests: none refused"):
     ask_steadily(CURL)
     machine.succeed("for i in $(seq 100); do systemctl restart fairlead-proxy.service; done", timeout=300)
     end_asking("100 restarts")
+
+with subtest("a drain may take longer than the unit's TimeoutStopSec"):
+    drop_in("fairlead-proxy.service", "stop", "[Service]", "TimeoutStopSec=1s")
+    machine.succeed(
+        "mkdir /tmp/site/cgi-bin",
+        "printf '#!/bin/sh\necho\necho begun\nsleep 4\necho finished\n' > /tmp/site/cgi-bin/slow",
+        "chmod +x /tmp/site/cgi-bin/slow",
+        "systemd-run --unit=download curl -s -N -o /tmp/download"
+        " --cacert /var/lib/fairlead/certificates/internal-ca.pem https://app.test/cgi-bin/slow",
+    )
+    machine.wait_until_succeeds("grep -q begun /tmp/download", timeout=30)
+    machine.succeed("systemctl restart fairlead-proxy.service")
+    machine.wait_until_succeeds("grep -q finished /tmp/download", timeout=30)
+    said = machine.succeed("journalctl --sync; journalctl -o cat -u fairlead-proxy.service")
+    assert "stop-sigterm' timed out" not in said, said
 
 with subtest("a crash loop does not close the ports"):
     drop_in("fairlead-proxy.service", "crash", "[Service]", "ExecStart=", "ExecStart=/bin/false")

@@ -211,12 +211,17 @@ async fn reload(history: &Arc<History>, shared: &Arc<Shared>, paths: &Paths) -> 
     Ok(())
 }
 
+/// What the program may take from the end of the drain to its own: the access log is written.
+const AFTER_DRAIN: Duration = Duration::from_secs(30);
+
 /// Finishes exchanges, accepts none; ends at the limit, or at a second signal.
 async fn drain(shared: &Shared, stops: &mut Stops) {
-    notify(&[NotifyState::Stopping]);
+    let limit = shared.snapshot().config.proxy.drain_timeout.get();
+    // Not the enum's own ExtendTimeoutUsec, whose 32 bits end after an hour.
+    let extension = format!("EXTEND_TIMEOUT_USEC={}", (limit + AFTER_DRAIN).as_micros());
+    notify(&[NotifyState::Stopping, NotifyState::Custom(&extension)]);
     shared.draining.cancel();
     shared.tasks.close();
-    let limit = shared.snapshot().config.proxy.drain_timeout.get();
     tokio::select! {
         waited = timeout(limit, shared.tasks.wait()) => {
             if waited.is_err() {

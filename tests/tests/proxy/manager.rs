@@ -67,8 +67,24 @@ fn a_watchdog_is_fed_as_long_as_it_is_ours() {
             running.wait_for_notification("WATCHDOG=1");
         } else {
             running.signal(fairlead_tests::Signal::TERM);
-            assert_eq!(running.next_notification(), "STOPPING=1\n");
+            assert!(running.next_notification().starts_with("STOPPING=1\n"));
         }
+    }
+}
+
+/// A drain may be longer than `TimeoutStopSec=` of the unit, and longer than 32 bits have microseconds.
+#[test]
+fn systemd_is_asked_to_wait_longer_than_a_drain_may_take() {
+    for (limit, seconds) in [("10s", 10), ("2h", 7200)] {
+        let environment = Environment::new();
+        environment.write_config(&format!("[proxy]\ndrain-timeout = \"{limit}\"\n"));
+        let proxy = Proxy::start(&environment);
+        proxy.terminate();
+        let said = proxy.running().next_notification();
+        let asked = said.strip_prefix("STOPPING=1\nEXTEND_TIMEOUT_USEC=").unwrap();
+        let microseconds: u64 = asked.trim_end().parse().unwrap();
+        assert!(microseconds > seconds * 1_000_000, "{limit}: {said}");
+        assert_eq!(proxy.finish().0.status.code(), Some(0));
     }
 }
 
