@@ -13,7 +13,8 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 
 /// Of the password `open sesame`.
-const USER: &str = "basic-auth = [\"ann:$2b$04$X5LGU9quztj5nSK9QO90LOOJnCqGPwuZPLnf7MmVFvjQMe1t5IJKu\"]\n";
+pub(crate) const USER: &str =
+    "basic-auth = [\"ann:$2b$04$X5LGU9quztj5nSK9QO90LOOJnCqGPwuZPLnf7MmVFvjQMe1t5IJKu\"]\n";
 
 fn log_as(site: &Site, form: &str) {
     site.environment

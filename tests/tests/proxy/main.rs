@@ -12,6 +12,7 @@ mod checks;
 mod compression;
 mod confinement;
 mod connections;
+mod crowdsec;
 mod drain;
 mod endings;
 mod failures;
