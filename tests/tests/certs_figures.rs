@@ -36,7 +36,7 @@ fn time(environment: &Environment) -> Duration {
 
 /// Passes until one sees nothing that an earlier one had not: files that changed a moment ago are read again.
 fn settle(environment: &Environment) {
-    let seen = environment.paths().account_dir().join("seen.json");
+    let seen = environment.paths().account_dir().join("seen");
     let read = || fs::read(&seen).unwrap_or_default();
     let mut before = read();
     loop {

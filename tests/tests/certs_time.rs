@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use fairlead_contract::Ledger;
-use fairlead_tests::{AcmePeer, AcmeScript, Environment, Installation, Made, Program};
-use jiff::Timestamp;
+use fairlead_tests::{AcmePeer, AcmeScript, Answer, Environment, Installation, Made, Program};
+use jiff::{SignedDuration, Timestamp};
 
 const NAME: &str = "a.test";
 
@@ -114,6 +114,31 @@ fn pairs_that_were_seen_are_not_read_again_until_something_happens_to_them() {
         opened_at(&environment, "+48h").contains("b.test/key.pem"),
         "a day is over"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_at_rest_is_asked_about_when_the_authority_said() {
+    let environment = Environment::new();
+    let in_days = |days: i64| Timestamp::now() + SignedDuration::from_hours(24 * days);
+    let window = serde_json::json!({ "suggestedWindow": { "start": in_days(20), "end": in_days(30) } });
+    let script = AcmeScript {
+        renewal_info: Some(Answer {
+            status: 200,
+            retry_after: Some("21600"),
+            body: window,
+        }),
+        ..AcmeScript::default()
+    };
+    let peer = AcmePeer::start(&environment, script).await;
+    environment.write_config(&peer.settings());
+    environment.declare(&[NAME], "");
+    environment.pass();
+    for (offset, questions) in [("+1h", 1), ("+1h", 1), ("+6h", 1), ("+8h", 2), ("+8h", 2)] {
+        assert_eq!(pass_at(&environment, offset), Some(0));
+        assert_eq!(peer.requests("/renewal-info/").len(), questions, "{offset}");
+    }
+    let opened = opened_at(&environment, "+8h");
+    assert!(!opened.contains("a.test/key.pem"), "it was not at rest");
 }
 
 #[test]

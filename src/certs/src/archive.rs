@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::iter;
 
-use fairlead_contract::{Configuration, HostPattern, Ledger, Paths};
+use fairlead_contract::{Configuration, HostPattern, Ledger, Paths, Subject};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::acme::forget_order;
@@ -24,11 +24,15 @@ enum Step {
 ///
 /// Does nothing as long as a file cannot be read or understood, because its routes would be missing.
 /// Pairs that somebody else put into the store have no ledger and stay where they are.
-pub(crate) fn archive_unused(paths: &Paths, configuration: &Configuration, now: Timestamp) {
+pub(crate) fn archive_unused(
+    paths: &Paths,
+    configuration: &Configuration,
+    subjects: &[Subject],
+    now: Timestamp,
+) {
     if !configuration.problems.is_empty() {
         return;
     }
-    let subjects = configuration.subjects();
     let hosts: Vec<_> = subjects.iter().flat_map(|subject| &subject.hosts).collect();
     let wanted: BTreeSet<_> = subjects
         .iter()

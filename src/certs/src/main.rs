@@ -14,6 +14,7 @@ mod kept;
 mod key;
 mod pair;
 mod pass;
+mod pause;
 mod plan;
 mod renewal;
 mod secret;

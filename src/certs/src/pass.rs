@@ -26,8 +26,8 @@ use crate::internal::{InternalAuthority, InternalError};
 use crate::kept::{KeptError, read_kept};
 use crate::pair::{Leaf, Pair};
 use crate::plan::{Decision, Known, Reason, Stored, counting_failure, decide};
-use crate::renewal::{self, Answer, find_due, is_to_ask, take_answer};
-use crate::seen::Seen;
+use crate::renewal::{self, Answer, find_due, next_question, take_answer};
+use crate::seen::{Fingerprint, Seen};
 use crate::store::{self, StoreError};
 use crate::wanted::{Issuer, Wanted, find_wanted};
 use crate::words::chain;
@@ -97,6 +97,26 @@ struct Round<'a> {
 struct Kept {
     wanted: Wanted,
     known: Known,
+    /// Whether its ledger said already all that there is to say.
+    was_recorded: bool,
+}
+
+/// What is left to do in a round.
+#[derive(Default)]
+struct Agenda {
+    tasks: Vec<Task>,
+    /// The certificates whose authorities are to be asked about them.
+    questions: Vec<Kept>,
+    /// The names that nothing can be done about.
+    failed: Vec<HostPattern>,
+}
+
+/// What is seen of a certificate before anything is decided about it.
+enum Look {
+    /// There is nothing to do until then.
+    AtRest(Fingerprint, Timestamp),
+    /// What its files say, and how a later pass may know them again.
+    Closer(Box<Known>, Option<Fingerprint>),
 }
 
 /// A certificate to be obtained in this round.
@@ -135,50 +155,112 @@ impl<'a> Round<'a> {
 
     /// Returns the names that failed.
     async fn make(mut self) -> Vec<HostPattern> {
-        let wanted = find_wanted(self.configuration, &self.paths.config_file());
+        let subjects = self.configuration.subjects();
+        let wanted = find_wanted(&subjects, &self.configuration.config, &self.paths.config_file());
         if wanted.iter().any(|wanted| wanted.issuer == Ok(Issuer::Internal)) {
             self.internal = Some(InternalAuthority::open(self.paths, self.now));
         }
-        let mut failed = Vec::new();
-        let mut tasks = Vec::new();
-        let mut kept = Vec::new();
-        for (wanted, known) in take_stock_of(self.paths, wanted, self.now) {
-            let _about = about(&wanted).entered();
-            if let Ok(Issuer::Files(paths)) = &wanted.issuer {
-                failed.extend(self.take_over(&wanted, &known, paths));
-                continue;
-            }
-            match self.decide(&wanted, &known) {
-                Decision::Keep => kept.push(self.keep(wanted, known)),
-                Decision::Wait { until, reason } => {
-                    tracing::debug!("{}; the next try is at {until}", reason.as_str());
-                }
-                Decision::Hindered(hindrance) => {
-                    self.hinder(&wanted, &known, hindrance);
-                    failed.push(wanted.name);
-                }
-                Decision::Obtain { issuer, reason } => tasks.push(Task {
-                    wanted,
-                    known,
-                    issuer,
-                    reason,
-                }),
-            }
-        }
+        let Agenda {
+            tasks,
+            questions,
+            mut failed,
+        } = self.plan(wanted);
         failed.extend(self.obtain_all(tasks).await);
         // Last, so that nothing new waits for an authority that does not answer.
-        let renewals = self.ask_all(kept).await;
+        let renewals = self.ask_all(questions).await;
         failed.extend(self.obtain_all(renewals).await);
-        archive_unused(self.paths, self.configuration, self.now);
+        archive_unused(self.paths, self.configuration, &subjects, self.now);
         failed
     }
 
-    fn decide(&self, wanted: &Wanted, known: &Known) -> Decision {
-        let authority_key = match &self.internal {
-            Some(Ok(authority)) => Some(authority.key_identifier()),
-            _ => None,
+    /// Finds out what is to be done, and does already what needs nobody else.
+    fn plan(&self, wanted: Vec<Wanted>) -> Agenda {
+        let mut agenda = Agenda::default();
+        let mut rests = Vec::new();
+        let authority_key = self.authority_key();
+        let directories: Vec<_> = self.acme.keys().collect();
+        let seen = Seen::read(self.paths, self.now, &(&authority_key, directories));
+        for (wanted, look) in self.look_at_all(&seen, wanted) {
+            let (known, fingerprint) = match look {
+                Look::AtRest(fingerprint, until) => {
+                    rests.push((fingerprint, until));
+                    continue;
+                }
+                Look::Closer(known, fingerprint) => (*known, fingerprint),
+            };
+            let _about = about(&wanted).entered();
+            if let Some(kept) = self.judge(wanted, known, authority_key.as_deref(), &mut agenda) {
+                match self.rests_until(&kept) {
+                    until if until <= self.now => agenda.questions.push(kept),
+                    until => {
+                        let fingerprint = fingerprint.filter(|_| kept.was_recorded);
+                        rests.extend(fingerprint.map(|fingerprint| (fingerprint, until)));
+                    }
+                }
+            }
+        }
+        seen.replace(self.paths, rests);
+        agenda
+    }
+
+    /// Every processor has its share of the looks: they are nearly all that a pass with nothing to do does.
+    fn look_at_all(&self, seen: &Seen, wanted: Vec<Wanted>) -> Vec<(Wanted, Look)> {
+        let paths = self.paths;
+        let now = self.now;
+        share_out(wanted, |wanted| {
+            let look = look_at(paths, seen, &wanted, now);
+            (wanted, look)
+        })
+    }
+
+    /// Returns the certificate if it serves; puts it on the agenda if another one is to be obtained.
+    fn judge(
+        &self,
+        wanted: Wanted,
+        known: Known,
+        authority_key: Option<&[u8]>,
+        agenda: &mut Agenda,
+    ) -> Option<Kept> {
+        if let Ok(Issuer::Files(paths)) = &wanted.issuer {
+            agenda.failed.extend(self.take_over(&wanted, &known, paths));
+            return None;
+        }
+        match decide(&wanted, &known, authority_key, self.now) {
+            Decision::Keep => return Some(self.keep(wanted, known)),
+            Decision::Wait { until, reason } => {
+                tracing::debug!("{}; the next try is at {until}", reason.as_str());
+            }
+            Decision::Hindered(hindrance) => {
+                self.hinder(&wanted, &known, hindrance);
+                agenda.failed.push(wanted.name);
+            }
+            Decision::Obtain { issuer, reason } => agenda.tasks.push(Task {
+                wanted,
+                known,
+                issuer,
+                reason,
+            }),
+        }
+        None
+    }
+
+    /// By which certificates of the internal authority are known, if it is open.
+    fn authority_key(&self) -> Option<Vec<u8>> {
+        let authority = self.internal.as_ref()?.as_ref().ok()?;
+        Some(authority.key_identifier())
+    }
+
+    /// Until when there is nothing to do about a certificate that serves: no renewal and no question.
+    fn rests_until(&self, kept: &Kept) -> Timestamp {
+        let Some((_, issued)) = kept.known.recorded() else {
+            return Timestamp::MIN;
         };
-        decide(wanted, known, authority_key.as_deref(), self.now)
+        let may_be_asked =
+            matches!(kept.wanted.issuer, Ok(Issuer::Acme(_))) && self.acme.contains_key(&issued.issuer);
+        match may_be_asked {
+            true => issued.due.min(next_question(issued)),
+            false => issued.due,
+        }
     }
 
     /// Copies the pair that another program keeps; returns the name if that failed.
@@ -236,11 +318,16 @@ impl<'a> Round<'a> {
             _ => None,
         };
         let ledger = ledger_of(&wanted, issued, None);
-        if known.ledger.as_ref() != Some(&ledger) {
+        let was_recorded = known.ledger.as_ref() == Some(&ledger);
+        if !was_recorded {
             self.write(&wanted, &ledger);
         }
         known.ledger = Some(ledger);
-        Kept { wanted, known }
+        Kept {
+            wanted,
+            known,
+            was_recorded,
+        }
     }
 
     /// Whether the issuer may have signed what no ledger speaks of. Of others, ours alone can be told for sure.
@@ -251,9 +338,9 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Asks about the certificates whose time for that has come, and returns those to be renewed now.
-    async fn ask_all(&self, kept: Vec<Kept>) -> Vec<Task> {
-        let questions = kept.into_iter().filter(|kept| self.is_to_ask(kept)).map(|kept| {
+    /// Asks about certificates, and returns those to be renewed now.
+    async fn ask_all(&self, questions: Vec<Kept>) -> Vec<Task> {
+        let questions = questions.into_iter().map(|kept| {
             let about = about(&kept.wanted);
             self.ask(kept).instrument(about)
         });
@@ -266,17 +353,11 @@ impl<'a> Round<'a> {
         renewals
     }
 
-    fn is_to_ask(&self, kept: &Kept) -> bool {
-        let recorded = kept.known.recorded();
-        matches!(kept.wanted.issuer, Ok(Issuer::Acme(_)))
-            && recorded.is_some_and(|(_, issued)| {
-                self.acme.contains_key(&issued.issuer) && is_to_ask(issued, self.now)
-            })
-    }
-
     /// Asks the authority when it wants the certificate renewed (RFC 9773), and remembers what it said.
     async fn ask(&self, kept: Kept) -> Option<Task> {
-        let Kept { wanted, mut known } = kept;
+        let Kept {
+            wanted, mut known, ..
+        } = kept;
         let (leaf, issued) = known.recorded()?;
         let answer = match self.authority(&issued.issuer).await {
             Ok(authority) => authority.ask_about(leaf).await.map_err(AttemptError::Acme),
@@ -295,7 +376,7 @@ impl<'a> Round<'a> {
         let ledger = ledger_of(&wanted, Some(issued), None);
         self.write(&wanted, &ledger);
         known.ledger = Some(ledger);
-        match self.decide(&wanted, &known) {
+        match decide(&wanted, &known, self.authority_key().as_deref(), self.now) {
             Decision::Obtain { issuer, reason } => Some(Task {
                 wanted,
                 known,
@@ -476,20 +557,18 @@ impl<'a> Round<'a> {
     }
 }
 
-/// What the store knows of each certificate. To look at files, and to read and check those that changed, is nearly
-/// all that a pass with nothing to do does, so every processor has its share.
-fn take_stock_of(paths: &Paths, wanted: Vec<Wanted>, now: Timestamp) -> Vec<(Wanted, Known)> {
-    let mut seen = Seen::read(paths, now);
-    let sights: Vec<_> = wanted
-        .iter()
-        .map(|wanted| (wanted, seen.take(&wanted.name)))
-        .collect();
-    let looks = share_out(sights, |(wanted, sight)| {
-        let _about = about(wanted).entered();
-        store::look_at(paths, &wanted.name, sight)
-    });
-    seen.write(paths, iter::zip(wanted.iter().map(|wanted| &wanted.name), &looks));
-    iter::zip(wanted, looks.into_iter().map(|look| look.known)).collect()
+fn look_at(paths: &Paths, seen: &Seen, wanted: &Wanted, now: Timestamp) -> Look {
+    // Before the files are read: what changes in the meantime has other stamps.
+    let stamps = store::take_stamps(&paths.certificate(&wanted.name));
+    let fingerprint = stamps.map(|stamps| seen.fingerprint(wanted, &stamps));
+    let rest = fingerprint.and_then(|fingerprint| Some((fingerprint, seen.recall(fingerprint, now)?)));
+    match rest {
+        Some((fingerprint, until)) => Look::AtRest(fingerprint, until),
+        None => {
+            let _about = about(wanted).entered();
+            Look::Closer(Box::new(store::take_stock(paths, &wanted.name)), fingerprint)
+        }
+    }
 }
 
 /// Does the same with each item, in order, on all processors.

@@ -23,18 +23,19 @@ pub(crate) enum Answer {
 }
 
 /// Returns the instant from which a certificate is due for renewal: what was chosen in the authority's
-/// window, or two thirds of its lifetime.
+/// window, or two thirds of its lifetime. Never after its end, whatever somebody wrote into the ledger.
 pub(crate) fn find_due(leaf: &Leaf, issued: Option<&Issued>) -> Timestamp {
     match issued {
-        Some(issued) if window_of(issued).is_some() => issued.due,
+        Some(issued) if window_of(issued).is_some() => issued.due.min(leaf.not_after),
         _ => leaf.due(),
     }
 }
 
-/// Whether to ask about a certificate. Once it has expired there is nothing to ask (RFC 9773 4.3).
-pub(crate) fn is_to_ask(issued: &Issued, now: Timestamp) -> bool {
+/// From when on to ask about a certificate. Once it has expired there is nothing to ask (RFC 9773 4.3), but then it is
+/// due, too.
+pub(crate) fn next_question(issued: &Issued) -> Timestamp {
     let info = issued.renewal_info.as_ref();
-    issued.not_after > now && info.is_none_or(|info| info.next_question <= now)
+    info.map_or(Timestamp::MIN, |info| info.next_question)
 }
 
 /// What is known of a certificate after an answer.
@@ -139,10 +140,6 @@ mod tests {
         take_answer(&leaf(), issued, answer, at(1), jitter)
     }
 
-    fn next_question(issued: &Issued) -> Timestamp {
-        issued.renewal_info.as_ref().unwrap().next_question
-    }
-
     #[test]
     fn an_instant_in_the_window_is_chosen_once() {
         for (jitter, due) in [(0.0, at(10)), (0.5, at(15)), (1.0, at(20))] {
@@ -201,11 +198,17 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_certificate_is_not_asked_about() {
-        assert!(is_to_ask(&issued(), at(89)));
-        assert!(!is_to_ask(&issued(), at(90)));
-        let asked = take(&issued(), window(10, 20), 0.5);
-        assert!(!is_to_ask(&asked, at(6)));
-        assert!(is_to_ask(&asked, at(7)));
+    fn a_certificate_that_was_never_asked_about_is_to_be_at_once() {
+        assert_eq!(next_question(&issued()), Timestamp::MIN);
+        assert_eq!(next_question(&take(&issued(), window(10, 20), 0.5)), at(7));
+    }
+
+    #[test]
+    fn no_ledger_makes_a_certificate_due_after_its_end() {
+        let advised = Issued {
+            due: at(1000),
+            ..take(&issued(), window(10, 20), 0.5)
+        };
+        assert_eq!(find_due(&leaf(), Some(&advised)), at(90));
     }
 }

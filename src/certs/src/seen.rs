@@ -1,15 +1,15 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::fmt::Write;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fairlead_contract::{CertificateDir, HostPattern, Ledger, Paths, read_file, write_atomically};
+use fairlead_contract::{CertificateDir, MAX_FILE_BYTES, Paths, read_file, write_atomically};
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
-use crate::pair::Leaf;
-use crate::plan::{Known, Stored};
+use crate::wanted::Wanted;
 use crate::words::chain;
 
 /// After that every file is read again, so that a disk that forgets is noticed.
@@ -19,44 +19,32 @@ const LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 /// looked at is read again.
 const SETTLED: u64 = 2;
 
-/// What earlier passes saw of pairs whose files are as they were: those are not read again.
+/// Certificates at rest: passes found nothing to do about them before some instant, unless something changes. Their
+/// files are not read again.
 ///
 /// Only a help to be fast: it may be lost at any time.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct Seen {
+    /// When the first of them was seen.
     since: Timestamp,
-    certificates: HashMap<String, Sight>,
+    /// Has heard already what all of them depend on.
+    hasher: DefaultHasher,
+    /// Until when each rests.
+    rests: HashMap<Fingerprint, Timestamp>,
 }
 
-/// A whole pair with its ledger, as it was once read.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Sight {
-    stamps: Stamps,
-    leaf: Leaf,
-    ledger: Ledger,
-}
-
-/// The same, as it is written.
-#[derive(Serialize)]
-struct WrittenSight<'a> {
-    stamps: Stamps,
-    leaf: &'a Leaf,
-    ledger: &'a Ledger,
-}
-
-#[derive(Serialize)]
-struct WrittenSeen<'a> {
-    since: Timestamp,
-    certificates: BTreeMap<String, WrittenSight<'a>>,
-}
+/// What is wanted of a certificate, what its files are, and who there is to sign, in one number. It holds for one
+/// build of this program, which is long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Fingerprint(u64);
 
 /// What the file system says of a certificate's directory, its chain, its key and its ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Stamps([Stamp; 4]);
 
 /// Another file has another inode, and one that was written to, renamed or given other rights another time of change
 /// (`st_ctime` in inode(7)), which nobody can choose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Stamp {
     device: u64,
     inode: u64,
@@ -65,77 +53,74 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// What is known of a certificate, and by which stamps a later pass may know it again.
-#[derive(Debug)]
-pub(crate) struct Look {
-    pub(crate) known: Known,
-    pub(crate) stamps: Option<Stamps>,
-    pub(crate) is_recalled: bool,
-}
-
 impl Seen {
-    pub(crate) fn read(paths: &Paths, now: Timestamp) -> Self {
-        let nothing = Self {
-            since: now,
-            certificates: HashMap::new(),
-        };
-        let Ok(bytes) = read_file(&file(paths)) else {
-            return nothing;
-        };
-        match serde_json::from_slice::<Self>(&bytes) {
-            Ok(seen) if seen.since <= now && now.duration_since(seen.since) < LIFETIME => seen,
-            Ok(_) | Err(_) => nothing,
-        }
+    /// Reads what passes saw under the same circumstances, which are all that matters and is neither wanted of a
+    /// certificate nor in its files.
+    pub(crate) fn read(paths: &Paths, now: Timestamp, circumstances: &impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        circumstances.hash(&mut hasher);
+        let text = read_file(&file(paths))
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok());
+        let read = text.as_deref().and_then(parse);
+        let is_of_use = |since: Timestamp| since <= now && now.duration_since(since) < LIFETIME;
+        let (since, rests) = read
+            .filter(|(since, _)| is_of_use(*since))
+            .unwrap_or_else(|| (now, HashMap::new()));
+        Self { since, hasher, rests }
     }
 
-    pub(crate) fn take(&mut self, name: &HostPattern) -> Option<Sight> {
-        self.certificates.remove(&name.to_string())
+    pub(crate) fn fingerprint(&self, wanted: &Wanted, stamps: &Stamps) -> Fingerprint {
+        let mut hasher = self.hasher.clone();
+        (wanted, stamps).hash(&mut hasher);
+        Fingerprint(hasher.finish())
     }
 
-    /// Writes what was seen now, unless all of it was there already.
-    pub(crate) fn write<'a>(self, paths: &Paths, looks: impl Iterator<Item = (&'a HostPattern, &'a Look)>) {
-        let mut is_new = !self.certificates.is_empty();
-        let mut certificates = BTreeMap::new();
-        for (name, look) in looks {
-            if let Some(sight) = look.show() {
-                is_new |= !look.is_recalled;
-                certificates.insert(name.to_string(), sight);
-            }
-        }
-        if !is_new {
+    /// Until when there is nothing to do, if that is not over.
+    pub(crate) fn recall(&self, fingerprint: Fingerprint, now: Timestamp) -> Option<Timestamp> {
+        let until = self.rests.get(&fingerprint).copied();
+        until.filter(|until| now < *until)
+    }
+
+    /// Keeps these for later passes instead of those that were read.
+    pub(crate) fn replace(&self, paths: &Paths, mut rests: Vec<(Fingerprint, Timestamp)>) {
+        if rests.is_empty() && self.rests.is_empty() {
             return;
         }
-        let since = self.since;
-        let bytes = serde_json::to_vec(&WrittenSeen { since, certificates }).unwrap_or_default();
-        if let Err(error) = write_atomically(&file(paths), &bytes, 0o600) {
+        rests.sort_unstable();
+        if let Err(error) = write_atomically(&file(paths), render(self.since, &rests).as_bytes(), 0o600) {
             tracing::debug!("the next pass reads every pair: {}", chain(&error));
         }
     }
 }
 
-impl Look {
-    fn show(&self) -> Option<WrittenSight<'_>> {
-        match (&self.known, self.stamps) {
-            (
-                Known {
-                    stored: Stored::Whole(leaf),
-                    ledger: Some(ledger),
-                },
-                Some(stamps),
-            ) => Some(WrittenSight { stamps, leaf, ledger }),
-            _ => None,
-        }
-    }
+/// A line that says since when, and one for each certificate.
+fn parse(text: &str) -> Option<(Timestamp, HashMap<Fingerprint, Timestamp>)> {
+    let instant = |text: &str| Timestamp::from_second(text.parse().ok()?).ok();
+    let mut lines = text.lines();
+    let since = instant(lines.next()?)?;
+    let rests = lines.map(|line| {
+        let (fingerprint, until) = line.split_once(' ')?;
+        let fingerprint = u64::from_str_radix(fingerprint, 16).ok()?;
+        Some((Fingerprint(fingerprint), instant(until)?))
+    });
+    Some((since, rests.collect::<Option<_>>()?))
 }
 
-impl Sight {
-    /// What is known, if the files are still those that were seen.
-    pub(crate) fn recall(self, stamps: Stamps) -> Option<Known> {
-        (self.stamps == stamps).then_some(Known {
-            stored: Stored::Whole(self.leaf),
-            ledger: Some(self.ledger),
-        })
+/// As many as can be read again.
+fn render(since: Timestamp, rests: &[(Fingerprint, Timestamp)]) -> String {
+    let mut text = format!("{}\n", since.as_second());
+    let mut whole = text.len();
+    for (Fingerprint(fingerprint), until) in rests {
+        // A string takes all that is written to it.
+        let _ = writeln!(text, "{fingerprint:x} {}", until.as_second());
+        if text.len() as u64 > MAX_FILE_BYTES {
+            break;
+        }
+        whole = text.len();
     }
+    text.truncate(whole);
+    text
 }
 
 impl Stamps {
@@ -178,21 +163,21 @@ impl Stamp {
 }
 
 fn file(paths: &Paths) -> PathBuf {
-    paths.account_dir().join("seen.json")
+    paths.account_dir().join("seen")
 }
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "nobody else reads these files")]
 mod tests {
-    use std::collections::BTreeSet;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::time::Duration;
 
-    use fairlead_contract::Provider;
+    use fairlead_contract::{HostPattern, KeyType, Provider};
 
     use super::*;
+    use crate::wanted::Issuer;
 
     fn paths(root: &Path) -> Paths {
         let paths = Paths {
@@ -204,35 +189,29 @@ mod tests {
         paths
     }
 
-    fn now() -> Timestamp {
-        Timestamp::from_second(1_800_000_000).unwrap()
+    fn at(hours: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap() + SignedDuration::from_hours(hours)
     }
 
-    fn known() -> Known {
-        Known {
-            stored: Stored::Whole(Leaf {
-                names: BTreeSet::from(["a.test".to_owned()]),
-                not_before: now(),
-                not_after: now(),
-                authority_key: Some(vec![1]),
-                serial: vec![0, 255],
-            }),
-            ledger: Some(Ledger {
-                names: vec![name()],
-                provider: Provider::Internal,
-                unused_since: None,
-                issued: None,
-                failure: None,
-            }),
+    fn wanted(names: &[&str]) -> Wanted {
+        let names: Vec<_> = names
+            .iter()
+            .map(|name| HostPattern::parse(name).unwrap())
+            .collect();
+        Wanted {
+            name: names[0].clone(),
+            names,
+            provider: Provider::Internal,
+            challenge: None,
+            key_type: KeyType::P256,
+            issuer: Ok(Issuer::Internal),
+            fallbacks: Vec::new(),
         }
     }
 
-    fn name() -> HostPattern {
-        HostPattern::parse("a.test").unwrap()
-    }
-
     /// Files as of a certificate, whose bytes nobody looks at.
-    fn make(directory: &CertificateDir) {
+    fn make(paths: &Paths) -> CertificateDir {
+        let directory = paths.certificate(&wanted(&["a.test"]).name);
         fs::create_dir_all(directory.path()).unwrap();
         for file in [
             directory.chain_file(),
@@ -241,27 +220,28 @@ mod tests {
         ] {
             fs::write(file, "one").unwrap();
         }
+        directory
     }
 
-    fn remember(paths: &Paths, stamps: Stamps, now: Timestamp) {
-        let look = Look {
-            known: known(),
-            stamps: Some(stamps),
-            is_recalled: false,
-        };
-        Seen::read(paths, now).write(paths, [(&name(), &look)].into_iter());
+    /// Keeps that `a.test` rests until hour 48, as seen in hour 0.
+    fn keep(paths: &Paths) {
+        let stamps = Stamps::take(&make(paths)).unwrap();
+        let seen = Seen::read(paths, at(0), &"circumstances");
+        let fingerprint = seen.fingerprint(&wanted(&["a.test"]), &stamps);
+        seen.replace(paths, vec![(fingerprint, at(48))]);
     }
 
-    fn recall(paths: &Paths, directory: &CertificateDir, now: Timestamp) -> Option<Known> {
-        let seen = Seen::read(paths, now).take(&name())?;
-        seen.recall(Stamps::take(directory)?)
+    fn rests(paths: &Paths, wanted: &Wanted, circumstances: &str, now: Timestamp) -> bool {
+        let seen = Seen::read(paths, now, &circumstances);
+        let stamps = Stamps::take(&paths.certificate(&wanted.name));
+        stamps.is_some_and(|stamps| seen.recall(seen.fingerprint(wanted, &stamps), now).is_some())
     }
 
     #[test]
     fn what_was_seen_is_known_for_a_day_unless_anything_happens_to_a_file() {
         let root = tempfile::tempdir().unwrap();
         let paths = paths(root.path());
-        let directory = paths.certificate(&name());
+        let directory = make(&paths);
         let (chain, key) = (directory.chain_file(), directory.key_file());
         let changes: [&dyn Fn(); 7] = [
             &|| fs::write(&key, "two").unwrap(),
@@ -275,31 +255,51 @@ mod tests {
                 fs::rename(root.path().join("new"), &chain).unwrap();
             },
         ];
+        let rests = |now| rests(&paths, &wanted(&["a.test"]), "circumstances", now);
         for (number, change) in changes.iter().enumerate() {
-            make(&directory);
-            remember(&paths, Stamps::take(&directory).unwrap(), now());
-            for (later, is_known) in [
-                (0, true),
-                (24 * 60 * 60 - 1, true),
-                (24 * 60 * 60, false),
-                (-1, false),
+            keep(&paths);
+            let second = SignedDuration::from_secs(1);
+            for (now, expected) in [
+                (at(0), true),
+                (at(24) - second, true),
+                (at(24), false),
+                (at(0) - second, false),
             ] {
-                let at = now() + SignedDuration::from_secs(later);
-                let known_again = recall(&paths, &directory, at).map(|known| (known.stored, known.ledger));
-                let expected = is_known.then(|| (known().stored, known().ledger));
-                assert_eq!(known_again, expected, "{later}");
+                assert_eq!(rests(now), expected, "{now}");
             }
             change();
-            assert!(recall(&paths, &directory, now()).is_none(), "{number}");
+            assert!(!rests(at(0)), "{number}");
         }
+    }
+
+    #[test]
+    fn nothing_rests_beyond_its_time_nor_when_something_else_is_wanted() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = paths(root.path());
+        keep(&paths);
+        let same = wanted(&["a.test"]);
+        let others = [
+            wanted(&["a.test", "b.test"]),
+            Wanted {
+                issuer: Err("say yes".to_owned()),
+                ..same.clone()
+            },
+        ];
+        assert!(rests(&paths, &same, "circumstances", at(1)));
+        assert!(!rests(&paths, &same, "others", at(1)));
+        for other in others {
+            assert!(!rests(&paths, &other, "circumstances", at(1)), "{other:?}");
+        }
+        let seen = Seen::read(&paths, at(1), &"circumstances");
+        let fingerprint = *seen.rests.keys().next().unwrap();
+        assert_eq!(seen.recall(fingerprint, at(47)), Some(at(48)));
+        assert_eq!(seen.recall(fingerprint, at(48)), None);
     }
 
     #[test]
     fn what_changed_a_moment_ago_or_in_the_future_is_not_settled() {
         let root = tempfile::tempdir().unwrap();
-        let directory = paths(root.path()).certificate(&name());
-        make(&directory);
-        let stamps = Stamps::take(&directory).unwrap();
+        let stamps = Stamps::take(&make(&paths(root.path()))).unwrap();
         let now = SystemTime::now();
         for (now, are_settled) in [
             (now, false),
@@ -314,11 +314,25 @@ mod tests {
     fn a_file_that_cannot_be_understood_is_as_none() {
         let root = tempfile::tempdir().unwrap();
         let paths = paths(root.path());
-        let directory = paths.certificate(&name());
-        make(&directory);
-        remember(&paths, Stamps::take(&directory).unwrap(), now());
-        let text = fs::read(file(&paths)).unwrap();
-        fs::write(file(&paths), &text[..text.len() / 2]).unwrap();
-        assert!(recall(&paths, &directory, now()).is_none());
+        keep(&paths);
+        let text = fs::read_to_string(file(&paths)).unwrap();
+        for damaged in [&text[..text.len() / 2], "", "\n", &text.replace(' ', "-")] {
+            fs::write(file(&paths), damaged).unwrap();
+            assert!(
+                !rests(&paths, &wanted(&["a.test"]), "circumstances", at(0)),
+                "{damaged}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_more_than_a_file_can_hold_as_many_are_kept_as_can_be_read_again() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = paths(root.path());
+        let seen = Seen::read(&paths, at(0), &"circumstances");
+        let largest = (0..1_000_000).map(|number| (Fingerprint(u64::MAX - number), at(48)));
+        seen.replace(&paths, largest.collect());
+        let kept = Seen::read(&paths, at(0), &"circumstances").rests.len();
+        assert!((500_000..1_000_000).contains(&kept), "{kept}");
     }
 }

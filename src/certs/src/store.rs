@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::pair::Pair;
 use crate::plan::{Known, Stored};
-use crate::seen::{Look, Sight, Stamps};
+use crate::seen::Stamps;
 use crate::words::chain;
 
 const CHAIN_MODE: u32 = 0o644;
@@ -21,18 +21,11 @@ const CHAIN_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o640;
 const LEDGER_MODE: u32 = 0o644;
 
-/// What the store knows of a certificate: what was seen of it, as long as its files are as they were then.
-pub(crate) fn look_at(paths: &Paths, name: &HostPattern, seen: Option<Sight>) -> Look {
-    let directory = paths.certificate(name);
-    // Before they are read: what changes in the meantime has another stamp.
-    let stamps = Stamps::take(&directory);
-    let stamps = stamps.filter(|stamps| stamps.are_settled(SystemTime::now()) && !is_open(stamps.key_mode()));
-    let recalled = Option::zip(seen, stamps).and_then(|(seen, stamps)| seen.recall(stamps));
-    Look {
-        is_recalled: recalled.is_some(),
-        known: recalled.unwrap_or_else(|| take_stock(paths, name)),
-        stamps,
-    }
+/// The stamps of a certificate's files, if they could stay as they are: all are there, none changed just now, and the
+/// key is closed.
+pub(crate) fn take_stamps(directory: &CertificateDir) -> Option<Stamps> {
+    let stamps = Stamps::take(directory)?;
+    (stamps.are_settled(SystemTime::now()) && !is_open(stamps.key_mode())).then_some(stamps)
 }
 
 /// What the store knows of a certificate, after ending what a crash left half done. A ledger that

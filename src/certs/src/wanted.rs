@@ -1,12 +1,10 @@
 use std::fmt;
 use std::path::Path;
 
-use fairlead_contract::{
-    Challenge, Config, Configuration, HostPattern, KeyType, PairPaths, Provider, Subject,
-};
+use fairlead_contract::{Challenge, Config, HostPattern, KeyType, PairPaths, Provider, Subject};
 
 /// A certificate that routes need.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Wanted {
     /// The routes' primary; the certificate's directory is named after it.
     pub(crate) name: HostPattern,
@@ -24,7 +22,7 @@ pub(crate) struct Wanted {
 }
 
 /// Who signs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Issuer {
     /// The ACME server with this directory.
     Acme(String),
@@ -43,21 +41,19 @@ impl fmt::Display for Issuer {
     }
 }
 
-/// The certificates of all routes, in the order of the routes.
+/// The certificates for these subjects, in the same order.
 ///
 /// `config_file` is where the messages send the operator.
-pub(crate) fn find_wanted(configuration: &Configuration, config_file: &Path) -> Vec<Wanted> {
-    let config = &configuration.config;
-    let subjects = configuration.subjects().into_iter();
+pub(crate) fn find_wanted(subjects: &[Subject], config: &Config, config_file: &Path) -> Vec<Wanted> {
+    let subjects = subjects.iter();
     subjects
         .filter_map(|subject| find_one(subject, config, config_file))
         .collect()
 }
 
-fn find_one(subject: Subject, config: &Config, config_file: &Path) -> Option<Wanted> {
-    let provider = subject
-        .provider
-        .unwrap_or_else(|| config.certificates.provider.clone());
+fn find_one(subject: &Subject, config: &Config, config_file: &Path) -> Option<Wanted> {
+    let provider = subject.provider.as_ref();
+    let provider = provider.unwrap_or(&config.certificates.provider).clone();
     let authority = config.authority(&provider);
     let challenge = subject.challenge.or_else(|| authority?.challenge);
     let mut fallbacks = Vec::new();
@@ -76,7 +72,7 @@ fn find_one(subject: Subject, config: &Config, config_file: &Path) -> Option<Wan
     };
     Some(Wanted {
         name: subject.hosts.first()?.clone(),
-        names: subject.hosts,
+        names: subject.hosts.clone(),
         provider,
         challenge,
         key_type: subject.key_type.unwrap_or(config.certificates.key_type),
@@ -145,7 +141,7 @@ fn find_acme(
 mod tests {
     use std::path::PathBuf;
 
-    use fairlead_contract::Files;
+    use fairlead_contract::{Configuration, Files};
 
     use super::*;
 
@@ -157,7 +153,7 @@ mod tests {
         };
         let configuration = Configuration::parse(&files);
         assert_eq!(configuration.problems, []);
-        find_wanted(&configuration, &path)
+        find_wanted(&configuration.subjects(), &configuration.config, &path)
     }
 
     fn route(hosts: &str, rest: &str) -> String {

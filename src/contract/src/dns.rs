@@ -82,7 +82,7 @@ pub struct AcmeDns {
 
 /// A file that holds a secret: an absolute path, or the name of a credential of `fairlead-certs.service`
 /// (`LoadCredential=` in systemd.exec(5)).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SecretFile(pub PathBuf);
 
 const ONE_PROVIDER: &str =

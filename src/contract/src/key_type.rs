@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The kind of key that a certificate is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyType {
     #[default]

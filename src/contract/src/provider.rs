@@ -8,7 +8,7 @@ use crate::SecretFile;
 use crate::short_form::text_or_table;
 
 /// Who makes a certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Provider {
     /// The ACME server of `[acme]`.
     #[default]
@@ -25,7 +25,7 @@ pub enum Provider {
 
 /// What an ACME server is called in the settings: lower-case letters, digits and hyphens, and none of
 /// the other providers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct AuthorityName(String);
 
@@ -62,7 +62,7 @@ impl fmt::Display for AuthorityName {
 pub struct InvalidAuthorityName(String);
 
 /// A pair that another program keeps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PairPaths {
     /// The leaf first, then its issuers, PEM.

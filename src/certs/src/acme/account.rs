@@ -177,8 +177,7 @@ pub(crate) async fn roll_over(
     acme: &Acme,
     client: impl Fn() -> Result<BoundedClient, AcmeError>,
 ) -> Result<String, AcmeError> {
-    let (mut record, Identity { url, key }) = find(path, acme, &client).await?;
-    let resources = Resources::read(&acme.directory, client()?).await?;
+    let (mut record, Identity { url, key }, resources) = find(path, acme, &client).await?;
     let next = KeyPair::generate()?;
     record.next_key = Some(next.serialize_pem());
     write(path, &record)?;
@@ -198,8 +197,7 @@ pub(crate) async fn deactivate(
     acme: &Acme,
     client: impl Fn() -> Result<BoundedClient, AcmeError>,
 ) -> Result<String, AcmeError> {
-    let (mut record, Identity { url, key }) = find(path, acme, &client).await?;
-    let resources = Resources::read(&acme.directory, client()?).await?;
+    let (mut record, Identity { url, key }, resources) = find(path, acme, &client).await?;
     let order = json!({ "status": "deactivated" });
     let answer = resources.post(&url, By::Account(&url, &key), &order).await?;
     let answer: Value = serde_json::from_slice(&answer).map_err(Error::from)?;
@@ -213,12 +211,12 @@ pub(crate) async fn deactivate(
     Ok(url)
 }
 
-/// The account that the operator speaks of, with its record.
+/// The account that the operator speaks of, with its record, and where its authority is asked.
 async fn find(
     path: &Path,
     acme: &Acme,
     client: &impl Fn() -> Result<BoundedClient, AcmeError>,
-) -> Result<(Record, Identity), AcmeError> {
+) -> Result<(Record, Identity, Resources), AcmeError> {
     let record = read(path)?.filter(|record| record.url.is_some());
     let record = record.ok_or_else(|| AcmeError::NoAccount(acme.directory.clone()))?;
     if record.deactivated {
@@ -226,7 +224,8 @@ async fn find(
     }
     let record = settle(path, record, client).await?;
     let identity = identity(path, &record)?;
-    Ok((record, identity))
+    let resources = Resources::read(&acme.directory, client()?).await?;
+    Ok((record, identity, resources))
 }
 
 fn identity(path: &Path, record: &Record) -> Result<Identity, AcmeError> {

@@ -5,13 +5,13 @@ use instant_acme::{
     Account, AuthorizationHandle, AuthorizationState, AuthorizationStatus, CertificateIdentifier,
     ChallengeHandle, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
-use tokio::time::timeout;
 
 use crate::acme::AcmeError;
 use crate::acme::answers::Answers;
 use crate::acme::budget::Budget;
 use crate::acme::error::{Rejection, is_of_type};
 use crate::acme::pending::Pending;
+use crate::pause::pause;
 
 /// The caller's limit ends the polling; this one only has to be longer.
 const POLLING: RetryPolicy = RetryPolicy::new()
@@ -244,12 +244,12 @@ async fn explain(order: &mut Order) -> Option<AcmeError> {
 /// Asks for the certificate. An authority whose parts do not agree yet may call an order ready and then refuse it
 /// as not ready (RFC 8555 7.4): that says nothing against the order, which is asked for again.
 async fn finalize(order: &mut Order, request: &[u8]) -> Result<(), AcmeError> {
-    for pause in NOT_READY_PAUSES {
+    for time in NOT_READY_PAUSES {
         match persist(async || Ok(order.finalize_csr(request).await?)).await {
             Err(error) if is_problem(&error, "orderNotReady") => tracing::debug!("{error}"),
             ended => return ended,
         }
-        let _ = timeout(pause, std::future::pending::<()>()).await;
+        pause(time).await;
         let state = persist(async || Ok(order.refresh().await?.status)).await?;
         if state != OrderStatus::Ready {
             break;

@@ -20,6 +20,7 @@ use hickory_resolver::proto::rr::Name;
 use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::pause::pause;
 use crate::secret::SecretError;
 
 pub(crate) use crate::dns::lookup::{Addresses, Lookup};
@@ -90,7 +91,7 @@ impl<'a> Zones<'a> {
     /// Waits until every server of the zones has the records, or as long as configured instead.
     pub(crate) async fn wait_for(&self, records: &[Record]) -> Result<(), DnsError> {
         if let Some(delay) = self.settings.propagation_delay {
-            let _ = timeout(delay.get(), std::future::pending::<()>()).await;
+            pause(delay.get()).await;
             return Ok(());
         }
         let limit = self.settings.propagation_timeout.get();
