@@ -18,7 +18,10 @@ pub struct PeerRequest {
     pub path: String,
     /// `name: value`, with names in lower case.
     pub headers: Vec<String>,
+    /// Null if it is not JSON.
     pub body: serde_json::Value,
+    /// The body as it came.
+    pub text: String,
 }
 
 /// A status and a body.
@@ -92,12 +95,14 @@ fn serve<A: Into<PeerAnswer>>(
         .find_map(|header| header.strip_prefix("content-length: "));
     let mut body = vec![0; length.and_then(|length| length.parse().ok()).unwrap_or(0)];
     reader.read_exact(&mut body)?;
+    let text = String::from_utf8_lossy(&body).into_owned();
     let body = serde_json::from_slice(&body).unwrap_or_default();
     let PeerAnswer(status, body) = answer(&PeerRequest {
         method,
         path,
         headers,
         body,
+        text,
     })
     .into();
     write!(

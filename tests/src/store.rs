@@ -70,6 +70,13 @@ impl Environment {
         });
     }
 
+    /// Writes a file that nobody else may read, and returns its path.
+    pub fn secret(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.root().join(name);
+        write_atomically(&path, text.as_bytes(), 0o600).expect("a secret can be written");
+        path
+    }
+
     /// Changes a ledger, as an operator would: by hand.
     pub fn change_ledger(&self, name: &str, change: impl FnOnce(&mut Ledger)) {
         let mut ledger = self.ledger(name);
