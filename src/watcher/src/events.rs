@@ -10,6 +10,7 @@ use hyper::header::HOST;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::spawn;
@@ -23,9 +24,18 @@ const BUFFER: usize = 64 * 1024;
 /// How much of a refusal is read.
 const REFUSAL: usize = 4096;
 
-/// Docker's events, of which none is read: that something came is reason enough to look at all
-/// containers. So an event may be of any size and shape.
+/// Docker's events. That something came is reason enough to look at all containers, and only how soon
+/// depends on what: so an event may be of any size and shape.
 pub(crate) struct Events(Incoming);
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A container joined or left a network, which it does with every start and end, too.
+    Network,
+    /// Something else, or what is not understood.
+    Other,
+}
 
 impl Events {
     /// Asks for what happens at `since` or later.
@@ -53,9 +63,25 @@ impl Events {
     /// Waits until something happened; `None` at the end of the stream.
     ///
     /// What is dropped while it waits has taken nothing out of the stream.
-    pub(crate) async fn next(&mut self) -> Option<Result<(), EventsError>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<Event, EventsError>> {
         let frame = self.0.frame().await?;
-        Some(frame.map(drop).map_err(EventsError::Stream))
+        Some(match frame {
+            Ok(frame) => Ok(frame.data_ref().map_or(Event::Other, |data| kind(data))),
+            Err(error) => Err(EventsError::Stream(error)),
+        })
+    }
+}
+
+/// Docker sends each event as a line of its own. Of what comes in pieces, none is the whole line.
+fn kind(data: &[u8]) -> Event {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Line {
+        r#type: String,
+    }
+    match serde_json::from_slice(data) {
+        Ok(Line { r#type }) if r#type == "network" => Event::Network,
+        _ => Event::Other,
     }
 }
 
@@ -103,5 +129,20 @@ mod tests {
             "{target}"
         );
         assert!(serde_json::from_str::<serde_json::Value>(FILTERS).is_ok());
+    }
+    #[test]
+    fn only_a_whole_line_about_a_network_is_an_event_of_a_network() {
+        let of = |kind: &str| {
+            format!(r#"{{"Type":"{kind}","Action":"x","Actor":{{"Attributes":{{"Type":"network"}}}}}}"#)
+        };
+        assert_eq!(kind(format!("{}\n", of("network")).as_bytes()), Event::Network);
+        for other in [
+            of("container"),
+            of("network") + "\n" + &of("container"),
+            of("network")[..20].to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(kind(other.as_bytes()), Event::Other, "{other}");
+        }
     }
 }

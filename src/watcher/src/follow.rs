@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::daemon::{Daemon, DaemonError};
-use crate::events::EventsError;
+use crate::events::{Event, EventsError};
 use crate::known::{Unknown, read_settings, with_socket};
 use crate::pace::Pace;
 
@@ -54,15 +54,15 @@ async fn follow_once(paths: &Paths, socket: Option<&Path>) -> Result<Infallible,
     let since = SystemTime::now();
     let mut events = daemon.events(since).await?;
     let mut pace = Pace::default();
-    pace.event(Instant::now());
+    pace.event(Event::Other, Instant::now());
     info!("following the events of {}", settings.socket.display());
     tell_systemd(&format!("following the events of {}", settings.socket.display()));
     loop {
         let due = pace.due();
         select! {
             event = events.next() => {
-                event.ok_or(Lost::Ended)??;
-                pace.event(Instant::now());
+                let event = event.ok_or(Lost::Ended)??;
+                pace.event(event, Instant::now());
             }
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 mark(&paths.watcher_dirty_file())?;

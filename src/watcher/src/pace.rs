@@ -3,11 +3,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::events::Event;
 use crate::owners::GRACE;
 
-/// What comes at once is one mark. More need not be waited for: what belongs together, as that a container which dies
-/// leaves its networks, arrives while systemd still starts the pass, which takes the mark away only then.
+/// What comes at once is one mark. More need not be waited for: what belongs together arrives while systemd still
+/// starts the pass, which takes the mark away only then.
 const QUIET: Duration = Duration::from_millis(5);
+/// What happens to a network alone may wait so long. Docker puts a container into its networks some time before it says
+/// that it started it, and a pass in between would find nothing and be in the way of the one that matters.
+const NETWORKS: Duration = Duration::from_millis(500);
 /// The longest wait while events never cease.
 const LONGEST: Duration = Duration::from_millis(200);
 /// At most this many marks …
@@ -22,6 +26,8 @@ const LATE: Duration = Duration::from_secs(GRACE.as_secs().unsigned_abs() + 5);
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     burst: Option<Burst>,
+    /// When to mark for what happened to networks, if nothing else makes a mark before.
+    networks: Option<Instant>,
     /// When to mark without a further event.
     late: Option<Instant>,
     /// The last marks, the oldest first.
@@ -35,15 +41,29 @@ struct Burst {
     last: Instant,
 }
 
+impl Burst {
+    fn calm(&self) -> Instant {
+        (self.last + QUIET).min(self.first + LONGEST)
+    }
+}
+
 impl Pace {
-    pub(crate) fn event(&mut self, now: Instant) {
-        let first = self.burst.as_ref().map_or(now, |burst| burst.first);
-        self.burst = Some(Burst { first, last: now });
+    pub(crate) fn event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Network => {
+                self.networks.get_or_insert(now + NETWORKS);
+            }
+            Event::Other => {
+                let first = self.burst.as_ref().map_or(now, |burst| burst.first);
+                self.burst = Some(Burst { first, last: now });
+            }
+        }
         self.late = Some(now + LATE);
     }
 
     pub(crate) fn marked(&mut self, now: Instant) {
-        if self.burst.take().is_none() {
+        let (burst, networks) = (self.burst.take(), self.networks.take());
+        if burst.is_none() && networks.is_none() {
             self.late = None;
         }
         self.marks.push_back(now);
@@ -54,10 +74,10 @@ impl Pace {
 
     /// When to mark; never while there is nothing to mark.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let Some(burst) = &self.burst else {
+        let calm = self.burst.as_ref().map(Burst::calm);
+        let Some(calm) = calm.into_iter().chain(self.networks).min() else {
             return self.late;
         };
-        let calm = (burst.last + QUIET).min(burst.first + LONGEST);
         let allowed = match self.marks.front() {
             Some(oldest) if self.marks.len() == MARKS => *oldest + WINDOW,
             _ => calm,
@@ -70,8 +90,12 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Marks whenever due while events arrive at the given milliseconds; returns when.
+    /// Marks whenever due while events of containers arrive at the given milliseconds; returns when.
     fn marks(events: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        marks_of(events.into_iter().map(|event| (Event::Other, event)))
+    }
+
+    fn marks_of(events: impl IntoIterator<Item = (Event, u64)>) -> Vec<u64> {
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut pace = Pace::default();
@@ -82,9 +106,9 @@ mod tests {
                 pace.marked(due);
             }
         };
-        for event in events {
-            mark_until(&mut pace, Some(at(event)));
-            pace.event(at(event));
+        for (event, milliseconds) in events {
+            mark_until(&mut pace, Some(at(milliseconds)));
+            pace.event(event, at(milliseconds));
         }
         mark_until(&mut pace, None);
         marks
@@ -106,8 +130,19 @@ mod tests {
     }
 
     #[test]
-    fn a_network_joined_before_the_start_does_not_delay_the_start() {
-        assert_eq!(marks([0, 100]), [5, 105, 125_100]);
+    fn a_network_joined_before_the_start_makes_no_mark_of_its_own_and_does_not_delay_the_start() {
+        let marks = marks_of([(Event::Network, 0), (Event::Other, 300)]);
+        assert_eq!(marks, [305, 125_300]);
+    }
+
+    #[test]
+    fn networks_alone_are_marked_after_half_a_second_and_do_not_delay_what_is_sooner() {
+        assert_eq!(
+            marks_of([(Event::Network, 0), (Event::Network, 499)]),
+            [500, 125_499]
+        );
+        let marks = marks_of([(Event::Other, 0), (Event::Network, 2), (Event::Network, 10)]);
+        assert_eq!(marks, [5, 510, 125_010]);
     }
 
     #[test]
