@@ -98,6 +98,16 @@ with subtest("routes are written even where no reload can be asked for, and the 
     machine.succeed("systemctl unmask --runtime fairlead-reload.socket", "systemctl start fairlead-watcher.service")
     assert status()["loaded"]["routes"] == 5
 
+with subtest("a directory that is gone takes no route along, and an empty one in its place does"):
+    machine.succeed("mv /etc/fairlead/routes.d /etc/fairlead/aside")
+    code, said = machine.execute("fairlead reload 2>&1")
+    assert code == 1 and "/etc/fairlead/routes.d: the directory is gone" in said, said
+    assert page("app.test") == "hello"
+    machine.succeed("mkdir /etc/fairlead/routes.d", "fairlead reload")
+    assert status()["loaded"]["routes"] == 3
+    machine.succeed("rmdir /etc/fairlead/routes.d", "mv /etc/fairlead/aside /etc/fairlead/routes.d", "fairlead reload")
+    assert status()["loaded"]["routes"] == 5
+
 with subtest("systemctl reload works too"):
     machine.succeed("rm /etc/fairlead/routes.d/two.toml", "systemctl reload fairlead-proxy.service")
     assert status()["loaded"]["routes"] == 4

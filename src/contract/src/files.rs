@@ -31,6 +31,8 @@ pub struct Files {
     pub authorities: Vec<Source>,
     /// Directories that are there and could not be listed.
     pub unlisted: Vec<FileError>,
+    /// Directories that are not there. An installation has them all.
+    pub absent: Vec<PathBuf>,
 }
 
 /// One file: its path and what reading it gave.
@@ -90,6 +92,10 @@ impl Files {
                 files.routes.extend(read_if_present(path));
             }
         }
+        let of_single_files = [paths.config_file(), paths.discovery_file()];
+        let directories = of_single_files.iter().filter_map(|file| file.parent());
+        let absent = directories.filter(|directory| matches!(fs::exists(directory), Ok(false)));
+        files.absent.extend(absent.map(Path::to_owned));
         files
     }
 
@@ -116,7 +122,10 @@ impl Files {
                 entries.sort();
                 entries
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.absent.push(directory.to_owned());
+                Vec::new()
+            }
             Err(error) => {
                 self.unlisted.push(FileError::new(directory, error));
                 Vec::new()
@@ -277,6 +286,8 @@ mod tests {
         let files = Files::read(&paths(root.path()));
         assert!(files.digests().is_empty());
         assert!(files.unlisted.is_empty());
+        let absent = ["etc/routes.d", "etc", "var/routes", "var/certificates"];
+        assert_eq!(files.absent, absent.map(|name| root.path().join(name)));
     }
 
     #[test]

@@ -134,6 +134,11 @@ impl Snapshot {
             rejections,
             ..
         } = Configuration::parse(files);
+        problems.extend(
+            previous
+                .iter()
+                .flat_map(|previous| previous.gone_directories(files)),
+        );
         let certificates = load_certificates(files, previous, &mut notes);
         let mut by_name = ByHost::default();
         for certificate in certificates.values() {
@@ -244,6 +249,26 @@ impl Snapshot {
             peer.health.forget_checks();
         }
         checks
+    }
+
+    /// Directories that this was loaded from and that are not there any more: as when something is moved or not
+    /// mounted, which nobody means as the end of all its sites.
+    fn gone_directories(&self, files: &Files) -> impl Iterator<Item = Problem> {
+        let count = |directory: &PathBuf| {
+            let loaded = self.loaded.files.keys();
+            loaded.filter(|file| file.starts_with(directory)).count()
+        };
+        let gone = files
+            .absent
+            .iter()
+            .map(move |directory| (directory, count(directory)));
+        gone.filter(|(_, count)| *count > 0).map(|(directory, count)| {
+            let message = format!(
+                "the directory is gone, and {count} of its files are loaded: put it back, or make an empty one if they \
+                 are to go"
+            );
+            Problem::new(directory, message)
+        })
     }
 
     fn names_without_certificate(&self) -> Vec<String> {

@@ -101,36 +101,52 @@ async fn a_file_that_is_half_written_or_unreadable_is_not_an_empty_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_file_or_directory_takes_its_own_routes_along_until_it_is_back() {
+async fn a_deleted_file_takes_its_own_routes_along_until_it_is_back() {
     let site = Site::of("a.test", Upstream::saying("a").await.address());
     site.serve(&["b.test"], &[Upstream::saying("b").await.address()]);
     site.certify(&["b.test"]);
-    let (routes, aside) = (
-        site.environment.paths().routes_dir(),
+    let (file, aside) = (
+        site.environment.paths().routes_dir().join("b.test.toml"),
         site.environment.root().join("aside"),
     );
     let proxy = site.start();
-    fs::rename(routes.join("b.test.toml"), &aside).unwrap();
+    fs::rename(&file, &aside).unwrap();
     proxy.reload();
     assert!(site.client().connect(proxy.https(), "b.test", &[]).await.is_err());
     assert_eq!(site.client().get(&proxy, "https://a.test/").await.body(), "a");
-    fs::rename(&aside, routes.join("b.test.toml")).unwrap();
 
-    fs::rename(&routes, &aside).unwrap();
-    let said = proxy.reload();
-    assert!(!said.contains("refused"), "{said}");
-    assert_eq!(proxy.status().loaded.routes, 0);
-    fs::rename(&aside, &routes).unwrap();
+    fs::rename(&aside, &file).unwrap();
     proxy.reload();
     for (host, body) in [("a.test", "a"), ("b.test", "b")] {
-        assert_eq!(
-            site.client()
-                .get(&proxy, &format!("https://{host}/"))
-                .await
-                .body(),
-            body
-        );
+        let url = format!("https://{host}/");
+        assert_eq!(site.client().get(&proxy, &url).await.body(), body);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_gone_ends_no_site_and_one_that_was_emptied_does() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let paths = site.environment.paths();
+    let (routes, certificates) = (paths.routes_dir(), paths.certificates_dir());
+    let aside = site.environment.root().join("aside");
+    let proxy = site.start();
+    for directory in [&routes, &certificates] {
+        fs::rename(directory, &aside).unwrap();
+        let said = proxy.reload();
+        assert!(
+            said.contains("refused") && said.contains(directory.to_str().unwrap()),
+            "{said}"
+        );
+        assert_eq!(site.client().get(&proxy, "https://a.test/").await.body(), "a");
+        fs::rename(&aside, directory).unwrap();
+        let said = proxy.reload();
+        assert!(!said.contains("refused"), "{said}");
+    }
+    fs::rename(&routes, &aside).unwrap();
+    fs::create_dir(&routes).unwrap();
+    proxy.reload();
+    assert_eq!(proxy.status().loaded.routes, 0);
+    assert!(site.client().connect(proxy.https(), "a.test", &[]).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
