@@ -98,6 +98,20 @@ with subtest("routes are written even where no reload can be asked for, and the 
     machine.succeed("systemctl unmask --runtime fairlead-reload.socket", "systemctl start fairlead-watcher.service")
     assert status()["loaded"]["routes"] == 5
 
+with subtest("routes that a restart of the proxy finds get their certificate as after a reload"):
+    # No pass of the reload before may find the route.
+    machine.succeed("systemctl stop fairlead-certs.timer")
+    machine.wait_until_succeeds(
+        "test ! -e /run/fairlead/certs/dirty && systemctl show -P ActiveState fairlead-certs.service | grep -x inactive",
+        timeout=30,
+    )
+    write_route("three", '"f.test"', INTERNAL)
+    machine.succeed("systemctl restart fairlead-proxy.service")
+    machine.wait_until_succeeds(
+        "curl -sf --cacert /var/lib/fairlead/certificates/internal-ca.pem https://f.test/", timeout=30
+    )
+    machine.succeed("rm /etc/fairlead/routes.d/three.toml", "fairlead reload")
+
 with subtest("a directory that is gone takes no route along, and an empty one in its place does"):
     machine.succeed("mv /etc/fairlead/routes.d /etc/fairlead/aside")
     code, said = machine.execute("fairlead reload 2>&1")
