@@ -33,7 +33,9 @@ pub struct AcmeScript {
     pub renewal_info: Option<Answer>,
     /// The answer to every order, instead of an order.
     pub ordering: Option<Answer>,
-    /// The same for those alone that say what they replace.
+    /// The answer to every question about an order.
+    pub looking: Option<Answer>,
+    /// The same as `ordering` for those alone that say what they replace.
     pub replacing: Option<Answer>,
     /// The answer to every request for a certificate, instead of signing it.
     pub finalizing: Option<Answer>,
@@ -64,6 +66,7 @@ impl Default for AcmeScript {
             down: None,
             renewal_info: None,
             ordering: None,
+            looking: None,
             replacing: None,
             finalizing: None,
             not_ready: 0,
@@ -87,6 +90,8 @@ pub enum Delivery {
     Cut,
     /// It is for the names that were ordered, and for a key of the server's own.
     ForAnotherKey,
+    /// 503 instead.
+    Unavailable,
 }
 
 /// Another chain for the same certificate (RFC 8555 7.4.2).
@@ -285,7 +290,7 @@ impl State {
                 &format!("{base}/account/1"),
             ),
             ("order", None) => self.make_order(&request.payload, base),
-            ("order", Some(id)) => self.describe_order(id, base),
+            ("order", Some(id)) => self.show_order(id, base),
             ("finalize", Some(id)) => self.finalize(id, &request.payload, base),
             ("certificate", Some(id)) => self.certificate(id, base),
             ("alternate", Some(id)) => self.alternate(id),
@@ -325,6 +330,13 @@ impl State {
         let mut response = self.describe_order(&id, base);
         *response.status_mut() = http::StatusCode::CREATED;
         locate(response, &format!("{base}/order/{id}"))
+    }
+
+    fn show_order(&self, id: &str, base: &str) -> Response<Body> {
+        match &self.script.looking {
+            Some(refusal) => answer(Some(refusal)),
+            None => self.describe_order(id, base),
+        }
     }
 
     fn describe_order(&self, id: &str, base: &str) -> Response<Body> {
@@ -392,6 +404,7 @@ impl State {
         let mut chain = format!("{leaf}{issuer}");
         match self.script.delivery {
             Delivery::Whole => {}
+            Delivery::Unavailable => return send(503, &Value::Null),
             Delivery::Cut => chain.truncate(chain.len() - issuer.len() / 2),
             Delivery::ForAnotherKey => chain = self.authority.issue(&["a.test"]).chain,
         }

@@ -323,6 +323,58 @@ fn an_account_the_authority_forgot_is_not_replaced_behind_the_operators_back() {
 }
 
 #[test]
+fn an_account_that_was_shut_elsewhere_is_named_and_not_replaced() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    environment.pass();
+    let file = installation.account_file();
+    let before = fs::read(&file).unwrap();
+    let finished = environment.run(Program::Certs, &["account", "deactivate"]);
+    assert!(finished.status.success(), "{}", finished.stderr);
+    // Whoever did it, our file does not know.
+    write_atomically(&file, &before, 0o600).unwrap();
+
+    environment.declare(&["b.test"], "");
+    environment.failing_pass();
+    let error = environment.failure("b.test").error;
+    let expected = format!("remove {} to register a new one", file.display());
+    assert!(
+        error.contains(&expected) && error.contains("deactivated"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&file).unwrap(), before);
+
+    fs::remove_file(&file).unwrap();
+    environment.end_waiting("b.test");
+    environment.pass();
+}
+
+#[test]
+fn a_ledger_that_cannot_be_understood_is_set_aside_and_its_certificate_stays() {
+    let installation = Installation::new();
+    let environment = &installation.environment;
+    environment.declare(&["a.test"], "");
+    environment.pass();
+    let pair = environment.pair("a.test");
+    let path = environment.certificate("a.test").ledger_file();
+    let damaged = fs::read_to_string(&path).unwrap().replace("[issued]", "[isued]");
+    write_atomically(&path, damaged.as_bytes(), 0o644).unwrap();
+    let finished = environment.pass();
+    assert!(finished.stderr.contains("isued"), "{}", finished.stderr);
+    let aside = path.with_file_name("state.toml.broken");
+    assert_eq!(fs::read_to_string(aside).unwrap(), damaged);
+    assert_eq!(
+        environment.issued("a.test").issuer,
+        installation.pebble.directory()
+    );
+    assert_eq!(
+        (environment.pair("a.test"), installation.made().orders),
+        (pair, 1)
+    );
+}
+
+#[test]
 fn a_killed_pass_leaves_an_order_that_the_next_one_takes_up() {
     let installation = Installation::new();
     let environment = &installation.environment;

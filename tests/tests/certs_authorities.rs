@@ -191,6 +191,78 @@ async fn a_refusal_is_an_answer_and_nobody_else_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_holds_back_its_own_names_in_later_passes_too_until_the_authority_said() {
+    let installation = Installation::new("").await;
+    let environment = &installation.environment;
+    for (name, retry_after, minutes) in [
+        ("a.test", Some("7200"), 118..=120),
+        ("b.test", None, 58..=75),
+        ("c.test", Some("Sat, 01 Jan 2000 00:00:00 GMT"), 0..=2),
+    ] {
+        environment.declare(&[name], "");
+        let limit = Answer {
+            retry_after,
+            ..Answer::problem(429, "rateLimited")
+        };
+        installation.main.change(|script| script.ordering = Some(limit));
+        environment.failing_pass();
+        let failure = environment.failure(name);
+        let wait = failure.next_try.duration_since(failure.last).as_mins();
+        assert!(minutes.contains(&wait), "{name} waits for {wait} minutes");
+    }
+    installation.main.change(|script| script.ordering = None);
+    environment.declare(&["d.test"], "");
+    environment.pass();
+    environment.pass();
+    assert_eq!((installation.orders(), installation.signed()), (4, (1, 0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_given_up_only_if_the_authority_says_that_it_has_none() {
+    let installation = Installation::new("").await;
+    let environment = &installation.environment;
+    let look = |answer| installation.main.change(|script| script.looking = answer);
+    let begin = |name: &str| {
+        look(None);
+        installation
+            .main
+            .change(|script| script.processing = Some("3600"));
+        environment.declare(&[name], "");
+        environment.failing_pass();
+        environment.end_waiting(name);
+        installation.main.change(|script| script.processing = None);
+    };
+    begin("a.test");
+    for answer in [
+        Answer::problem(500, "serverInternal"),
+        Answer::problem(400, "serverInternal"),
+        Answer::problem(429, "rateLimited"),
+    ] {
+        look(Some(answer));
+        environment.failing_pass();
+        environment.end_waiting("a.test");
+    }
+    look(None);
+    environment.pass();
+    assert_eq!(installation.orders(), 1);
+
+    let nothing_there = Answer {
+        status: 404,
+        retry_after: None,
+        body: serde_json::Value::Null,
+    };
+    for (name, answer, orders) in [
+        ("b.test", nothing_there, 3),
+        ("c.test", Answer::problem(404, "malformed"), 5),
+    ] {
+        begin(name);
+        look(Some(answer));
+        environment.pass();
+        assert_eq!(installation.orders(), orders, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refused_nonces_without_another_one_cost_no_order() {
     let installation = Installation::new("").await;
     let environment = &installation.environment;
@@ -206,6 +278,19 @@ async fn refused_nonces_without_another_one_cost_no_order() {
         .change(|script| script.refused_nonces = usize::MAX);
     environment.failing_pass();
     assert!(environment.failure("b.test").error.contains("badNonce"));
+
+    // Nor if they are refused when there is an order already.
+    installation.main.change(|script| {
+        script.refused_nonces = 0;
+        script.finalizing = Some(Answer::problem(400, "badNonce"));
+    });
+    environment.end_waiting("b.test");
+    environment.failing_pass();
+    installation.main.change(|script| script.finalizing = None);
+    environment.end_waiting("b.test");
+    let orders = installation.orders();
+    environment.pass();
+    assert_eq!(installation.orders(), orders);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,6 +380,7 @@ async fn a_chain_that_is_cut_off_is_fetched_again_and_one_for_another_key_costs_
     environment.declare(&["a.test"], "");
     for (delivery, expected, orders) in [
         (Delivery::Cut, "the chain is not PEM", 1),
+        (Delivery::Unavailable, "answered 503 Service Unavailable", 1),
         (Delivery::ForAnotherKey, "the key is not the certificate's", 1),
         (Delivery::Cut, "the chain is not PEM", 2),
     ] {

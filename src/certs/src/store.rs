@@ -20,6 +20,8 @@ const CHAIN_MODE: u32 = 0o644;
 /// Readable for the proxy through group fairlead, which the directory hands down.
 const KEY_MODE: u32 = 0o640;
 const LEDGER_MODE: u32 = 0o644;
+/// What is added to the names of files that are set aside for people to look at.
+const BROKEN: &str = ".broken";
 
 /// The stamps of a certificate's files, if they could stay as they are: all are there, none changed just now, and the
 /// key is closed.
@@ -29,7 +31,7 @@ pub(crate) fn take_stamps(directory: &CertificateDir) -> Option<Stamps> {
 }
 
 /// What the store knows of a certificate, after ending what a crash left half done. A ledger that
-/// cannot be understood is as none, and said so.
+/// cannot be understood is set aside, and said so.
 pub(crate) fn take_stock(paths: &Paths, name: &HostPattern) -> Known {
     let directory = paths.certificate(name);
     if finish_replacement(&directory) {
@@ -127,7 +129,7 @@ pub(crate) fn holds(directory: &CertificateDir, pair: &Pair) -> bool {
 /// Keeps files that are no pair for people to look at, under other names.
 pub(crate) fn set_aside(directory: &CertificateDir) -> Result<(), StoreError> {
     for path in [directory.key_file(), directory.chain_file()] {
-        match rename(&path, &suffixed(&path, ".broken")) {
+        match rename(&path, &suffixed(&path, BROKEN)) {
             Err(StoreError::Rename { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             renamed => renamed?,
         }
@@ -199,16 +201,24 @@ fn read_stored(directory: &CertificateDir) -> Stored {
     }
 }
 
-fn read_ledger(directory: &CertificateDir) -> Result<Option<Ledger>, FileError> {
+fn read_ledger(directory: &CertificateDir) -> Result<Option<Ledger>, StoreError> {
     let path = directory.ledger_file();
     let bytes = match read_file(&path) {
         Err(error) if error.is_not_found() => return Ok(None),
         read => read?,
     };
-    let parsed = Ledger::parse(&path, &bytes);
-    Ok(parsed
-        .inspect_err(|problem| tracing::warn!("going on without the history of a certificate: {problem}"))
-        .ok())
+    match Ledger::parse(&path, &bytes) {
+        Ok(ledger) => Ok(Some(ledger)),
+        Err(problem) => {
+            let aside = suffixed(&path, BROKEN);
+            rename(&path, &aside)?;
+            tracing::warn!(
+                "going on without the history of a certificate, which is set aside as {}: {problem}",
+                aside.display()
+            );
+            Ok(None)
+        }
+    }
 }
 
 /// The group comes from the setgid bit of the directory above, and so does the bit itself.
@@ -259,6 +269,8 @@ fn sync(directory: &Path) -> Result<(), StoreError> {
 
 #[derive(Debug, Error)]
 pub(crate) enum StoreError {
+    #[error(transparent)]
+    Read(#[from] FileError),
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error("cannot list {}", path.display())]

@@ -211,6 +211,26 @@ pub(crate) async fn deactivate(
     Ok(url)
 }
 
+/// Whether the authority refuses the account itself, whatever it is used for (RFC 8555 7.3.6).
+pub(crate) async fn is_shut(
+    path: &Path,
+    acme: &Acme,
+    client: impl Fn() -> Result<BoundedClient, AcmeError>,
+) -> bool {
+    let Ok((_, Identity { url, key }, resources)) = find(path, acme, &client).await else {
+        return false;
+    };
+    // An update that changes nothing (RFC 8555 7.3.2).
+    let asked = resources.post(&url, By::Account(&url, &key), &json!({})).await;
+    match asked {
+        Ok(account) => serde_json::from_slice(&account)
+            .is_ok_and(|account: Value| account["status"].as_str().is_some_and(|status| status != "valid")),
+        Err(error) => error
+            .problem()
+            .is_some_and(|problem| is_of_type(problem, "unauthorized")),
+    }
+}
+
 /// The account that the operator speaks of, with its record, and where its authority is asked.
 async fn find(
     path: &Path,

@@ -74,7 +74,7 @@ pub(crate) enum AcmeError {
     #[error("the authority delivered a certificate for other names ({}); it was rejected", escaped(&.0.join(", ")))]
     DeliveredNames(Vec<String>),
     #[error(
-        "the authority does not know our account any more: remove {} to register a new one; it said: {}",
+        "the authority does not accept our account any more: remove {} to register a new one; it said: {}",
         path.display(),
         words(problem)
     )]
@@ -135,15 +135,26 @@ pub(crate) enum AcmeError {
 impl AcmeError {
     /// Whether the order led to nothing for good. After anything else it can be taken up again.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::Problem(_)
-                | Self::Authorizations { .. }
-                | Self::NoChallenge { .. }
-                | Self::Token(_)
-                | Self::Name(_)
-                | Self::InvalidOrder
-        )
+        match self {
+            Self::Problem(problem) => !is_passing(problem),
+            Self::Authorizations { .. }
+            | Self::NoChallenge { .. }
+            | Self::Token(_)
+            | Self::Name(_)
+            | Self::InvalidOrder => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the authority says, when it is asked for an order, that there is none for us.
+    pub(crate) fn is_gone(&self) -> bool {
+        const PASSING: [StatusCode; 2] = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+        match self {
+            Self::Request(RequestError::Refused(refusal)) if refusal.problem.is_none() => {
+                refusal.status.is_client_error() && !PASSING.contains(&refusal.status)
+            }
+            _ => self.problem().is_some_and(|problem| !is_passing(problem)),
+        }
     }
 
     /// Whether what was delivered is for somebody else. Part of a chain can be fetched again.
@@ -207,10 +218,7 @@ impl AcmeError {
             return self;
         };
         if is_of_type(problem, "accountDoesNotExist") {
-            return Self::AccountGone {
-                path: account_file.to_owned(),
-                problem: problem.clone(),
-            };
+            return self.blame_account(account_file);
         }
         if is_of_type(problem, "externalAccountRequired") {
             return Self::ExternalAccountRequired(problem.clone());
@@ -222,6 +230,17 @@ impl AcmeError {
             };
         }
         self
+    }
+
+    /// Says that it is the account that the authority does not accept.
+    pub(crate) fn blame_account(self, account_file: &Path) -> Self {
+        match self.problem() {
+            Some(problem) => Self::AccountGone {
+                path: account_file.to_owned(),
+                problem: problem.clone(),
+            },
+            None => self,
+        }
     }
 
     /// The page that a problem document sends people to (RFC 8555 7.3.3).
@@ -260,6 +279,12 @@ fn as_date(instant: Instant) -> Option<Timestamp> {
     Timestamp::now()
         .checked_add(instant.saturating_duration_since(Instant::now()))
         .ok()
+}
+
+/// Whether the problem is one of the moment: it says nothing against an order.
+fn is_passing(problem: &Problem) -> bool {
+    const TYPES: [&str; 3] = ["badNonce", "rateLimited", "serverInternal"];
+    TYPES.iter().any(|name| is_of_type(problem, name))
 }
 
 /// Whether the problem is of the given type of RFC 8555 6.7.

@@ -27,6 +27,7 @@ use crate::acme::budget::Budget;
 use crate::acme::chain::prefer;
 use crate::acme::client::BoundedClient;
 use crate::acme::downloads::Downloads;
+use crate::acme::error::is_of_type;
 use crate::acme::order::{Wishes, obtain_chain};
 use crate::acme::pending::Pending;
 use crate::acme::preflight::find_obstacle;
@@ -160,6 +161,18 @@ impl Authority {
                 seen: look(&self.paths, &self.acme.resolvers, &rejections).await,
                 rejections,
             },
+            // Also what it says where it only does not want to sign for a name.
+            error
+                if error
+                    .problem()
+                    .is_some_and(|problem| is_of_type(problem, "unauthorized")) =>
+            {
+                let client = || BoundedClient::new(self.acme.ca_file.as_deref(), &self.downloads);
+                match account::is_shut(&self.account_file, &self.acme, client).await {
+                    true => error.blame_account(&self.account_file),
+                    false => error,
+                }
+            }
             error => error,
         }
     }

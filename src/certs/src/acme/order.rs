@@ -72,7 +72,7 @@ async fn open(account: &Account, pending: &mut Pending, wishes: &Wishes<'_>) -> 
                     return Ok(order);
                 }
             }
-            Err(error) if error.problem().is_some() => {
+            Err(error) if error.is_gone() => {
                 tracing::debug!("the order {url} cannot be taken up: {error}");
             }
             Err(error) => return Err(error),
