@@ -198,6 +198,8 @@ pub struct Docker {
     pub socket: PathBuf,
     /// The network whose addresses are used when a container names none.
     pub network: Option<String>,
+    /// Reach containers by the ports that they publish on this machine, instead of at addresses of their own.
+    pub published_ports: bool,
     /// Read the labels only of containers whose `fairlead.proxytag` or `com.chameth.proxytag` is this;
     /// when unset, of those without a tag.
     pub proxytag: Option<String>,
@@ -234,6 +236,7 @@ impl Default for Docker {
         Self {
             socket: PathBuf::from("/run/docker.sock"),
             network: None,
+            published_ports: false,
             proxytag: None,
             image_labels: false,
             allow: Vec::new(),

@@ -12,15 +12,32 @@ use crate::labels::{Claim, WantedPort};
 /// Returns where the container answers the requests of `claim`.
 ///
 /// The network is the one the container names, else the operator's, else its only one. There is no
-/// guess between several: the wrong one might be one the proxy cannot reach.
+/// guess between several: the wrong one might be one the proxy cannot reach. Where no address can be
+/// reached, as those of a rootless daemon, the operator has the published ports used.
 pub(crate) fn upstream_url(
     container: &Container,
     claim: &Claim,
     docker: &Docker,
 ) -> Result<UpstreamUrl, Unreachable> {
-    let ip = address(&container.reach, claim, docker)?;
-    let port = port(container, claim.port)?;
-    Ok(UpstreamUrl::from_address(SocketAddr::new(ip, port)))
+    let address = if docker.published_ports {
+        published(container, claim.port)?
+    } else {
+        let ip = address(&container.reach, claim, docker)?;
+        SocketAddr::new(ip, port(container, claim.port)?)
+    };
+    Ok(UpstreamUrl::from_address(address))
+}
+
+fn published(container: &Container, wanted: WantedPort) -> Result<SocketAddr, Unreachable> {
+    let published = &container.published;
+    match wanted {
+        WantedPort::Number(port) => published
+            .get(&port)
+            .copied()
+            .ok_or(Unreachable::NotPublished(port)),
+        WantedPort::Only { .. } if published.is_empty() => Err(Unreachable::NothingPublished),
+        WantedPort::Only { label, .. } => Ok(published[only_port(published.keys(), label)?]),
+    }
 }
 
 fn address(reach: &Reach, claim: &Claim, docker: &Docker) -> Result<IpAddr, Unreachable> {
@@ -76,14 +93,21 @@ fn port(container: &Container, wanted: WantedPort) -> Result<u16, Unreachable> {
         WantedPort::Number(port) => return Ok(port),
         WantedPort::Only { published_too, label } => (published_too, label),
     };
-    let counts = |port: &&u16| published_too || !container.published.contains(port);
-    let mut ports = container.ports.iter().filter(counts);
-    match (ports.next(), ports.next()) {
-        (Some(port), None) => Ok(*port),
+    let counts = |port: &&u16| published_too || !container.published.contains_key(port);
+    only_port(container.ports.iter().filter(counts), label).copied()
+}
+
+fn only_port<'a>(
+    ports: impl Iterator<Item = &'a u16> + Clone,
+    label: &'static str,
+) -> Result<&'a u16, Unreachable> {
+    let mut first = ports.clone();
+    match (first.next(), first.next()) {
+        (Some(port), None) => Ok(port),
         (None, _) => Err(Unreachable::NoPort { label }),
         _ => Err(Unreachable::SeveralPorts {
             label,
-            ports: list(container.ports.iter().filter(counts)),
+            ports: list(ports),
         }),
     }
 }
@@ -102,6 +126,15 @@ pub(crate) enum Unreachable {
     NoPort { label: &'static str },
     #[error("it exposes the TCP ports {ports}: choose one with the label {label}")]
     SeveralPorts { label: &'static str, ports: String },
+    #[error(
+        "its port {0} is not published, and [docker] published-ports is set: start it with --publish 127.0.0.1::{0}"
+    )]
+    NotPublished(u16),
+    #[error(
+        "it publishes no TCP port, and [docker] published-ports is set: start it with --publish 127.0.0.1::PORT, where \
+         PORT is the one that answers"
+    )]
+    NothingPublished,
     #[error("it is in no network: connect it to one")]
     NoNetwork,
     #[error(
@@ -156,7 +189,10 @@ mod tests {
             labels: BTreeMap::new(),
             image_labels: BTreeMap::new(),
             ports: ports.iter().copied().collect(),
-            published: published.iter().copied().collect(),
+            published: published
+                .iter()
+                .map(|port| (*port, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port + 8000)))
+                .collect(),
             reach,
             state: State::Ready,
         }
@@ -301,6 +337,46 @@ mod tests {
             ),
         ] {
             assert_eq!(found(&container, &claim(port, None), &docker(None)), expected);
+        }
+    }
+    #[test]
+    fn where_published_ports_are_used_nothing_else_is() {
+        let docker = Docker {
+            published_ports: true,
+            ..docker(Some("elsewhere"))
+        };
+        let in_network = |published| container(networks(&[("a", "10.0.0.1")]), &[80, 81, 82], published);
+        for (container, port, expected) in [
+            (in_network(&[81]), ONLY, "http://127.0.0.1:8081"),
+            (in_network(&[81]), ONLY_UNPUBLISHED, "http://127.0.0.1:8081"),
+            (
+                in_network(&[80, 81]),
+                WantedPort::Number(80),
+                "http://127.0.0.1:8080",
+            ),
+            (
+                in_network(&[80, 81]),
+                ONLY,
+                "it exposes the TCP ports 80, 81: choose one with the label fairlead.port",
+            ),
+            (
+                in_network(&[81]),
+                WantedPort::Number(80),
+                "its port 80 is not published, and [docker] published-ports is set: start it with --publish 127.0.0.1::80",
+            ),
+            (
+                in_network(&[]),
+                ONLY,
+                "it publishes no TCP port, and [docker] published-ports is set: start it with --publish 127.0.0.1::PORT, \
+                 where PORT is the one that answers",
+            ),
+            (
+                container(Reach::Host, &[], &[]),
+                WantedPort::Number(80),
+                "its port 80 is not published, and [docker] published-ports is set: start it with --publish 127.0.0.1::80",
+            ),
+        ] {
+            assert_eq!(found(&container, &claim(port, None), &docker), expected);
         }
     }
 }

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bollard::models::{
     ContainerSummary, ContainerSummaryStateEnum, EndpointSettings, PortSummary, PortSummaryTypeEnum,
@@ -36,8 +36,8 @@ pub(crate) struct Container {
     pub(crate) image_labels: Labels,
     /// The exposed TCP ports, published or not.
     pub(crate) ports: BTreeSet<u16>,
-    /// Those of them that are published on the host.
-    pub(crate) published: BTreeSet<u16>,
+    /// Those of them that are published on this machine, each with where.
+    pub(crate) published: BTreeMap<u16, SocketAddr>,
     pub(crate) reach: Reach,
     pub(crate) state: State,
 }
@@ -92,8 +92,8 @@ impl From<ContainerSummary> for Container {
             image_id: summary.image_id.unwrap_or_default(),
             labels: summary.labels.unwrap_or_default().into_iter().collect(),
             image_labels: Labels::new(),
-            ports: tcp_ports(&ports, |_| true),
-            published: tcp_ports(&ports, |port| port.public_port.is_some()),
+            ports: tcp(&ports).map(|port| port.private_port).collect(),
+            published: published(&ports),
             reach: Reach::of(&mode.unwrap_or_default(), networks),
             state: State::of(summary.state, &summary.status.unwrap_or_default()),
         }
@@ -250,12 +250,32 @@ fn own_name(names: &[String]) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn tcp_ports(ports: &[PortSummary], wanted: fn(&PortSummary) -> bool) -> BTreeSet<u16> {
+fn tcp(ports: &[PortSummary]) -> impl Iterator<Item = &PortSummary> {
     ports
         .iter()
-        .filter(|port| port.typ == Some(PortSummaryTypeEnum::TCP) && wanted(port))
-        .map(|port| port.private_port)
-        .collect()
+        .filter(|port| port.typ == Some(PortSummaryTypeEnum::TCP))
+}
+
+/// Of several places for one port, an IPv4 address comes first.
+fn published(ports: &[PortSummary]) -> BTreeMap<u16, SocketAddr> {
+    let mut published = BTreeMap::new();
+    for port in tcp(ports) {
+        if let Some(address) = on_this_machine(port) {
+            let least = published.entry(port.private_port).or_insert(address);
+            *least = address.min(*least);
+        }
+    }
+    published
+}
+
+/// What is published on all addresses is reached by loopback.
+fn on_this_machine(port: &PortSummary) -> Option<SocketAddr> {
+    let ip = match port.ip.as_deref().and_then(|ip| ip.parse().ok()) {
+        Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => Ipv6Addr::LOCALHOST.into(),
+        Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) | None => Ipv4Addr::LOCALHOST.into(),
+        Some(ip) => ip,
+    };
+    Some(SocketAddr::new(ip, port.public_port?))
 }
 
 /// The IPv4 address; where there is none, the IPv6 address, unless it needs a scope to be used.
@@ -289,6 +309,8 @@ mod tests {
                 "Names":["/proxy/alias","/web1"],"Image":"site:1","ImageID":"sha256:00","Created":1795399477,
                 "Ports":[{"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8088,"Type":"tcp"},
                          {"IP":"::","PrivatePort":80,"PublicPort":8088,"Type":"tcp"},
+                         {"IP":"::","PrivatePort":81,"PublicPort":8089,"Type":"tcp"},
+                         {"IP":"192.0.2.1","PrivatePort":82,"PublicPort":8090,"Type":"tcp"},
                          {"PrivatePort":53,"Type":"udp"},{"PrivatePort":9000,"Type":"tcp"}],
                 "Labels":{"fairlead.hosts":"a.test"},"HostConfig":{"NetworkMode":"web"},
                 "NetworkSettings":{"Networks":{
@@ -311,8 +333,10 @@ mod tests {
             image_id: "sha256:00".to_owned(),
             labels: [("fairlead.hosts".to_owned(), "a.test".to_owned())].into(),
             image_labels: Labels::new(),
-            ports: [80, 9000].into(),
-            published: [80].into(),
+            ports: [80, 81, 82, 9000].into(),
+            published: [(80, "127.0.0.1:8088"), (81, "[::1]:8089"), (82, "192.0.2.1:8090")]
+                .map(|(port, address)| (port, address.parse().unwrap()))
+                .into(),
             reach: Reach::Networks(
                 networks
                     .map(|(name, ip)| (name.to_owned(), ip.map(|ip| ip.parse().unwrap())))

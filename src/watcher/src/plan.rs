@@ -378,7 +378,7 @@ mod tests {
                 .collect(),
             image_labels: BTreeMap::new(),
             ports: [80].into(),
-            published: BTreeSet::new(),
+            published: BTreeMap::new(),
             reach: Reach::Networks([("web".to_owned(), Some(ip))].into()),
             state: State::Ready,
         }

@@ -5,6 +5,7 @@ mod storm;
 
 use std::fs;
 use std::io::{Read, Write, pipe};
+use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
@@ -402,6 +403,24 @@ fn a_restart_gives_the_host_to_no_stranger_who_waits_for_it() {
     );
     machine.docker.docker(&["start", "owner"]);
     machine.pass_until(&follower, &mut marks, &owned());
+}
+
+#[test]
+fn a_container_is_reached_at_its_published_port_where_the_operator_says_so() {
+    let machine = Machine::new();
+    let (docker, environment) = (&machine.docker, &machine.environment);
+    environment.write_config(&format!("{}published-ports = true\n", docker.settings()));
+    let host = |name| format!("--label=fairlead.hosts={name}.test");
+    docker.run("open", &[&host("open"), "--publish=127.0.0.1::80"]);
+    docker.run("shut", &[&host("shut")]);
+    machine.pass();
+    let published = docker.docker(&["port", "open", "80/tcp"]);
+    assert_eq!(
+        machine.routes(),
+        [format!("open.test → http://{}", published.trim())]
+    );
+    assert_eq!(machine.rejections()[0].container, "shut");
+    assert!(TcpStream::connect(published.trim()).is_ok(), "{published}");
 }
 
 #[test]
