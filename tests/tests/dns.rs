@@ -100,6 +100,15 @@ fn a_server_of_the_zone_that_does_not_get_the_record_is_named_and_the_authority_
 }
 
 #[test]
+fn a_server_of_the_zone_needs_to_be_reached_at_one_of_its_addresses() {
+    let environment = Environment::new();
+    // BIND does not listen there, as a server does not that a machine without IPv6 asks.
+    let (_named, _pebble) = bind(&environment, &[("e.test", "ns AAAA ::1")], &["e.test"]);
+    environment.declare(&["e.test"], "");
+    environment.pass();
+}
+
+#[test]
 fn a_program_of_the_operators_is_called_and_its_complaint_passed_on() {
     let environment = Environment::new();
     let pebble = Pebble::start(PebbleSettings::new(nowhere()));

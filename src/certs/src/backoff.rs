@@ -6,7 +6,7 @@ const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 /// The least wait after a rate limit that came without a date (RFC 8555 6.6).
 const RATE_LIMITED: SignedDuration = SignedDuration::from_hours(1);
 /// No authority is believed that it wants to be left alone for longer.
-const LONGEST_ASKED: SignedDuration = SignedDuration::from_hours(7 * 24);
+pub(crate) const LONGEST_ASKED: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// An attempt that failed.
 #[derive(Clone, Debug)]

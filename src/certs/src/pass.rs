@@ -258,7 +258,7 @@ impl<'a> Round<'a> {
         let may_be_asked =
             matches!(kept.wanted.issuer, Ok(Issuer::Acme(_))) && self.acme.contains_key(&issued.issuer);
         match may_be_asked {
-            true => issued.due.min(next_question(issued)),
+            true => issued.due.min(next_question(issued, self.now)),
             false => issued.due,
         }
     }

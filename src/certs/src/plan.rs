@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use fairlead_contract::{Failure, HostPattern, Issued, Ledger};
 use jiff::Timestamp;
 
+use crate::backoff::LONGEST_ASKED;
 use crate::pair::Leaf;
 use crate::renewal::find_due;
 use crate::wanted::{Issuer, Wanted};
@@ -163,7 +164,8 @@ fn is_of_another_issuer(
     }
 }
 
-/// A failure in the future is one of a clock that was set back since: it says nothing about now.
+/// A failure in the future is one of a clock that was set back since: it says nothing about now. Nor does a wait that is
+/// longer than any.
 fn find_waiting(
     wanted: &Wanted,
     issuer: &Issuer,
@@ -171,7 +173,8 @@ fn find_waiting(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let failure = counting_failure(wanted, issuer, ledger)?;
-    (failure.last <= now && now < failure.next_try).then_some(failure.next_try)
+    let wait = now.duration_until(failure.next_try);
+    (failure.last <= now && wait.is_positive() && wait <= LONGEST_ASKED).then_some(failure.next_try)
 }
 
 fn as_set(names: &[HostPattern]) -> BTreeSet<&HostPattern> {
@@ -402,6 +405,19 @@ mod tests {
                 expected,
                 "{shown}"
             );
+        }
+    }
+
+    #[test]
+    fn nothing_waits_for_longer_than_a_week_whatever_somebody_wrote_into_the_ledger() {
+        for (next_try, waits) in [(at(8), true), (at(9), false), (Timestamp::MAX, false)] {
+            let failure = Failure {
+                next_try,
+                ..failure(Some(DIRECTORY))
+            };
+            let ledger = ledger(&["a.test"], None, Some(failure));
+            let decision = decide_on(&wanted(&["a.test"], acme()), Stored::Absent, ledger, 1);
+            assert_eq!(matches!(decision, Decision::Wait { .. }), waits, "{next_try}");
         }
     }
 

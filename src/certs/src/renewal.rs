@@ -32,10 +32,12 @@ pub(crate) fn find_due(leaf: &Leaf, issued: Option<&Issued>) -> Timestamp {
 }
 
 /// From when on to ask about a certificate. Once it has expired there is nothing to ask (RFC 9773 4.3), but then it is
-/// due, too.
-pub(crate) fn next_question(issued: &Issued) -> Timestamp {
-    let info = issued.renewal_info.as_ref();
-    info.map_or(Timestamp::MIN, |info| info.next_question)
+/// due, too. What is to be later than any question is from a clock that was set back since.
+pub(crate) fn next_question(issued: &Issued, now: Timestamp) -> Timestamp {
+    match &issued.renewal_info {
+        Some(info) if now.duration_until(info.next_question) <= LONGEST => info.next_question,
+        _ => Timestamp::MIN,
+    }
 }
 
 /// What is known of a certificate after an answer.
@@ -181,7 +183,7 @@ mod tests {
                 unreachable!("it is a window");
             };
             let taken = take(&issued(), Answer::Window(window, asked), 0.5);
-            assert_eq!(next_question(&taken), at(1) + wait, "{asked}");
+            assert_eq!(next_question(&taken, at(1)), at(1) + wait, "{asked}");
         }
     }
 
@@ -191,16 +193,19 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..12 {
             issued = take(&issued, Answer::Failed, 0.5);
-            waits.push(next_question(&issued).duration_since(at(1)).as_secs() / 60);
+            waits.push(next_question(&issued, at(1)).duration_since(at(1)).as_secs() / 60);
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360, 360]);
         assert_eq!(failures(&take(&issued, window(10, 20), 0.5)), 0);
     }
 
     #[test]
-    fn a_certificate_that_was_never_asked_about_is_to_be_at_once() {
-        assert_eq!(next_question(&issued()), Timestamp::MIN);
-        assert_eq!(next_question(&take(&issued(), window(10, 20), 0.5)), at(7));
+    fn a_certificate_that_was_never_asked_about_or_under_a_clock_that_was_ahead_is_to_be_at_once() {
+        assert_eq!(next_question(&issued(), at(1)), Timestamp::MIN);
+        let asked = take(&issued(), window(10, 20), 0.5);
+        for (now, expected) in [(at(1), at(7)), (at(-17), at(7)), (at(-18), Timestamp::MIN)] {
+            assert_eq!(next_question(&asked, now), expected, "{now}");
+        }
     }
 
     #[test]

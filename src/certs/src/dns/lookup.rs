@@ -77,20 +77,23 @@ impl Lookup {
         Err(DnsError::NoZone(name.to_string()))
     }
 
-    /// The addresses of the servers that the zone names.
-    pub(crate) async fn find_servers(&self, zone: &Name) -> Result<Vec<IpAddr>, DnsError> {
-        let mut addresses = Vec::new();
+    /// The servers that the zone names, each with all its addresses.
+    pub(crate) async fn find_servers(&self, zone: &Name) -> Result<Vec<Vec<IpAddr>>, DnsError> {
+        let mut servers = Vec::new();
         for record in self.ask(zone, RecordType::NS).await? {
             if let RData::NS(server) = record.data {
+                let mut addresses = Vec::new();
                 for kind in [RecordType::A, RecordType::AAAA] {
                     let records = self.ask(&server.0, kind).await?;
                     addresses.extend(records.iter().filter_map(|record| record.data.ip_addr()));
                 }
+                servers.push(addresses);
             }
         }
-        match addresses.is_empty() {
+        servers.retain(|addresses| !addresses.is_empty());
+        match servers.is_empty() {
             true => Err(DnsError::NoServers(zone.to_string())),
-            false => Ok(addresses),
+            false => Ok(servers),
         }
     }
 

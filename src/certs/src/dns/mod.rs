@@ -7,12 +7,13 @@ mod lookup;
 mod rfc2136;
 mod service;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fairlead_contract::{Dns, DnsProvider, Host};
 use fairlead_dns_services::ServiceError;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::ProtoError;
 use hickory_resolver::proto::op::ResponseCode;
@@ -97,12 +98,14 @@ impl<'a> Zones<'a> {
         let limit = self.settings.propagation_timeout.get();
         for record in records {
             let servers = self.find_servers(record).await?;
-            let asked = servers.iter().map(|server| find_behind(server, record, limit));
-            let behind: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+            let asked = servers.iter().map(|server| server.is_behind(record, limit));
+            let behind = join_all(asked).await;
+            let behind = servers.iter().zip(behind).filter(|(_, is_behind)| *is_behind);
+            let behind: Vec<_> = behind.map(|(server, _)| server.to_string()).collect();
             if !behind.is_empty() {
                 return Err(DnsError::NotSeen {
                     name: record.name.to_string(),
-                    servers: behind.iter().map(ToString::to_string).collect(),
+                    servers: behind,
                     limit,
                 });
             }
@@ -110,32 +113,53 @@ impl<'a> Zones<'a> {
         Ok(())
     }
 
-    async fn find_servers(&self, record: &Record) -> Result<Vec<(IpAddr, Lookup)>, DnsError> {
+    async fn find_servers(&self, record: &Record) -> Result<Vec<Server>, DnsError> {
         let zone = self.lookup.find_zone(&record.name).await?;
-        let addresses = self.lookup.find_servers(&zone).await?;
-        let open = |ip| Ok((ip, Lookup::at_server(SocketAddr::new(ip, 53))?));
-        addresses.into_iter().map(open).collect()
+        let servers = self.lookup.find_servers(&zone).await?;
+        servers.into_iter().map(Server::open).collect()
     }
 }
 
-/// The server's address if it still does not have the record at the limit. One that cannot be asked has
-/// not got it.
-async fn find_behind((ip, server): &(IpAddr, Lookup), record: &Record, limit: Duration) -> Option<IpAddr> {
-    let waiting = async {
-        let mut ticks = interval(ASK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            if server
-                .has_text(&record.name, &record.value)
-                .await
-                .unwrap_or(false)
-            {
-                return;
-            }
+/// A server of a zone, under each of its addresses: a machine without IPv6 cannot ask it at all of them.
+struct Server(Vec<(IpAddr, Lookup)>);
+
+impl Server {
+    fn open(addresses: Vec<IpAddr>) -> Result<Self, DnsError> {
+        let open = |ip| Ok((ip, Lookup::at_server(SocketAddr::new(ip, 53))?));
+        addresses
+            .into_iter()
+            .map(open)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Whether it still does not have the record at the limit. One that cannot be asked has not got it.
+    async fn is_behind(&self, record: &Record, limit: Duration) -> bool {
+        let waits = self
+            .0
+            .iter()
+            .map(|(_, lookup)| Box::pin(wait_for_text(lookup, record)));
+        timeout(limit, select_all(waits)).await.is_err()
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: Vec<_> = self.0.iter().map(|(ip, _)| ip.to_string()).collect();
+        f.write_str(&addresses.join(" or "))
+    }
+}
+
+async fn wait_for_text(lookup: &Lookup, record: &Record) {
+    let mut ticks = interval(ASK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let has_text = lookup.has_text(&record.name, &record.value).await;
+        if has_text.unwrap_or(false) {
+            return;
         }
-    };
-    timeout(limit, waiting).await.is_err().then_some(*ip)
+    }
 }
 
 /// Why a record is not where an authority would look for it.
