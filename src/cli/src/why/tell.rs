@@ -360,7 +360,12 @@ fn next_for_certificate(host: &HostPattern, certificate: &Certificate, machine: 
             }
         },
         State::Ok | State::Due => "Next: run fairlead reload.".to_owned(),
-        State::Waiting | State::Expired | State::Revoked | State::Unwanted | State::Unknown => {
+        State::Waiting => {
+            format!(
+                "Next: ask again in a moment, for each reload begins a pass; if nothing came of it, {start_certs}."
+            )
+        }
+        State::Expired | State::Revoked | State::Unwanted | State::Unknown => {
             format!("Next: {start_certs}, or wait until it is time for it.")
         }
     }
