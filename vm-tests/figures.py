@@ -130,7 +130,7 @@ with subtest("a pass as a unit, with nothing changed"):
     for what, line in [("that does nothing", "/bin/true"), ("that does nothing, outside the sandbox", "+/bin/true")]:
         drop_in("fairlead-watcher.service", "nothing", "[Service]", "ExecStart=", f"ExecStart={line}")
         machine.log(f"  the same unit with a program {what}: {time_of('systemctl start fairlead-watcher.service')}")
-    machine.succeed("rm /run/systemd/system/fairlead-watcher.service.d/nothing.conf", "systemctl daemon-reload")
+    take_away("fairlead-watcher.service", "nothing")
     for command in ["systemd-run --wait --property=Type=oneshot true", "fairlead-watcher", "fairlead reload"]:
         machine.log(f"  {command}: {time_of(command)}")
 

@@ -3,13 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::{env, fs};
 
 use fairlead_contract::write_atomically;
 use fairlead_tests::Program;
 use tempfile::TempDir;
+
+const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../install");
 
 /// A system that is only directories.
 struct System(TempDir);
@@ -20,7 +22,7 @@ impl System {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../install"))
+        Command::new(INSTALL)
             .arg("--destdir")
             .arg(self.0.path())
             .args(arguments)
@@ -34,9 +36,7 @@ impl System {
     }
 
     fn install_to(&self, prefix: &str) {
-        let programs = Program::Cli.path();
-        let programs = programs.parent().unwrap().to_str().unwrap();
-        self.install(&["--prefix", prefix, "--bin-dir", programs]);
+        self.install(&["--prefix", prefix, "--bin-dir", &programs()]);
     }
 
     fn write(&self, file: &str) {
@@ -64,6 +64,11 @@ impl System {
         }
         files
     }
+}
+
+fn programs() -> String {
+    let cli = Program::Cli.path();
+    cli.parent().unwrap().to_str().unwrap().to_owned()
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
@@ -102,6 +107,35 @@ fn everything_is_installed_and_removed_and_files_of_others_stay() {
     assert!(!installed.contains("usr/bin/fairlead-manual"));
     system.install(&["--remove", "--prefix", "/usr"]);
     assert_eq!(system.files(), others.map(str::to_owned).into());
+}
+
+/// Without `--destdir`, and with programs in the place of systemd's, so that nothing happens to this machine.
+#[test]
+fn an_older_systemd_is_refused_before_anything_is_written() {
+    for (version, is_enough) in [("253", false), ("254", true)] {
+        let system = System::new();
+        let systemd = tempfile::tempdir().unwrap();
+        for name in ["systemctl", "systemd-sysusers", "systemd-tmpfiles"] {
+            let program = format!("#!/bin/sh\necho 'systemd {version} ({version}.1-1)'\n");
+            write_atomically(&systemd.path().join(name), program.as_bytes(), 0o755).unwrap();
+        }
+        let output = Command::new(INSTALL)
+            .args(["--bin-dir", &programs(), "--prefix"])
+            .arg(system.0.path())
+            .env(
+                "PATH",
+                format!("{}:{}", systemd.path().display(), env::var("PATH").unwrap()),
+            )
+            .output()
+            .unwrap();
+        assert_eq!(output.status.success(), is_enough, "{output:?}");
+        assert_eq!(!system.files().is_empty(), is_enough);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            is_enough || said.contains("systemd 254 or newer, and this is 253"),
+            "{said}"
+        );
+    }
 }
 
 #[test]
