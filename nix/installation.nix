@@ -74,11 +74,16 @@ let
 
   canCheck = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
 
+  files = {
+    "fairlead.toml" = withoutNulls cfg.settings;
+    "routes.d/nixos.toml".route = routes;
+  };
+  copyFile = file: value: "cp ${toml.generate (baseNameOf file) value} $out/${file}\n";
+
   # The configuration directory as the programs will see it: a fault fails the build of the system.
-  configuration = pkgs.runCommand "${name}-configuration" { } ''
+  configuration = pkgs.runCommand "${name}-configuration" { passthru = { inherit files; }; } ''
     mkdir -p $out/routes.d
-    cp ${toml.generate "fairlead.toml" (withoutNulls cfg.settings)} $out/fairlead.toml
-    cp ${toml.generate "nixos.toml" { route = routes; }} $out/routes.d/nixos.toml
+    ${lib.concatStrings (lib.mapAttrsToList copyFile files)}
     ${lib.optionalString canCheck ''
       ${lib.getExe package} check --config-dir $out --state-dir $TMPDIR --runtime-dir $TMPDIR
     ''}
@@ -87,11 +92,44 @@ let
   # switch-to-configuration does not look into drop-ins for a prefix.
   sandbox = ../systemd/system/fairlead-.service.d/50-sandbox.conf;
 
-  usesAcme = route: (route.provider or cfg.settings.certificates.provider) == "acme";
-  namesForAcme = lib.concatMap (route: route.hosts or [ ]) (
-    lib.filter usesAcme (routes ++ cfg.settings.route or [ ])
-  );
-  discoversForAcme = cfg.docker.enable && cfg.settings.certificates.provider == "acme";
+  authorities = {
+    acme = cfg.settings.acme or { };
+  }
+  // cfg.settings.authority or { };
+
+  # For which names an authority is to make certificates.
+  namesFor =
+    authority:
+    lib.concatMap (route: route.hosts or [ ]) (
+      lib.filter (route: (route.provider or cfg.settings.certificates.provider) == authority) (
+        routes ++ cfg.settings.route or [ ]
+      )
+    )
+    ++ lib.optional (
+      cfg.docker.enable && cfg.settings.certificates.provider == authority
+    ) "every labelled container";
+
+  # And for which it stands in.
+  namesInNeed =
+    name:
+    lib.concatMap namesFor (
+      lib.attrNames (lib.filterAttrs (_: authority: lib.elem name authority.fallback or [ ]) authorities)
+    );
+
+  termsAreAccepted =
+    name: authority:
+    let
+      names = lib.unique (namesFor name ++ namesInNeed name);
+      called = if name == "acme" then "Let's Encrypt" else name;
+      consent = if name == "acme" then "acme.acceptTerms" else "settings.authority.${name}.accept-terms";
+    in
+    {
+      assertion = names == [ ] || authority.accept-terms or false;
+      message = ''
+        fairlead would ask ${authority.directory or called} for certificates (${lib.concatStringsSep ", " names}),
+        and nobody accepted its terms of service. Read them and set ${option}.${consent} = true, or have the
+        machine's own authority make them: ${option}.settings.certificates.provider = "internal".'';
+    };
 in
 {
   inherit option;
@@ -101,16 +139,7 @@ in
     forClients ++ lib.optional cfg.metrics.enable (listener "metrics.address" cfg.metrics.address);
   openPorts = lib.optionals cfg.openFirewall (map (listener: listener.port) forClients);
 
-  assertions = [
-    {
-      assertion = namesForAcme == [ ] && !discoversForAcme || cfg.settings.acme.accept-terms or false;
-      message = ''
-        fairlead would ask ${cfg.settings.acme.directory or "Let's Encrypt"} for certificates (${
-          lib.concatStringsSep ", " (namesForAcme ++ lib.optional discoversForAcme "every labelled container")
-        }), and nobody accepted its terms of service. Read them and set
-        ${option}.acme.acceptTerms = true, or have the machine's own authority make them:
-        ${option}.settings.certificates.provider = "internal".'';
-    }
+  assertions = lib.mapAttrsToList termsAreAccepted authorities ++ [
     {
       assertion =
         cfg.docker.enable -> config.virtualisation.docker.enable || cfg.settings ? docker.socket;
@@ -153,10 +182,9 @@ in
     }
   ];
 
-  etc = {
-    "${name}/fairlead.toml".source = "${configuration}/fairlead.toml";
-    "${name}/routes.d/nixos.toml".source = "${configuration}/routes.d/nixos.toml";
-  };
+  etc = lib.mapAttrs' (
+    file: _: lib.nameValuePair "${name}/${file}" { source = "${configuration}/${file}"; }
+  ) files;
 
   groups = [
     name
@@ -263,7 +291,9 @@ in
         ]
         # What a template makes may be the same, and belong elsewhere now.
         ++ lib.optional (cfg.templates != { }) deliver
-        ++ lib.optional ((cfg.settings.certificates.copy or [ ]) != [ ]) "+${systemctl} start --no-block ${name}-deliver.service";
+        ++ lib.optional (
+          (cfg.settings.certificates.copy or [ ]) != [ ]
+        ) "+${systemctl} start --no-block ${name}-deliver.service";
       };
     };
   };

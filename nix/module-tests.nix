@@ -46,35 +46,38 @@ let
     );
 
   # The example that people copy: the first block of Nix in the README.
-  readme =
-    import (builtins.toFile "readme.nix" "{ inputs }: ${lib.head (examples ../README.md)}")
-      {
-        inputs.fairlead.nixosModules.default = module;
-      };
+  readme = import (builtins.toFile "readme.nix" "{ inputs }: ${lib.head (examples ../README.md)}") {
+    inputs.fairlead.nixosModules.default = module;
+  };
 
-  # Whether the lines can stand in a configuration that has what they build on.
-  holds =
+  # The lines in a configuration that has what they build on.
+  inPlace =
     example:
-    let
-      inherit
-        (evaluate {
-          imports = [ (import (builtins.toFile "example.nix" "{ ${example} }")) ];
-          services.fairlead.enable = true;
-          services.fairlead.acme.acceptTerms = lib.mkDefault true;
-          virtualisation.docker.enable = true;
-          security.acme.acceptTerms = true;
-          security.acme.defaults.email = "you@example.com";
-          security.acme.certs."example.com".webroot = "/var/lib/acme/acme-challenge";
-        })
-        assertions
-        services
-        ;
-    in
-    lib.all (assertion: assertion.assertion) assertions
-    && builtins.deepSeq [
-      services.fairlead.settings
-      services.fairlead.routes
-    ] true;
+    evaluate {
+      imports = [ (import (builtins.toFile "example.nix" "{ ${example} }")) ];
+      services.fairlead.enable = true;
+      services.fairlead.acme.acceptTerms = lib.mkDefault true;
+      virtualisation.docker.enable = true;
+      security.acme.acceptTerms = true;
+      security.acme.defaults.email = "you@example.com";
+      security.acme.certs."example.com".webroot = "/var/lib/acme/acme-challenge";
+    };
+  shown = map inPlace (
+    lib.concatMap examples [
+      ../docs/certificates.md
+      ../docs/instances.md
+      ../docs/nixos.md
+    ]
+  );
+
+  # What the programs read on a system. `fairlead check` judges it when it is built.
+  configurations =
+    config:
+    lib.concatLists (
+      lib.mapAttrsToList (
+        name: service: lib.optionals (lib.hasSuffix "-apply" name) service.restartTriggers
+      ) config.systemd.services
+    );
 
   # Everything that can be wanted.
   full = system {
@@ -109,6 +112,75 @@ let
     lib.sort lib.lessThan (wantedHere unit)
     == lib.sort lib.lessThan (wordsAfter "WantedBy=" (linesOf (../systemd/system + "/${unit}")));
 
+  # What a unit and its drop-ins say, one file after the other, as systemd reads them: `Service.Type=notify`.
+  # An empty value takes back what was said before.
+  said =
+    files:
+    let
+      read =
+        state: line:
+        let
+          section = builtins.match "\\[(.*)]" line;
+          key = "${state.section}.${lib.head (lib.splitString "=" line)}=";
+          others = lib.filter (assignment: !lib.hasPrefix key assignment) state.assignments;
+        in
+        if line == "" || lib.hasPrefix "#" line then
+          state
+        else if section != null then
+          state // { section = lib.head section; }
+        else if lib.hasSuffix "=" line then
+          state // { assignments = others; }
+        else
+          state // { assignments = state.assignments ++ [ "${state.section}.${line}" ]; };
+      start = {
+        section = "";
+        assignments = [ ];
+      };
+    in
+    lib.sort lib.lessThan (
+      lib.unique (lib.foldl' read start (lib.concatMap (lib.splitString "\n") files)).assignments
+    );
+
+  # What NixOS adds of its own: when a switch restarts the unit, and where programs are found.
+  isOfNixos = assignment: builtins.match "[A-Za-z]+\\.(X-|Environment=).*" assignment != null;
+
+  rendered = config: unit: config.systemd.units.${unit}.text or "";
+
+  saysAsShipped =
+    config: unit:
+    let
+      files = [
+        (builtins.readFile (../systemd/system + "/${unit}"))
+      ]
+      ++ lib.optional (lib.hasSuffix ".service" unit) (
+        builtins.readFile ../systemd/system/fairlead-.service.d/50-sandbox.conf
+      );
+    in
+    lib.filter (assignment: !isOfNixos assignment) (said (files ++ [ (rendered config unit) ]))
+    == said files;
+
+  # The names of the units that two systems do not have alike, beside those that come from the package.
+  changed =
+    before: after:
+    lib.attrNames (lib.filterAttrs (name: unit: unit.text != rendered before name) after.systemd.units);
+  switching =
+    settings:
+    (evaluate {
+      services.fairlead = {
+        enable = true;
+        docker.enable = true;
+        metrics.enable = true;
+      }
+      // settings;
+    });
+
+  # The folders of src/ that a program is built from; of the others it has the file that Cargo reads.
+  sources =
+    program:
+    lib.filter (
+      folder: lib.attrNames (builtins.readDir "${program.src}/src/${folder}") != [ "Cargo.toml" ]
+    ) (lib.attrNames (builtins.readDir "${program.src}/src"));
+
   # The second word of each line of sysusers.d that begins with `kind`.
   sysusers =
     kind:
@@ -130,12 +202,65 @@ let
     "each unit is wanted by what its [Install] says" = lib.all lib.id (
       lib.mapAttrsToList isWantedAsShipped shipped
     );
+    "each unit says what it says on other systems" = lib.all (saysAsShipped full.config) (
+      lib.attrNames shipped
+    );
+    "changed routes change no unit but the one that reloads" =
+      changed full.config (switching {
+        routes = route;
+      }) == [ "fairlead-apply.service" ];
+    "changed settings restart no more than what does not reload" =
+      changed full.config (switching {
+        settings.docker.network = "web";
+      }) == [
+        "fairlead-apply.service"
+        "fairlead-docker-events.service"
+      ];
+    "sockets, paths and timers name no program, so that none changes with one" = lib.all (
+      unit:
+      lib.hasSuffix ".service" unit
+      || !lib.any (lib.hasInfix "/bin/") (said [ (builtins.readFile (../systemd/system + "/${unit}")) ])
+    ) (lib.attrNames shipped);
+    "a changed program restarts the proxy at once, and a pass of the certs program is left to end" =
+      let
+        unit = rendered full.config;
+      in
+      lib.hasInfix "X-StopIfChanged=false" (unit "fairlead-proxy.service")
+      && !lib.hasInfix "X-RestartIfChanged" (unit "fairlead-proxy.service")
+      && !lib.hasInfix "X-ReloadIfChanged" (unit "fairlead-proxy.service")
+      && lib.hasInfix "X-RestartIfChanged=false" (unit "fairlead-certs.service");
+    "a program changes with its own source and the contract alone" =
+      lib.mapAttrs (_: sources) full.config.services.fairlead.package.programs == {
+        fairlead-proxy = [
+          "contract"
+          "proxy"
+        ];
+        fairlead-watcher = [
+          "contract"
+          "watcher"
+        ];
+        fairlead-certs = [
+          "certs"
+          "contract"
+          "dns-services"
+        ];
+        fairlead-cli = [
+          "cli"
+          "contract"
+        ];
+      };
     "the users and groups of sysusers.d are there" =
       lib.all (name: full.config.users.users ? ${name}) (sysusers "u")
       && lib.all (name: full.config.users.groups ? ${name}) (sysusers "u" ++ sysusers "g");
     "every option says what it is for" = lib.all (option: option ? description) options;
-    "the examples of docs/nixos.md hold" = lib.all holds (examples ../docs/nixos.md);
-    "the examples of docs/certificates.md hold" = lib.all holds (examples ../docs/certificates.md);
+    "docs/nixos.md speaks of every option" =
+      let
+        words = lib.filter lib.isString (builtins.split "[^A-Za-z-]+" (builtins.readFile ../docs/nixos.md));
+      in
+      lib.all (option: lib.elem (lib.last option.loc) words) options;
+    "the examples of the pages hold" = lib.all (
+      config: lib.all (assertion: assertion.assertion) config.assertions
+    ) shown;
     "nothing is asked of anybody without routes" = complaints { } == [ ];
     "ACME needs accepted terms" = says "acme.acceptTerms = true" (complaints {
       routes = route;
@@ -148,6 +273,47 @@ let
         };
       };
     });
+    "each authority needs accepted terms of its own, and who stands in for it too" =
+      let
+        refused =
+          settings:
+          complaints {
+            routes."a.test" = {
+              inherit upstreams;
+              provider = "staging";
+            };
+            acme.acceptTerms = true;
+            inherit settings;
+          };
+        staging = {
+          directory = "https://staging.test";
+          accept-terms = true;
+          fallback = [ "other" ];
+        };
+      in
+      says "staging.accept-terms = true" (refused {
+        authority.staging = removeAttrs staging [ "accept-terms" ];
+        authority.other.accept-terms = true;
+      })
+      && says "other.accept-terms = true" (refused {
+        authority = {
+          inherit staging;
+          other.directory = "https://other.test";
+        };
+      })
+      &&
+        refused {
+          authority = {
+            inherit staging;
+            other.accept-terms = true;
+          };
+        } == [ ];
+    "an authority that nobody asks needs none" =
+      complaints {
+        routes = route;
+        acme.acceptTerms = true;
+        settings.authority.staging.directory = "https://staging.test";
+      } == [ ];
     "the own authority needs no terms" =
       complaints {
         routes = route;
@@ -309,10 +475,11 @@ let
       && services.fairlead-internal-certs.serviceConfig.LoadCredential == [ "tsig:/run/secrets/tsig" ]
       && services.fairlead-certs.serviceConfig.LoadCredential == [ ]
       && config.services.fairlead.instances.internal.settings.acme.email == "you@internal.test"
-      && config.networking.firewall.allowedTCPPorts == [
-        80
-        443
-      ];
+      &&
+        config.networking.firewall.allowedTCPPorts == [
+          80
+          443
+        ];
     "two installations do not listen at the same place" =
       let
         collide =
@@ -361,7 +528,6 @@ let
           });
       in
       named "docker" && named "a-b" && !named "internal";
-    "the examples of docs/instances.md hold" = lib.all holds (examples ../docs/instances.md);
     "another socket will do" =
       complaints {
         docker.enable = true;
@@ -370,9 +536,17 @@ let
       } == [ ];
   };
 
+  # For nix/check-without-store.
+  units = lib.mapAttrs (_: unit: unit.text) (
+    lib.filterAttrs (name: _: lib.hasPrefix "fairlead-" name) full.config.systemd.units
+  );
+
   broken = lib.attrNames (lib.filterAttrs (_: holds: !holds) claims);
 in
 if broken == [ ] then
-  pkgs.runCommand "fairlead-module-tests" { } "touch $out"
+  pkgs.runCommand "fairlead-module-tests" {
+    configurations = lib.concatMap configurations ([ (evaluate readme) ] ++ shown);
+    passthru = { inherit units; };
+  } "touch $out"
 else
   throw "the module breaks its promises: ${lib.concatStringsSep "; " broken}"

@@ -73,8 +73,10 @@ let
   listeners = all "listeners";
   taken = lib.filter (a: lib.any (b: a.option != b.option && takes a b) listeners) listeners;
 
+  sayListeners = lib.concatMapStringsSep ", " (listener: "${listener.option} = ${listener.address}");
+
   discovering = lib.filter (made: made.discovers) installations;
-  tags = map (made: made.tag) discovering;
+  sayOptions = lib.concatMapStringsSep ", " (made: made.option);
 in
 {
   options.services.fairlead = {
@@ -130,16 +132,14 @@ in
       {
         assertion = taken == [ ];
         message = ''
-          Two installations of fairlead listen at the same place: ${
-            lib.concatMapStringsSep ", " (listener: "${listener.option} = ${listener.address}") taken
-          }. Give each addresses of its own, such as listen.https = [ "192.0.2.1:443" ].'';
+          Two installations of fairlead listen at the same place: ${sayListeners taken}.
+          Give each addresses of its own, such as listen.https = [ "192.0.2.1:443" ].'';
       }
       {
-        assertion = lib.allUnique tags;
+        assertion = lib.allUnique (map (made: made.tag) discovering);
         message = ''
-          Several installations of fairlead would serve the same containers: ${
-            lib.concatMapStringsSep ", " (made: made.option) discovering
-          }. Give all but one of them a tag that its containers have, settings.docker.proxytag.'';
+          Several installations of fairlead would serve the same containers: ${sayOptions discovering}.
+          Give all but one of them a tag that its containers have, settings.docker.proxytag.'';
       }
     ];
 

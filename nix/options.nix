@@ -10,12 +10,21 @@ let
     ;
   toml = pkgs.formats.toml { };
 
+  # What need not be said.
+  mkNullable =
+    type: words:
+    mkOption (
+      words
+      // {
+        type = types.nullOr type;
+        default = null;
+      }
+    );
+
   routeType = types.submodule {
     freeformType = toml.type;
     options = {
-      upstreams = mkOption {
-        type = types.nullOr (types.nonEmptyListOf (types.either types.str (types.attrsOf toml.type)));
-        default = null;
+      upstreams = mkNullable (types.nonEmptyListOf (types.either types.str (types.attrsOf toml.type))) {
         example = [
           "http://127.0.0.1:8080"
           {
@@ -39,18 +48,14 @@ let
         default = false;
         description = "Whether requests for the aliases are redirected to the primary.";
       };
-      useACMEHost = mkOption {
-        type = types.nullOr types.str;
-        default = null;
+      useACMEHost = mkNullable types.str {
         example = "example.com";
         description = ''
           Name of a certificate of {option}`security.acme.certs` that the route shows, instead of one that
           fairlead orders.
         '';
       };
-      provider = mkOption {
-        type = types.nullOr providerType;
-        default = null;
+      provider = mkNullable providerType {
         description = ''
           Who makes the certificate: `"acme"`, the name of an `authority`, `"internal"` or `"off"`; or
           `{ fullchain = "..."; key = "..."; }` if another program keeps one in these files. When null,
@@ -64,15 +69,11 @@ let
 
   templateType = types.submodule {
     options = {
-      source = mkOption {
-        type = types.nullOr (types.either types.path types.str);
-        default = null;
+      source = mkNullable (types.either types.path types.str) {
         example = "haproxy.cfg";
         description = "The file to make it from, or the name of a template that comes with fairlead.";
       };
-      text = mkOption {
-        type = types.nullOr types.lines;
-        default = null;
+      text = mkNullable types.lines {
         example = "{% for route in routes %}{{ route.hosts | join(' ') }}\n{% endfor %}";
         description = "What to make it from, instead of `source`.";
       };
@@ -86,14 +87,10 @@ let
         example = "/etc/haproxy/haproxy.cfg";
         description = "Where the file belongs. Its directory must exist.";
       };
-      owner = mkOption {
-        type = types.nullOr types.str;
-        default = null;
+      owner = mkNullable types.str {
         description = "The user whose file it is. Root's when null.";
       };
-      group = mkOption {
-        type = types.nullOr types.str;
-        default = null;
+      group = mkNullable types.str {
         description = "The group whose file it is. The owner's when null.";
       };
       mode = mkOption {
@@ -235,21 +232,15 @@ in
         default = false;
         description = "Whether you have read the authority's terms of service and agree to them.";
       };
-      email = mkOption {
-        type = types.nullOr types.str;
-        default = null;
+      email = mkNullable types.str {
         example = "you@example.com";
         description = "Where the authority may write to you.";
       };
-      directory = mkOption {
-        type = types.nullOr types.str;
-        default = null;
+      directory = mkNullable types.str {
         example = "https://acme-staging-v02.api.letsencrypt.org/directory";
         description = "URL of the ACME server's directory. Let's Encrypt when null.";
       };
-      caFile = mkOption {
-        type = types.nullOr types.path;
-        default = null;
+      caFile = mkNullable types.path {
         description = "Roots to trust when calling the ACME server. The system's when null.";
       };
     };
