@@ -167,7 +167,9 @@ mod tests {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
         let upstream = (upstream.local_addr().unwrap(), upstream);
         confined(Confinement::default().with_system(), move || {
-            assert!(is_refused(&Command::new("/bin/true").status()));
+            assert!(is_refused(
+                &Command::new("/bin/sh").arg("-c").arg("true").status()
+            ));
             assert!(is_refused(&TcpListener::bind("127.0.0.1:0")));
             assert!(is_refused(&UnixStream::connect_addr(&address)));
             assert!(TcpStream::connect(upstream.0).is_ok(), "upstreams are");
