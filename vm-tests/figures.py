@@ -95,7 +95,7 @@ def time_of(command: str, rounds: int = 25) -> str:
     return f"median {taken[len(taken) // 2]:.0f} ms, least {taken[0]:.0f} ms"
 
 
-def starts(arguments: str, names: list[str], authorities: str = "") -> list[tuple[int, int, int]]:
+def starts(arguments: str, names: list[str], authorities: str = "") -> list[tuple[int, ...]]:
     """What `STARTS` prints."""
     machine.succeed(f"cat > /tmp/starts.py <<'END'\n{STARTS}\nEND")
     said = machine.succeed(f"python3 /tmp/starts.py '{authorities}' '{arguments}' {' '.join(names)}").splitlines()
@@ -153,11 +153,12 @@ with subtest("from docker run to the first HTTPS 200, with a certificate there")
 
 with subtest("from the event of a start to the live route"):
     for name in names:
-        labels = f"fairlead.hosts={name}.test", "fairlead.https-only=false", "fairlead.provider=off"
-        machine.succeed(f"docker create --name {name} " + " ".join(f"--label {label}" for label in labels) + " fairlead-test/site")
-    taken = [live - event for event, _, live in starts("start NAME", names)]
+        words = f"hosts={name}.test", "https-only=false", "provider=off"
+        labels = " ".join(f"--label fairlead.{word}" for word in words)
+        machine.succeed(f"docker create --name {name} {labels} fairlead-test/site")
+    waited = [live - event for event, _, live in starts("start NAME", names)]
     for few in [10, 50, 100]:
-        these = sorted(taken[:few])
+        these = sorted(waited[:few])
         machine.log(f"event to live route, over {few} starts: median {median(these)} ms, p99 {these[few * 99 // 100 - 1]} ms")
 
 with subtest("memory"):
