@@ -30,6 +30,9 @@ const NOT_READY_PAUSES: [Duration; 3] = [
     Duration::from_secs(4),
 ];
 
+/// How long it is left alone that says nothing of its names although it failed.
+const EXPLANATION_PAUSE: Duration = Duration::from_secs(1);
+
 /// What an order says beside the names.
 pub(crate) struct Wishes<'a> {
     /// The certificate it takes the place of (RFC 9773 5).
@@ -217,8 +220,21 @@ fn as_type(kind: Challenge) -> ChallengeType {
     }
 }
 
-/// What the authority found wrong with the single names; `None` if it does not say.
+/// What the authority found wrong with the single names; `None` if it does not say. An order may be known to have
+/// failed a moment before its names are.
 async fn explain(order: &mut Order) -> Option<AcmeError> {
+    let mut rejections = find_rejections(order).await;
+    if rejections.is_empty() {
+        pause(EXPLANATION_PAUSE).await;
+        rejections = find_rejections(order).await;
+    }
+    (!rejections.is_empty()).then(|| AcmeError::Authorizations {
+        rejections,
+        seen: Vec::new(),
+    })
+}
+
+async fn find_rejections(order: &mut Order) -> Vec<Rejection> {
     let mut rejections = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
@@ -235,10 +251,7 @@ async fn explain(order: &mut Order) -> Option<AcmeError> {
             })
         }));
     }
-    (!rejections.is_empty()).then(|| AcmeError::Authorizations {
-        rejections,
-        seen: Vec::new(),
-    })
+    rejections
 }
 
 /// Asks for the certificate. An authority whose parts do not agree yet may call an order ready and then refuse it
