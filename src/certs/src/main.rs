@@ -6,12 +6,14 @@
 mod acme;
 mod archive;
 mod arguments;
+mod attempt;
 mod backoff;
 mod commands;
 mod dns;
 mod internal;
 mod kept;
 mod key;
+mod look;
 mod pair;
 mod pass;
 mod pause;

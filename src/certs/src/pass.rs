@@ -1,9 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
-use std::mem;
-use std::num::NonZero;
-use std::panic::resume_unwind;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,20 +10,21 @@ use fairlead_contract::{
 use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::Timestamp;
-use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use crate::acme::{AcmeError, Authority, forget_order, remove_leftover_answers};
 use crate::archive::archive_unused;
+use crate::attempt::AttemptError;
 use crate::backoff::{AskedToWait, Attempt, add_failure, add_hindrance};
 use crate::internal::{InternalAuthority, InternalError};
-use crate::kept::{KeptError, read_kept};
+use crate::kept::read_kept;
+use crate::look::{Look, look_at_all};
 use crate::pair::{Leaf, Pair};
 use crate::plan::{Decision, Known, Reason, Stored, counting_failure, decide};
 use crate::renewal::{self, Answer, find_due, next_question, take_answer};
-use crate::seen::{Fingerprint, Seen};
+use crate::seen::Seen;
 use crate::store::{self, StoreError};
 use crate::wanted::{Issuer, Wanted, find_wanted};
 use crate::words::chain;
@@ -111,14 +108,6 @@ struct Agenda {
     failed: Vec<HostPattern>,
 }
 
-/// What is seen of a certificate before anything is decided about it.
-enum Look {
-    /// There is nothing to do until then.
-    AtRest(Fingerprint, Timestamp),
-    /// What its files say, and how a later pass may know them again.
-    Closer(Box<Known>, Option<Fingerprint>),
-}
-
 /// A certificate to be obtained in this round.
 struct Task {
     wanted: Wanted,
@@ -180,7 +169,7 @@ impl<'a> Round<'a> {
         let authority_key = self.authority_key();
         let directories: Vec<_> = self.acme.keys().collect();
         let seen = Seen::read(self.paths, self.now, &(&authority_key, directories));
-        for (wanted, look) in self.look_at_all(&seen, wanted) {
+        for (wanted, look) in look_at_all(self.paths, &seen, wanted, self.now) {
             let (known, fingerprint) = match look {
                 Look::AtRest(fingerprint, until) => {
                     rests.push((fingerprint, until));
@@ -188,7 +177,7 @@ impl<'a> Round<'a> {
                 }
                 Look::Closer(known, fingerprint) => (*known, fingerprint),
             };
-            let _about = about(&wanted).entered();
+            let _span = wanted.span().entered();
             if let Some(kept) = self.judge(wanted, known, authority_key.as_deref(), &mut agenda) {
                 match self.rests_until(&kept) {
                     until if until <= self.now => agenda.questions.push(kept),
@@ -201,16 +190,6 @@ impl<'a> Round<'a> {
         }
         seen.replace(self.paths, rests);
         agenda
-    }
-
-    /// Every processor has its share of the looks: they are nearly all that a pass with nothing to do does.
-    fn look_at_all(&self, seen: &Seen, wanted: Vec<Wanted>) -> Vec<(Wanted, Look)> {
-        let paths = self.paths;
-        let now = self.now;
-        share_out(wanted, |wanted| {
-            let look = look_at(paths, seen, &wanted, now);
-            (wanted, look)
-        })
     }
 
     /// Returns the certificate if it serves; puts it on the agenda if another one is to be obtained.
@@ -341,8 +320,8 @@ impl<'a> Round<'a> {
     /// Asks about certificates, and returns those to be renewed now.
     async fn ask_all(&self, questions: Vec<Kept>) -> Vec<Task> {
         let questions = questions.into_iter().map(|kept| {
-            let about = about(&kept.wanted);
-            self.ask(kept).instrument(about)
+            let span = kept.wanted.span();
+            self.ask(kept).instrument(span)
         });
         let mut answers = stream::iter(questions).buffer_unordered(ORDERS_AT_ONCE);
         let deadline = Instant::now() + ASKING_LIMIT;
@@ -403,7 +382,7 @@ impl<'a> Round<'a> {
         tasks.sort_by_key(|task| task.reason);
         let attempts = tasks
             .iter()
-            .map(|task| self.attempt(task).instrument(about(&task.wanted)));
+            .map(|task| self.attempt(task).instrument(task.wanted.span()));
         stream::iter(attempts)
             .buffer_unordered(ORDERS_AT_ONCE)
             .filter_map(async |name| name)
@@ -557,44 +536,6 @@ impl<'a> Round<'a> {
     }
 }
 
-fn look_at(paths: &Paths, seen: &Seen, wanted: &Wanted, now: Timestamp) -> Look {
-    // Before the files are read: what changes in the meantime has other stamps.
-    let stamps = store::take_stamps(&paths.certificate(&wanted.name));
-    let fingerprint = stamps.map(|stamps| seen.fingerprint(wanted, &stamps));
-    let rest = fingerprint.and_then(|fingerprint| Some((fingerprint, seen.recall(fingerprint, now)?)));
-    match rest {
-        Some((fingerprint, until)) => Look::AtRest(fingerprint, until),
-        None => {
-            let _about = about(wanted).entered();
-            Look::Closer(Box::new(store::take_stock(paths, &wanted.name)), fingerprint)
-        }
-    }
-}
-
-/// Does the same with each item, in order, on all processors.
-fn share_out<T: Send, U: Send>(mut items: Vec<T>, work: impl Fn(T) -> U + Sync) -> Vec<U> {
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let share = items.len().div_ceil(processors).max(1);
-    let work = &work;
-    thread::scope(|scope| {
-        let mut threads = Vec::new();
-        while !items.is_empty() {
-            let rest = items.split_off(share.min(items.len()));
-            let share = mem::replace(&mut items, rest);
-            threads.push(scope.spawn(move || share.into_iter().map(work).collect::<Vec<_>>()));
-        }
-        let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
-        joined
-            .flat_map(|done| done.unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect()
-    })
-}
-
-/// Gives what is logged in it the certificate's name as a field, whatever `FAIRLEAD_LOG` leaves out.
-fn about(wanted: &Wanted) -> Span {
-    tracing::error_span!("about", certificate = %wanted.name)
-}
-
 /// In whole seconds: people read the ledger.
 fn now() -> Timestamp {
     let now = Timestamp::now();
@@ -613,61 +554,5 @@ fn ledger_of(wanted: &Wanted, issued: Option<Issued>, failure: Option<Failure>) 
         issued,
         failure,
         unused_since: None,
-    }
-}
-
-/// Why an attempt brought no certificate into the store.
-#[derive(Debug, Error)]
-enum AttemptError {
-    #[error("the internal certificate authority cannot be used: {0}")]
-    NoInternal(String),
-    #[error("the account cannot be used: {cause}")]
-    NoAccount {
-        cause: String,
-        is_local: bool,
-        is_down: bool,
-        asked: Option<AskedToWait>,
-    },
-    #[error("every authority is down: {0}")]
-    AllDown(String),
-    #[error("its issuer was not opened")]
-    NotOpened,
-    #[error(transparent)]
-    Kept(#[from] KeptError),
-    #[error(transparent)]
-    Internal(#[from] InternalError),
-    #[error(transparent)]
-    Acme(#[from] AcmeError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl AttemptError {
-    /// Whether the fault lies on this machine and nobody was asked: then there is nothing to wait for.
-    fn is_local(&self) -> bool {
-        match self {
-            Self::NoAccount { is_local, .. } => *is_local,
-            Self::Acme(error) => error.is_local(),
-            Self::NoInternal(_) | Self::NotOpened | Self::Internal(_) | Self::Kept(_) => true,
-            // The authority may have been asked already; what it made is kept for the next try.
-            Self::Store(_) | Self::AllDown(_) => false,
-        }
-    }
-
-    /// Whether the authority cannot do anything at present, for anybody.
-    fn is_down(&self) -> bool {
-        match self {
-            Self::NoAccount { is_down, .. } => *is_down,
-            Self::Acme(error) => error.is_down(),
-            _ => false,
-        }
-    }
-
-    fn asked_to_wait(&self) -> Option<AskedToWait> {
-        match self {
-            Self::NoAccount { asked, .. } => *asked,
-            Self::Acme(error) => error.asked_to_wait(),
-            _ => None,
-        }
     }
 }

@@ -2,6 +2,7 @@ use std::fmt;
 use std::path::Path;
 
 use fairlead_contract::{Challenge, Config, HostPattern, KeyType, PairPaths, Provider, Subject};
+use tracing::Span;
 
 /// A certificate that routes need.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +20,13 @@ pub(crate) struct Wanted {
     pub(crate) issuer: Result<Issuer, String>,
     /// The directories that are asked as long as an ACME issuer's is down, in this order.
     pub(crate) fallbacks: Vec<String>,
+}
+
+impl Wanted {
+    /// Gives what is logged in it the certificate's name as a field, whatever `FAIRLEAD_LOG` leaves out.
+    pub(crate) fn span(&self) -> Span {
+        tracing::error_span!("about", certificate = %self.name)
+    }
 }
 
 /// Who signs.
@@ -99,41 +107,52 @@ fn find_acme(
     config: &Config,
     config_file: &Path,
 ) -> Result<String, String> {
-    let config_file = config_file.display();
     let acme = config.authority(provider);
+    let shown_file = config_file.display();
     let table = match provider {
         Provider::Authority(name) => format!("[authority.{name}]"),
         _ => "[acme]".to_owned(),
     };
     if acme.is_none() && *provider != Provider::Acme {
         return Err(format!(
-            "there is no {table} in {config_file}, which the route names"
+            "there is no {table} in {shown_file}, which the route names"
         ));
     }
-    let is_wildcard = |host: &&HostPattern| matches!(host, HostPattern::Wildcard(_));
     if acme.as_ref().is_none_or(|acme| acme.dns.is_none()) {
-        if let Some(wildcard) = hosts.iter().find(is_wildcard) {
-            return Err(format!(
-                "{wildcard} is a wildcard, and wildcards need DNS-01: say under [acme.dns] in {config_file} how \
-                 records get into the DNS, or use provider = \"internal\""
-            ));
-        }
-        if challenge == Some(Challenge::Dns01) {
-            return Err(format!(
-                "challenge = \"dns-01\" needs [acme.dns] in {config_file}, which says how records get into the DNS"
-            ));
-        }
+        check_without_dns(hosts, challenge, config_file)?;
     }
     match acme {
         Some(acme) if !acme.directory.starts_with("https://") => Err(format!(
-            "the directory {:?} under {table} in {config_file} must start with https://",
+            "the directory {:?} under {table} in {shown_file} must start with https://",
             acme.directory
         )),
         Some(acme) if acme.accept_terms => Ok(acme.directory),
         _ => Err(format!(
             "ACME needs your consent to the authority's terms of service: write \"accept-terms = true\" \
-             under {table} in {config_file}, or use provider = \"internal\""
+             under {table} in {shown_file}, or use provider = \"internal\""
         )),
+    }
+}
+
+/// Says what needs DNS-01, where no records get into the DNS.
+fn check_without_dns(
+    hosts: &[HostPattern],
+    challenge: Option<Challenge>,
+    config_file: &Path,
+) -> Result<(), String> {
+    let config_file = config_file.display();
+    let is_wildcard = |host: &&HostPattern| matches!(host, HostPattern::Wildcard(_));
+    if let Some(wildcard) = hosts.iter().find(is_wildcard) {
+        return Err(format!(
+            "{wildcard} is a wildcard, and wildcards need DNS-01: say under [acme.dns] in {config_file} how \
+             records get into the DNS, or use provider = \"internal\""
+        ));
+    }
+    match challenge {
+        Some(Challenge::Dns01) => Err(format!(
+            "challenge = \"dns-01\" needs [acme.dns] in {config_file}, which says how records get into the DNS"
+        )),
+        _ => Ok(()),
     }
 }
 

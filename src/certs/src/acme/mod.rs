@@ -28,7 +28,7 @@ use crate::acme::chain::prefer;
 use crate::acme::client::BoundedClient;
 use crate::acme::downloads::Downloads;
 use crate::acme::error::is_of_type;
-use crate::acme::order::{Wishes, obtain_chain};
+use crate::acme::order::{Delivered, Wishes, obtain_chain};
 use crate::acme::pending::Pending;
 use crate::acme::preflight::find_obstacle;
 use crate::acme::reach::look;
@@ -113,23 +113,7 @@ impl Authority {
         if pending.order().is_none() {
             find_obstacle(&self.acme, wanted, async || self.caa_identities().await).await?;
         }
-        let zones = self.acme.dns.as_ref();
-        let zones = zones
-            .map(|dns| Zones::open(dns, &self.acme.resolvers))
-            .transpose()?;
-        let wishes = Wishes {
-            replaces: present.and_then(identify),
-            profile: self.acme.profile.as_deref(),
-            budget: self.budget(present),
-        };
-        let mut answers = Answers::new(&self.paths, wanted.challenge, zones.as_ref());
-        let obtained = timeout(
-            ORDER_LIMIT,
-            obtain_chain(&self.account, &mut pending, &wishes, &mut answers),
-        )
-        .await;
-        answers.withdraw().await;
-        let delivered = match obtained.map_err(|_| AcmeError::OrderLimit(ORDER_LIMIT))? {
+        let delivered = match self.lead_to_its_end(&mut pending, wanted, present).await {
             Ok(delivered) => delivered,
             Err(error) => {
                 if error.is_final() {
@@ -145,6 +129,29 @@ impl Authority {
                 forget_order(&self.paths, &self.acme.directory, &wanted.name);
             }
         })
+    }
+
+    /// Within [`ORDER_LIMIT`]. No answer to a challenge is left when this returns.
+    async fn lead_to_its_end(
+        &self,
+        pending: &mut Pending,
+        wanted: &Wanted,
+        present: Option<&Leaf>,
+    ) -> Result<Delivered, AcmeError> {
+        let zones = self.acme.dns.as_ref();
+        let zones = zones
+            .map(|dns| Zones::open(dns, &self.acme.resolvers))
+            .transpose()?;
+        let wishes = Wishes {
+            replaces: present.and_then(identify),
+            profile: self.acme.profile.as_deref(),
+            budget: self.budget(present),
+        };
+        let mut answers = Answers::new(&self.paths, wanted.challenge, zones.as_ref());
+        let obtaining = obtain_chain(&self.account, pending, &wishes, &mut answers);
+        let obtained = timeout(ORDER_LIMIT, obtaining).await;
+        answers.withdraw().await;
+        obtained.map_err(|_| AcmeError::OrderLimit(ORDER_LIMIT))?
     }
 
     /// Asked for again each time, because it is seldom needed.

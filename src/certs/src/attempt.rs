@@ -1,0 +1,63 @@
+use thiserror::Error;
+
+use crate::acme::AcmeError;
+use crate::backoff::AskedToWait;
+use crate::internal::InternalError;
+use crate::kept::KeptError;
+use crate::store::StoreError;
+
+/// Why an attempt brought no certificate into the store.
+#[derive(Debug, Error)]
+pub(crate) enum AttemptError {
+    #[error("the internal certificate authority cannot be used: {0}")]
+    NoInternal(String),
+    #[error("the account cannot be used: {cause}")]
+    NoAccount {
+        cause: String,
+        is_local: bool,
+        is_down: bool,
+        asked: Option<AskedToWait>,
+    },
+    #[error("every authority is down: {0}")]
+    AllDown(String),
+    #[error("its issuer was not opened")]
+    NotOpened,
+    #[error(transparent)]
+    Kept(#[from] KeptError),
+    #[error(transparent)]
+    Internal(#[from] InternalError),
+    #[error(transparent)]
+    Acme(#[from] AcmeError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl AttemptError {
+    /// Whether the fault lies on this machine and nobody was asked: then there is nothing to wait for.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::NoAccount { is_local, .. } => *is_local,
+            Self::Acme(error) => error.is_local(),
+            Self::NoInternal(_) | Self::NotOpened | Self::Internal(_) | Self::Kept(_) => true,
+            // The authority may have been asked already; what it made is kept for the next try.
+            Self::Store(_) | Self::AllDown(_) => false,
+        }
+    }
+
+    /// Whether the authority cannot do anything at present, for anybody.
+    pub(crate) fn is_down(&self) -> bool {
+        match self {
+            Self::NoAccount { is_down, .. } => *is_down,
+            Self::Acme(error) => error.is_down(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn asked_to_wait(&self) -> Option<AskedToWait> {
+        match self {
+            Self::NoAccount { asked, .. } => *asked,
+            Self::Acme(error) => error.asked_to_wait(),
+            _ => None,
+        }
+    }
+}
