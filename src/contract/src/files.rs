@@ -232,9 +232,10 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A link that leads nowhere is there: what it stood for may come back.
 fn read_if_present(path: PathBuf) -> Option<Source> {
     match read_file(&path) {
-        Err(error) if error.is_not_found() => None,
+        Err(error) if error.is_not_found() && !path.is_symlink() => None,
         content => Some((path, content)),
     }
 }
@@ -331,6 +332,16 @@ mod tests {
         fs::create_dir_all(root.path().join("etc/fairlead.toml")).unwrap();
         let files = Files::read(&paths(root.path()));
         assert_eq!(files.digests().values().next(), Some(&Digest::Unreadable));
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_unreadable_not_absent() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("etc/routes.d")).unwrap();
+        let link = root.path().join("etc/routes.d/a.toml");
+        std::os::unix::fs::symlink("/nowhere/a.toml", &link).unwrap();
+        let files = Files::read(&paths(root.path()));
+        assert_eq!(files.digests(), [(link, Digest::Unreadable)].into());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Absurd files and flags: each a message that names the place, and nothing else lost.
 
 use std::fs::{self, File};
+use std::process::Command;
 
 use fairlead_contract::{CheckReport, MAX_FILE_BYTES};
 use fairlead_tests::{Pair, Program, Proxy, Site, Upstream};
@@ -228,13 +229,25 @@ fn files_that_cannot_be_read_are_problems() {
         .set_len(MAX_FILE_BYTES + 1)
         .unwrap();
     fs::create_dir(routes.join("directory.toml")).unwrap();
-    std::os::unix::fs::symlink("/dev/zero", routes.join("endless.toml")).unwrap();
+    for (target, link) in [
+        ("/dev/zero", "endless"),
+        ("loop.toml", "loop"),
+        ("/nowhere", "nowhere"),
+    ] {
+        std::os::unix::fs::symlink(target, routes.join(format!("{link}.toml"))).unwrap();
+    }
+    let made = Command::new("mkfifo")
+        .arg(routes.join("pipe.toml"))
+        .status()
+        .unwrap();
+    assert!(made.success());
     let (report, code) = check(&site);
     assert_eq!(code, Some(1));
     let shown: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
-    for name in ["directory.toml", "endless.toml", "huge.toml"] {
+    for name in ["directory", "endless", "huge", "loop", "nowhere", "pipe"] {
+        let name = format!("{name}.toml");
         assert!(
-            shown.iter().any(|problem| problem.contains(name)),
+            shown.iter().any(|problem| problem.contains(&name)),
             "{name}: {shown:?}"
         );
     }
