@@ -5,7 +5,10 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// A limit in time, longer than nothing; in TOML `"10s"`, `"1m 30s"` or `"2h"`.
+/// Nobody waits for longer, and no sum with a point in time can be too large.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// A limit in time, longer than nothing and not longer than a year; in TOML `"10s"`, `"1m 30s"` or `"2h"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Limit(Duration);
@@ -34,7 +37,7 @@ impl TryFrom<String> for Limit {
         text.parse::<SignedDuration>()
             .ok()
             .and_then(|duration| Duration::try_from(duration).ok())
-            .filter(|duration| !duration.is_zero())
+            .filter(|duration| !duration.is_zero() && *duration <= LONGEST)
             .map(Self)
             .ok_or(InvalidLimit { text })
     }
@@ -48,7 +51,7 @@ impl From<Limit> for String {
 
 /// The text is not a length of time.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{text:?} is not a length of time such as \"10s\", \"1m 30s\" or \"2h\"")]
+#[error("{text:?} is not a length of time such as \"10s\", \"1m 30s\" or \"2h\", up to a year")]
 pub struct InvalidLimit {
     text: String,
 }
@@ -62,7 +65,8 @@ mod tests {
         let read = |text: &str| Limit::try_from(text.to_owned());
         assert_eq!(read("10s").unwrap().get(), Duration::from_secs(10));
         assert_eq!(read("1m 30s").unwrap().to_string(), "1m 30s");
-        for text in ["", "10", "0s", "-5s", "soon"] {
+        assert_eq!(read("8784h").unwrap().get(), LONGEST);
+        for text in ["", "10", "0s", "-5s", "soon", "8785h", "2562047788015215h"] {
             assert!(read(text).is_err(), "{text:?} was accepted");
         }
     }
