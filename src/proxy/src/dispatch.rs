@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fairlead_contract::HostPattern;
 use http::{Request, Response, StatusCode};
-use hyper::body::Body;
+use http_body::Body;
 use thiserror::Error;
 use tokio::time::timeout;
 

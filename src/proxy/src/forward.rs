@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Body;
+use http_body::Body;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;

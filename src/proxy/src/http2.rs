@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -23,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::body::{ReplyBody, ReplyBodyError};
+use crate::date;
 use crate::headers::strip_hop_by_hop;
-use crate::http2_stream::{Http2Body, Unsent, send_body};
+use crate::http2_stream::{Http2Body, Http2Stream, Unsent, send_body};
 use crate::interim::Interim;
 use crate::received::ReceivedBody;
 use crate::server::{FAREWELL, farewell};
 use crate::service::{Client, Shared};
-use crate::upgrade::{Http2Tunnel, TunnelOffer};
+use crate::upgrade::{Tunnel, TunnelOffer};
 
 /// Bounds what one client can make us hold (RFC 9113 10.5).
 const MAX_STREAMS: u32 = 128;
@@ -283,12 +284,14 @@ async fn answer(
     }
     let interim = Interim::default();
     let (request, tunnel) = take(request);
-    let hears = interim.next_exchange().saying_continue();
+    let hears = interim.sender().saying_continue();
     let answering = pin!(shared.answer(client, request, Some(hears)));
     let response = wait_for_answer(answering, &interim, respond).await?;
     let (response, body) = finish(response);
     if let (Some(tunnel), true) = (tunnel, response.status().is_success()) {
-        tunnel.open(respond.send_response(response, false)?);
+        let (offer, from_client) = tunnel;
+        let to_client = respond.send_response(response, false)?;
+        offer.open(Box::new(Http2Stream::new(to_client, from_client)));
         return Ok(());
     }
     let is_over = body.is_end_stream();
@@ -328,15 +331,15 @@ fn has_malformed_length(headers: &HeaderMap) -> bool {
 }
 
 /// The request with what it can be answered through beside its response.
-fn take(request: Request<RecvStream>) -> (Box<Request<ReceivedBody>>, Option<TunnelOffer>) {
+fn take(request: Request<RecvStream>) -> (Box<Request<ReceivedBody>>, Option<(TunnelOffer, RecvStream)>) {
     let (mut parts, stream) = request.into_parts();
     if parts.extensions.get::<Protocol>().is_some() {
-        let (tunnel, offer) = Http2Tunnel::offer(stream);
+        let (tunnel, offer) = Tunnel::offer();
         parts.extensions.insert(tunnel);
         // A tunnel has no content; an upstream would wait for it, in what the next client says (RFC 9110 9.3.6).
         parts.headers.remove(CONTENT_LENGTH);
         let request = Request::from_parts(parts, ReceivedBody::None);
-        return (Box::new(request), Some(offer));
+        return (Box::new(request), Some((offer, stream)));
     }
     let body = ReceivedBody::Http2(Http2Body::new(stream, &parts.headers));
     (Box::new(Request::from_parts(parts, body)), None)
@@ -367,12 +370,7 @@ async fn wait_for_answer(
 fn finish(response: Response<ReplyBody>) -> (Response<()>, ReplyBody) {
     let (mut parts, body) = response.into_parts();
     strip_hop_by_hop(&mut parts.headers);
-    let now = || httpdate::fmt_http_date(SystemTime::now());
-    if !parts.headers.contains_key(DATE)
-        && let Ok(now) = HeaderValue::try_from(now())
-    {
-        parts.headers.insert(DATE, now);
-    }
+    parts.headers.entry(DATE).or_insert_with(date::now);
     if !body.is_end_stream()
         && let Some(length) = body.size_hint().exact()
     {

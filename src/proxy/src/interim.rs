@@ -1,10 +1,9 @@
-//! Interim responses (RFC 9110 15.2). hyper's server sends none: they go past it.
+//! Interim responses (RFC 9110 15.2), on their way from an upstream to who writes them to the client.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
 use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
@@ -34,6 +33,14 @@ impl From<InterimResponse> for Response<()> {
 }
 
 impl InterimResponse {
+    /// 100, which says nothing to who does not wait for it.
+    pub(crate) fn proceed() -> Self {
+        Self {
+            status: StatusCode::CONTINUE,
+            headers: HeaderMap::new(),
+        }
+    }
+
     /// As HTTP/1.1 has it (RFC 9112 4).
     pub(crate) fn write_to(&self, bytes: &mut BytesMut) {
         let reason = self.status.canonical_reason().unwrap_or_default();
@@ -49,53 +56,25 @@ impl InterimResponse {
     }
 }
 
-/// The interim responses on their way to one client, of one exchange after the other.
-#[derive(Clone, Default)]
+/// The interim responses of one exchange.
+#[derive(Default)]
 pub(crate) struct Interim(Arc<Queue>);
 
 #[derive(Default)]
 struct Queue {
     /// So that looking costs nothing when nothing is there.
     is_waiting: AtomicBool,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<VecDeque<InterimResponse>>,
     writer: AtomicWaker,
-    answer: AtomicWaker,
-}
-
-#[derive(Default)]
-struct Waiting {
-    /// Counts the exchanges: an upstream may still talk of one that is over.
-    exchange: u64,
-    responses: VecDeque<InterimResponse>,
 }
 
 impl Interim {
-    /// Where the next exchange leaves what its upstream sends.
-    pub(crate) fn next_exchange(&self) -> InterimSender {
-        let mut waiting = self.0.lock();
-        waiting.exchange += 1;
+    /// Where the exchange leaves what its upstream sends.
+    pub(crate) fn sender(&self) -> InterimSender {
         InterimSender {
-            exchange: waiting.exchange,
             queue: self.0.clone(),
             says_continue: false,
         }
-    }
-
-    /// Sends what every client has to understand and none has to heed (RFC 9110 15.2), to see whether it is there.
-    /// `false`: it knows no interim responses.
-    pub(crate) fn ask(&self) -> bool {
-        let mut waiting = self.0.lock();
-        if waiting.exchange == 0 {
-            return false;
-        }
-        if waiting.responses.is_empty() {
-            waiting.responses.push_back(InterimResponse {
-                status: StatusCode::CONTINUE,
-                headers: HeaderMap::new(),
-            });
-            self.0.is_waiting.store(true, Ordering::Release);
-        }
-        true
     }
 
     /// The next to write; `writer` is woken when there is another.
@@ -104,40 +83,16 @@ impl Interim {
         if !self.0.is_waiting.load(Ordering::Acquire) {
             return None;
         }
-        self.0.lock().responses.pop_front()
-    }
-
-    /// All that were taken are written.
-    pub(crate) fn written(&self) {
-        if !self.0.is_waiting.load(Ordering::Acquire) {
-            return;
-        }
-        let waiting = self.0.lock();
-        if waiting.responses.is_empty() {
-            self.0.is_waiting.store(false, Ordering::Release);
-            self.0.answer.wake();
-        }
-    }
-
-    /// Waits until none is left to be written: they go out before the answer.
-    pub(crate) async fn all_written(&self) {
-        poll_fn(|context| self.poll_all_written(context)).await;
-    }
-
-    fn poll_all_written(&self, context: &Context<'_>) -> Poll<()> {
-        self.0.answer.register(context.waker());
-        if self.0.is_waiting.load(Ordering::Acquire) {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
+        let mut waiting = self.0.lock();
+        let next = waiting.pop_front();
+        self.0.is_waiting.store(!waiting.is_empty(), Ordering::Release);
+        next
     }
 }
 
 /// Takes the interim responses of one exchange.
 #[derive(Clone)]
 pub(crate) struct InterimSender {
-    exchange: u64,
     queue: Arc<Queue>,
     says_continue: bool,
 }
@@ -151,7 +106,7 @@ impl InterimSender {
         }
     }
 
-    /// Sends 100 (Continue), where hyper does not.
+    /// Sends 100 (Continue), where the body does not when it is asked for.
     pub(crate) fn send_continue(&self) {
         if self.says_continue {
             self.send(StatusCode::CONTINUE, &HeaderMap::new());
@@ -164,10 +119,10 @@ impl InterimSender {
         // It has no content (RFC 9110 8.6).
         headers.remove(CONTENT_LENGTH);
         let mut waiting = self.queue.lock();
-        if waiting.exchange != self.exchange || waiting.responses.len() == MAX_WAITING {
+        if waiting.len() == MAX_WAITING {
             return;
         }
-        waiting.responses.push_back(InterimResponse { status, headers });
+        waiting.push_back(InterimResponse { status, headers });
         self.queue.is_waiting.store(true, Ordering::Release);
         self.queue.writer.wake();
     }
@@ -207,7 +162,7 @@ impl Hearing {
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<InterimResponse>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -64,16 +64,20 @@ pub(crate) fn is_coding_understood(headers: &HeaderMap) -> bool {
     codings.next().is_none_or(is_chunked) && codings.next().is_none()
 }
 
-/// What a request gets whose coding is not understood: 400 if it is in chunks twice (RFC 9112 6.1).
+/// What a request gets whose coding is not understood: 400 if it does not end with one in chunks, or has two of them
+/// (RFC 9112 6.1 and 6.3).
 pub(crate) fn coding_refusal(headers: &HeaderMap) -> Option<StatusCode> {
     if is_coding_understood(headers) {
         return None;
     }
     let fields = headers.get_all(TRANSFER_ENCODING).iter();
     let codings = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
-    let is_chunked = |coding: &&[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
-    Some(match codings.filter(is_chunked).count() {
-        0 | 1 => StatusCode::NOT_IMPLEMENTED,
+    let is_chunked: Vec<_> = codings
+        .map(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        .collect();
+    let count = is_chunked.iter().filter(|is_chunked| **is_chunked).count();
+    Some(match (count, is_chunked.last()) {
+        (1, Some(true)) => StatusCode::NOT_IMPLEMENTED,
         _ => StatusCode::BAD_REQUEST,
     })
 }

@@ -3,21 +3,21 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 
-use crate::http1::{AnswerBody, Http1Connection, Http1Error, Stream};
+use crate::http1::{AnswerBody, ClientBody, Http1Connection, Http1Error, Stream};
 use crate::http2_stream::{Http2Body, Http2Stream};
 use crate::message_length::AmbiguousLength;
 
 /// What the other side sends behind the head of its message.
 pub(crate) enum ReceivedBody {
-    /// A client's side of a tunnel, which opens with the answer.
+    /// Nothing: a request without a body, or for a tunnel, which opens with the answer.
     None,
     /// An upstream's side of a tunnel, which is open.
     Tunnel(Http2Stream),
-    Http1(Incoming),
     Http2(Http2Body),
+    /// Of a client, in HTTP/1.
+    Client(ClientBody),
     /// Of an upstream, in HTTP/1.
     Answer(AnswerBody),
 }
@@ -26,11 +26,9 @@ pub(crate) enum ReceivedBody {
 #[derive(Debug, Error)]
 pub(crate) enum PeerError {
     #[error(transparent)]
-    Http1(#[from] hyper::Error),
+    Http1(#[from] Http1Error),
     #[error(transparent)]
     Http2(#[from] h2::Error),
-    #[error(transparent)]
-    Answer(#[from] Http1Error),
     #[error(transparent)]
     Length(#[from] AmbiguousLength),
     #[error("the request cannot be written in HTTP/2")]
@@ -42,21 +40,20 @@ impl PeerError {
     pub(crate) fn is_nonsense(&self) -> bool {
         match self {
             Self::Http2(error) => error.is_library(),
-            Self::Answer(error) => error.is_nonsense(),
+            Self::Http1(error) => error.is_nonsense(),
             Self::Length(_) => true,
-            // The first is what a client sends.
-            Self::Http1(_) | Self::Request(_) => false,
+            Self::Request(_) => false,
         }
     }
 
     /// Whether it says nothing of how the other side is: one answer has no clear end.
     pub(crate) fn is_about_one_answer(&self) -> bool {
-        matches!(self, Self::Length(_) | Self::Answer(Http1Error::Length(_)))
+        matches!(self, Self::Length(_) | Self::Http1(Http1Error::Length(_)))
     }
 
     /// Whether what broke off was the client, in the middle of its request.
     pub(crate) fn is_of_client(&self) -> bool {
-        matches!(self, Self::Answer(error) if error.is_of_client())
+        matches!(self, Self::Http1(error) if error.is_of_client())
     }
 }
 
@@ -66,7 +63,7 @@ impl ReceivedBody {
     pub(crate) fn is_owed(&self) -> bool {
         match self {
             Self::None | Self::Tunnel(_) | Self::Answer(_) => false,
-            Self::Http1(_) => true,
+            Self::Client(_) => true,
             Self::Http2(body) => body.has_length(),
         }
     }
@@ -98,8 +95,8 @@ impl Body for ReceivedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, PeerError>>> {
         match self.get_mut() {
             Self::None | Self::Tunnel(_) => Poll::Ready(None),
-            Self::Http1(incoming) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(context));
+            Self::Client(body) => {
+                let frame = ready!(body.poll_frame(context));
                 Poll::Ready(frame.map(|frame| Ok(frame?)))
             }
             Self::Http2(body) => {
@@ -116,7 +113,7 @@ impl Body for ReceivedBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::None | Self::Tunnel(_) => true,
-            Self::Http1(incoming) => incoming.is_end_stream(),
+            Self::Client(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
             Self::Answer(body) => body.is_end_stream(),
         }
@@ -125,7 +122,7 @@ impl Body for ReceivedBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::None | Self::Tunnel(_) => SizeHint::with_exact(0),
-            Self::Http1(incoming) => incoming.size_hint(),
+            Self::Client(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
             Self::Answer(body) => body.size_hint(),
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use h2::client::ResponseFuture;
 use h2::{Ping, PingPong, RecvStream};
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
 use http::{Method, Request, Response, Uri};
 use http_body::Body;
@@ -223,6 +223,8 @@ fn ask_by_connect(request: &mut Request<RequestBody>) {
         return;
     };
     headers.remove(SEC_WEBSOCKET_KEY);
+    // A tunnel has no content (RFC 9110 9.3.6).
+    headers.remove(CONTENT_LENGTH);
     // It takes one protocol where HTTP/1.1 takes a list of them, the most wanted first (RFC 9110 7.8).
     let wanted = protocol
         .to_str()

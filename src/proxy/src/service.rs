@@ -17,7 +17,6 @@ use crate::forward::Exchange;
 use crate::headers::{dress, in_words};
 use crate::interim::InterimSender;
 use crate::listeners::Ports;
-use crate::message_length::coding_refusal;
 use crate::metrics::Metrics;
 use crate::paths::{AmbiguousPath, rewritten};
 use crate::received::ReceivedBody;
@@ -136,6 +135,25 @@ impl Shared {
                 exchange.run(request).await
             }
         };
+        self.account(response, record)
+    }
+
+    /// The answer to a request that is not looked at any further.
+    pub(crate) fn refuse(
+        &self,
+        client: &Client,
+        request: &Request<ReceivedBody>,
+        status: StatusCode,
+    ) -> Response<ReplyBody> {
+        let settings = &self.snapshot().config.proxy;
+        let record = self.access_log.begin(settings, client, request);
+        if let (Some(record), Ok(host)) = (&record, find_host(request)) {
+            record.host(&host);
+        }
+        self.account(reply::refusal(status), record)
+    }
+
+    fn account(&self, response: Response<ReplyBody>, record: Option<Record>) -> Response<ReplyBody> {
         self.metrics.request(response.status());
         match record {
             Some(record) => record.accompany(response),
@@ -157,9 +175,6 @@ impl Shared {
         }
         if is_refused_connect(&request) {
             return reply::page(StatusCode::NOT_IMPLEMENTED).into();
-        }
-        if let Some(status) = coding_refusal(request.headers()) {
-            return reply::refusal(status).into();
         }
         let path = request.uri().path();
         match &client.certificate {

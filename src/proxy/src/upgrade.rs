@@ -2,18 +2,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, mem};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use bytes::Bytes;
 use fairlead_contract::Host;
-use futures_util::future::OptionFuture;
 use h2::ext::Protocol;
-use h2::{RecvStream, SendStream};
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
-use thiserror::Error;
 use tokio::io::copy_bidirectional;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -30,13 +24,9 @@ const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-
 /// A client that wants to leave HTTP for another protocol.
 pub(crate) struct Wish {
     protocol: HeaderValue,
-    client: ClientSide,
+    client: Tunnel,
+    is_http2: bool,
     key: Option<HeaderValue>,
-}
-
-enum ClientSide {
-    Http1(OnUpgrade),
-    Http2(Http2Tunnel),
 }
 
 impl Wish {
@@ -46,27 +36,28 @@ impl Wish {
     /// A wish for HTTP itself is none, as every server may decide: through the tunnel would come
     /// requests that nobody has looked at. HTTP/1.0 cannot wish.
     pub(crate) fn find(parts: &mut Parts) -> Option<Self> {
-        let (protocol, client) = match parts.version {
-            Version::HTTP_2 => {
-                let protocol = HeaderValue::try_from(parts.extensions.remove::<Protocol>()?.as_str());
-                (protocol.ok()?, ClientSide::Http2(parts.extensions.remove()?))
-            }
-            Version::HTTP_11 if names_option(&parts.headers, "upgrade") => {
-                let protocol = parts.headers.get(UPGRADE)?.clone();
-                (protocol, ClientSide::Http1(parts.extensions.remove()?))
-            }
-            _ => return None,
+        let is_http2 = parts.version == Version::HTTP_2;
+        let protocol = if is_http2 {
+            let protocol = parts.extensions.remove::<Protocol>()?;
+            HeaderValue::try_from(protocol.as_str()).ok()?
+        } else {
+            let protocol = parts.headers.get(UPGRADE);
+            protocol
+                .filter(|_| names_option(&parts.headers, "upgrade"))?
+                .clone()
         };
+        let client = parts.extensions.remove()?;
         let key = parts.headers.get(SEC_WEBSOCKET_KEY).cloned();
         (!names_http(&protocol)).then_some(Self {
             protocol,
             client,
+            is_http2,
             key,
         })
     }
 
     pub(crate) fn is_http2(&self) -> bool {
-        matches!(self.client, ClientSide::Http2(_))
+        self.is_http2
     }
 
     /// Asks the upstream, in HTTP/1.1, for what the client asked for.
@@ -117,22 +108,6 @@ impl Wish {
     }
 }
 
-impl ClientSide {
-    async fn open(self) -> Result<Option<Box<dyn Stream>>, TunnelError> {
-        match self {
-            Self::Http1(client) => Ok(Some(Box::new(TokioIo::new(client.await?)))),
-            Self::Http2(Http2Tunnel(client)) => {
-                let opened = client.lock().unwrap_or_else(PoisonError::into_inner).take();
-                match OptionFuture::from(opened).await {
-                    Some(Ok(stream)) => Ok(Some(Box::new(stream))),
-                    // The answer could not be sent.
-                    _ => Ok(None),
-                }
-            }
-        }
-    }
-}
-
 /// An upstream that has left HTTP for what was asked of it.
 pub(crate) enum UpstreamSide {
     Http1(Box<dyn Stream>),
@@ -163,44 +138,39 @@ impl UpstreamSide {
     }
 }
 
-async fn join(client: ClientSide, upstream: UpstreamSide) -> Result<(), TunnelError> {
-    if let Some(mut client) = client.open().await? {
+async fn join(client: Tunnel, upstream: UpstreamSide) -> io::Result<()> {
+    if let Some(mut client) = client.opened().await {
         copy_bidirectional(&mut client, &mut upstream.into_stream()).await?;
     }
     Ok(())
 }
 
-/// Why a tunnel ended.
-#[derive(Debug, Error)]
-enum TunnelError {
-    #[error("the client did not follow")]
-    Upgrade(#[from] hyper::Error),
-    #[error("it broke")]
-    Io(#[from] io::Error),
-}
-
-/// The client's side of a tunnel in an HTTP/2 stream, which begins with the response.
+/// The client's side of a tunnel, which begins with the response.
 #[derive(Clone)]
-pub(crate) struct Http2Tunnel(Arc<Mutex<Option<oneshot::Receiver<Http2Stream>>>>);
+pub(crate) struct Tunnel(Arc<Mutex<Option<Opened>>>);
+
+type Opened = oneshot::Receiver<Box<dyn Stream>>;
 
 /// Opens the tunnel once the response is sent.
-pub(crate) struct TunnelOffer {
-    opener: oneshot::Sender<Http2Stream>,
-    from_client: RecvStream,
-}
+pub(crate) struct TunnelOffer(oneshot::Sender<Box<dyn Stream>>);
 
 impl TunnelOffer {
-    pub(crate) fn open(self, to_client: SendStream<Bytes>) {
-        // Nobody waits any more when the upstream has left meanwhile; then the stream is reset.
-        let _ = self.opener.send(Http2Stream::new(to_client, self.from_client));
+    pub(crate) fn open(self, client: Box<dyn Stream>) {
+        // Nobody waits any more when the upstream has left meanwhile; then the client's side is closed.
+        let _ = self.0.send(client);
     }
 }
 
-impl Http2Tunnel {
-    pub(crate) fn offer(from_client: RecvStream) -> (Self, TunnelOffer) {
+impl Tunnel {
+    pub(crate) fn offer() -> (Self, TunnelOffer) {
         let (opener, opened) = oneshot::channel();
-        let offer = TunnelOffer { opener, from_client };
-        (Self(Arc::new(Mutex::new(Some(opened)))), offer)
+        (Self(Arc::new(Mutex::new(Some(opened)))), TunnelOffer(opener))
+    }
+
+    /// `None` if the answer could not be sent.
+    async fn opened(self) -> Option<Box<dyn Stream>> {
+        let opened = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        opened?.await.ok()
     }
 }
 

@@ -77,10 +77,16 @@ async fn answers_of_our_own_are_written_with_as_much_as_is_known() {
     for path in ["/dead", "/refused"] {
         site.client().get(&proxy, &format!("https://a.test{path}")).await;
     }
-    for (host, path) in [("a.test", "/plain"), ("nobody.test", "/unknown"), ("a b", "/bad")] {
+    for (host, path, field) in [
+        ("a.test", "/plain", "X: y"),
+        ("nobody.test", "/unknown", "X: y"),
+        ("a b", "/bad", "X: y"),
+        ("a.test", "/coded", "Transfer-Encoding: gzip, chunked"),
+        ("a.test", "/ambiguous", "Content-Length: 1, 2"),
+    ] {
         let mut wire = Wire::new(TcpStream::connect(proxy.http()).await.unwrap());
         wire.write(format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{field}\r\n\r\n"
         ))
         .await;
         wire.read_rest().await;
@@ -92,6 +98,8 @@ async fn answers_of_our_own_are_written_with_as_much_as_is_known() {
         ("/plain", 308, &a_test, &a_test),
         ("/unknown", 404, &nobody, &null),
         ("/bad", 400, &null, &null),
+        ("/coded", 501, &a_test, &null),
+        ("/ambiguous", 400, &a_test, &null),
     ] {
         let line = line_with(proxy.running(), path);
         assert_eq!(line["status"], status, "{line}");

@@ -53,6 +53,24 @@ async fn a_body_may_have_its_limit_and_not_a_byte_more() {
     }
 }
 
+/// The system would reset a connection on which something is unread, and the answer be lost on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_on_hears_that_its_body_is_too_large() {
+    let site = Site::new();
+    let upstream = Upstream::echoing().await;
+    site.serve_with(&["a.test"], &[upstream.address()], "max-body = \"10\"\n");
+    let proxy = site.start();
+    let client = site.client();
+    let connected = client.connect(proxy.https(), "a.test", &["http/1.1"]).await;
+    let mut client = Wire::new(connected.unwrap());
+    let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    client.write([head, &chunk.repeat(100)].concat()).await;
+    let answer = client.read_head().await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_sends_too_much_does_no_harm_to_the_upstream_s_reputation() {
     let upstreams = [Upstream::echoing().await, Upstream::echoing().await];

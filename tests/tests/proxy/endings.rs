@@ -48,6 +48,39 @@ async fn breaks_off_visibly<S: AsyncRead + AsyncWrite + Unpin>(stream: S, listen
     assert!(end.is_err(), "{} looks whole", std::any::type_name::<S>());
 }
 
+/// With something unread the system would reset the connection, and take back what it has not delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_answer_arrives_whole_though_more_was_asked_behind() {
+    const LENGTH: usize = 3 << 20;
+    let (listener, site) = super::open_site().await;
+    let proxy = site.start();
+    for _ in 0..5 {
+        let mut client = Wire::new(TcpStream::connect(proxy.http()).await.unwrap());
+        let more = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n".repeat(5_000);
+        client
+            .write(format!(
+                "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n{more}"
+            ))
+            .await;
+        let mut upstream = accept(&listener).await;
+        upstream.read_head().await;
+        let answering = async {
+            let body = "x".repeat(LENGTH);
+            upstream
+                .write(format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n{body}"
+                ))
+                .await;
+        };
+        let reading = async {
+            client.read_head().await;
+            client.read_rest().await.len()
+        };
+        let ((), length) = tokio::join!(answering, reading);
+        assert_eq!(length, LENGTH);
+    }
+}
+
 /// A client is told what was said before its upstream broke off.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_at_its_first_chunk_has_its_head() {

@@ -1,5 +1,7 @@
 //! Clients that end their side of a connection before they are answered (RFC 9112 9.6).
 
+use std::time::Duration;
+
 use fairlead_tests::{Wire, accept, within};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -80,5 +82,58 @@ async fn who_ends_its_side_of_an_answer_that_stands_still_is_taken_for_gone() {
         .write("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n12345")
         .await;
     client.read_until("12345").await;
+    assert_eq!(upstream.read_rest().await, "");
+}
+
+/// It took nothing for a while, but there was something for it to take.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_slowly_gets_the_whole_answer() {
+    let (listener, site) = super::open_site().await;
+    let proxy = site.start();
+    let stream = TcpStream::connect(proxy.http()).await.unwrap();
+    let mut client = end_after(REQUEST, stream).await;
+    let answering = tokio::spawn(async move {
+        let mut upstream = accept(&listener).await;
+        upstream.read_head().await;
+        let (length, body) = (LONG, "x".repeat(LONG));
+        upstream
+            .offer(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+            ))
+            .await;
+    });
+    client.read_until("\r\n\r\nxxx").await;
+    pause().await;
+    assert_eq!(client.read_rest().await.len(), LONG - 3);
+    within(answering).await.unwrap();
+}
+
+/// More than systems keep of what is not read.
+const LONG: usize = 16 << 20;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long nothing happens is the question"
+)]
+async fn pause() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+/// Nobody reads the body any more that the client would send.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_while_its_body_is_not_wanted_costs_the_upstream_nothing_more() {
+    let (listener, site) = super::open_site().await;
+    let proxy = site.start();
+    let mut client = Wire::new(TcpStream::connect(proxy.http()).await.unwrap());
+    client
+        .write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    let mut upstream = accept(&listener).await;
+    upstream.read_head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n12345")
+        .await;
+    client.read_until("12345").await;
+    drop(client);
     assert_eq!(upstream.read_rest().await, "");
 }

@@ -279,6 +279,37 @@ async fn the_body_of_a_get_reaches_the_upstream() {
     assert!(answer.ends_with("\n\nbody"), "{answer}");
 }
 
+/// An upstream may have said all before it has heard all.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_request_stands_behind_the_whole_body_of_the_last() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    // More than once: who hears of further bytes first is chance.
+    for _ in 0..10 {
+        let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+        client
+            .write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\n\r\nGET ")
+            .await;
+        let mut first = accept(&listener).await;
+        first.read_until("GET ").await;
+        first
+            .write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1!")
+            .await;
+        client.read_until("1!").await;
+        client
+            .write("/no GET /yes HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            .await;
+        first.read_until("/no ").await;
+        let mut second = accept(&listener).await;
+        let head = second.read_head().await;
+        assert!(head.starts_with("GET /yes HTTP/1.1\r\n"), "{head}");
+        second
+            .write("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n2!")
+            .await;
+        client.read_until("2!").await;
+    }
+}
+
 async fn site() -> (TcpListener, Site) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let site = Site::of("a.test", listener.local_addr().unwrap());

@@ -82,6 +82,28 @@ async fn an_upload_that_nobody_takes_behind_its_answer_is_given_up() {
     drop(upstream);
 }
 
+/// The other way round: the answer is there, and the client sends nothing more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_silent_in_a_body_behind_its_answer_is_given_up() {
+    let (listener, site, proxy) = impatient("").await;
+    for option in ["keep-alive", "close"] {
+        let mut client = Wire::new(connect(&site, &proxy, "http/1.1").await);
+        client
+            .write(format!(
+                "POST / HTTP/1.1\r\nHost: a.test\r\nConnection: {option}\r\nContent-Length: 9\r\n\r\nabc"
+            ))
+            .await;
+        let mut upstream = accept(&listener).await;
+        upstream.read_until("\r\n\r\nabc").await;
+        upstream
+            .write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .await;
+        client.read_until("\r\n\r\nok").await;
+        assert_eq!(upstream.read_rest().await, "", "{option}");
+        assert_eq!(client.read_rest().await, "", "{option}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_nothing_of_a_response_is_given_up() {
     let (listener, site, proxy) = impatient("").await;

@@ -1,5 +1,6 @@
 //! Handshakes: who gets one, with what, and how fast the others are gone.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -312,6 +313,31 @@ async fn a_client_that_is_silent_after_the_handshake_is_dropped() {
         stream.write_all(sent.as_bytes()).await.unwrap();
         assert_ended(&mut stream).await;
     }
+}
+
+/// A connection that rests has no answer with which the alert could go out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_wants_to_renegotiate_hears_that_there_is_none() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    site.environment
+        .write_config("[proxy]\nheader-timeout = \"1h\"\n");
+    let proxy = site.start();
+    let mut client = Command::new("timeout")
+        .args(["30", "openssl", "s_client"])
+        .args(["-tls1_2", "-servername", "a.test", "-connect"])
+        .arg(proxy.https().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("openssl is needed: apt install openssl");
+    // Its own letter for that. At the end of its input it would leave.
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(b"R\n").unwrap();
+    let output = client.wait_with_output().unwrap();
+    drop(input);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no renegotiation"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,7 +130,6 @@ async fn a_switch_nobody_asked_for_is_a_bad_gateway() {
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
 }
 
-/// To an extended CONNECT any success would mean that the tunnel is there (RFC 8441 5).
 /// What is left of the request would be taken for the first words of the tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_switch_in_the_middle_of_a_request_is_a_bad_gateway() {
@@ -152,6 +151,25 @@ async fn a_switch_in_the_middle_of_a_request_is_a_bad_gateway() {
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
 }
 
+/// The body would turn into the first words of the tunnel.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_that_has_a_body_is_not_heard() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let client = site.client();
+    let connected = client.connect(proxy.https(), "a.test", &["http/1.1"]).await;
+    let mut client = Wire::new(connected.unwrap());
+    client
+        .write("POST / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\nabc")
+        .await;
+    let mut upstream = accept(&listener).await;
+    let head = upstream.read_until("\r\n\r\nabc").await.to_lowercase();
+    assert!(!head.contains("upgrade"), "{head}");
+    upstream.write("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert!(client.read_head().await.starts_with("HTTP/1.1 204 "));
+}
+
+/// To an extended CONNECT any success would mean that the tunnel is there (RFC 8441 5).
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_2_a_success_without_a_switch_is_a_bad_gateway() {
     let site = Site::of("a.test", Upstream::saying("a page").await.address());

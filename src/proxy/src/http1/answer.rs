@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use http_body::{Frame, SizeHint};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::rest::{Rest, Step};
+use super::rest::Rest;
 use super::{Http1Connection, Http1Error, Stream};
 
 /// Sends what is left of a request.
@@ -45,8 +45,8 @@ impl AnswerBody {
         // What was said unasked would be taken for the next answer.
         let mut connection = self
             .connection
-            .take_if(|connection| connection.unread.is_empty())?;
-        connection.let_buffer_go();
+            .take_if(|connection| connection.unread.bytes.is_empty())?;
+        connection.unread.let_go();
         Some(connection)
     }
 
@@ -62,22 +62,11 @@ impl AnswerBody {
         let Some(connection) = &mut self.connection else {
             return Poll::Ready(None);
         };
-        loop {
-            match self.rest.step(&mut connection.unread)? {
-                Step::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
-                Step::End => return Poll::Ready(None),
-                Step::More => {}
-            }
-            if let Poll::Ready(broken) = poll_break(&mut self.sending, context) {
-                return Poll::Ready(Some(Err(broken)));
-            }
-            if ready!(connection.poll_read(self.rest.expected(), context))? == 0 {
-                if self.rest != Rest::UntilClose {
-                    return Poll::Ready(Some(Err(Http1Error::Incomplete)));
-                }
-                self.rest = Rest::Nothing;
-            }
+        let frame = connection.poll_frame(&mut self.rest, context);
+        if frame.is_ready() {
+            return frame;
         }
+        poll_break(&mut self.sending, context).map(|broken| Some(Err(broken)))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
@@ -85,11 +74,7 @@ impl AnswerBody {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        match self.rest {
-            Rest::Nothing => SizeHint::with_exact(0),
-            Rest::Length(left) => SizeHint::with_exact(left),
-            _ => SizeHint::default(),
-        }
+        self.rest.size_hint()
     }
 }
 

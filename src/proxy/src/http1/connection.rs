@@ -1,45 +1,39 @@
 use std::future::poll_fn;
-use std::io::{self, Cursor};
 use std::mem;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
-use memchr::memchr;
-use tokio::io::{AsyncReadExt, empty, join, sink, split};
+use http_body::Frame;
+use tokio::io::{AsyncReadExt, AsyncWrite, empty, join, sink, split};
 use tokio::task::unconstrained;
-use tokio_util::io::poll_read_buf;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::{AnswerBody, Upload};
-use super::request::Sending;
+use super::pieces::{Pieces, Stall};
 use super::rest::Rest;
-use super::{Http1Error, MAX_HEAD, Stream, head};
+use super::unread::Unread;
+use super::{Http1Error, MAX_HEAD, Stream, head, request, tunnel};
 use crate::body::RequestBody;
 use crate::interim::Hearing;
 use crate::message_length::settle_length;
 
-/// How much is read at once: enough for most answers, and more as long as an upstream fills it.
-const LEAST_READ: usize = 8 * 1024;
-const MOST_READ: usize = 128 * 1024;
+/// So many steps towards an answer are made in one go: a line read, an interim response heard.
+const MOST_AT_ONCE: usize = 32;
 
 /// A connection to an upstream, for one exchange after the other. It closes when it is dropped.
 pub(crate) struct Http1Connection {
     stream: Box<dyn Stream>,
-    /// What came and was not looked at.
-    pub(super) unread: BytesMut,
-    read_size: usize,
+    pub(super) unread: Unread,
 }
 
 impl Http1Connection {
     pub(crate) fn new(stream: impl Stream + 'static) -> Self {
         Self {
             stream: Box::new(stream),
-            unread: BytesMut::new(),
-            read_size: LEAST_READ,
+            unread: Unread::default(),
         }
     }
 
@@ -48,7 +42,7 @@ impl Http1Connection {
         let mut byte = [0];
         // A task that has done much would be told that there is nothing, for the time being.
         let read = unconstrained(self.stream.read(&mut byte)).now_or_never();
-        self.unread.is_empty() && read.is_none()
+        self.unread.bytes.is_empty() && read.is_none()
     }
 
     /// Sends a request and waits for the answer; `hearing` takes what comes before it. The answer may come before
@@ -62,13 +56,16 @@ impl Http1Connection {
         hearing: Option<&Hearing>,
         stall_limit: Duration,
     ) -> Result<Response<AnswerBody>, (Http1Error, bool)> {
-        let mut sending = Sending::new(request);
+        let mut sending = request::pieces(request);
         let answered =
             poll_fn(|context| self.poll_exchange(&mut sending, request.body_mut(), hearing, context));
         match answered.await {
             Ok((head, sent)) => {
                 let rest = head::rest(request.method(), &head);
-                let stays_open = sent == Sent::Whole && rest != Rest::UntilClose && head::stays_open(&head);
+                let stays_open = sent == Sent::Whole
+                    && rest != Rest::UntilClose
+                    && head.status() != StatusCode::SWITCHING_PROTOCOLS
+                    && head::stays_open(head.version(), head.headers());
                 let body = mem::replace(request.body_mut(), RequestBody::empty());
                 // What is held back was not asked for, and will not be.
                 let upload = (sent == Sent::Partly && !body.is_held_back())
@@ -81,12 +78,13 @@ impl Http1Connection {
 
     fn poll_exchange(
         &mut self,
-        sending: &mut Sending,
+        sending: &mut Pieces,
         body: &mut RequestBody,
         hearing: Option<&Hearing>,
         context: &mut Context<'_>,
     ) -> Poll<Result<(Response<()>, Sent), Http1Error>> {
-        let sent = sending.poll(&mut self.stream, body, context);
+        let sent = sending.poll_send(&mut self.stream, body, context);
+        let sent = sent.map_err(Http1Error::from);
         let head = self.poll_head(hearing, context);
         match (head, sent) {
             (Poll::Ready(Ok(head)), Poll::Ready(Ok(()))) => Poll::Ready(Ok((head, Sent::Whole))),
@@ -109,8 +107,8 @@ impl Http1Connection {
         hearing: Option<&Hearing>,
         context: &mut Context<'_>,
     ) -> Poll<Result<Response<()>, Http1Error>> {
-        loop {
-            match head::parse(&mut self.unread)? {
+        for _ in 0..MOST_AT_ONCE {
+            match head::parse(&mut self.unread.bytes)? {
                 Some(interim) if head::is_interim(&interim) => {
                     if let Some(hearing) = hearing {
                         hearing.hear(interim.status(), interim.headers());
@@ -120,78 +118,78 @@ impl Http1Connection {
                     settle_length(&mut head)?;
                     return Poll::Ready(Ok(head));
                 }
-                None if self.unread.len() > MAX_HEAD => return Poll::Ready(Err(Http1Error::HeadTooLarge)),
+                None if self.unread.bytes.len() > MAX_HEAD => {
+                    return Poll::Ready(Err(Http1Error::HeadTooLarge));
+                }
                 None => {
                     ready!(self.poll_line(context))?;
                 }
             }
         }
+        // Who talks without end must not keep the task from all else.
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
-    /// Reads until a further line is whole. Empty ones before the head are nothing.
+    /// Reads on. Empty lines before the head are nothing.
     fn poll_line(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Http1Error>> {
-        loop {
-            let before = self.unread.len();
-            if ready!(self.poll_read(usize::MAX, context))? == 0 {
-                return Poll::Ready(Err(self.early_end()));
-            }
-            let has_line = memchr(b'\n', &self.unread[before..]).is_some();
-            let is_empty = |byte: &&u8| b"\r\n".contains(byte);
-            let empty = self.unread.iter().take_while(is_empty).count();
-            self.unread.advance(empty);
-            if has_line || self.unread.len() > MAX_HEAD {
-                return Poll::Ready(Ok(()));
-            }
+        if !ready!(self.unread.poll_line(&mut self.stream, context))? {
+            return Poll::Ready(Err(self.early_end()));
         }
+        let bytes = &mut self.unread.bytes;
+        let empty = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        bytes.advance(empty);
+        Poll::Ready(Ok(()))
     }
 
     fn early_end(&self) -> Http1Error {
-        if self.unread.is_empty() {
+        if self.unread.bytes.is_empty() {
             Http1Error::Closed
         } else {
             Http1Error::Incomplete
         }
     }
 
-    /// Reads; 0 is the end. There is not much more room than is `expected`.
-    pub(super) fn poll_read(
+    /// The next frame of the answer's body, of which `rest` is still to come.
+    pub(super) fn poll_frame(
         &mut self,
-        expected: usize,
+        rest: &mut Rest,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let unread = &mut self.unread;
-        if unread.capacity() - unread.len() < LEAST_READ.min(expected) {
-            unread.reserve(self.read_size.min(expected));
-        }
-        let room = unread.capacity() - unread.len();
-        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), context, unread))?;
-        if read == room {
-            self.read_size = (2 * self.read_size).min(MOST_READ);
-        }
-        Poll::Ready(Ok(read))
-    }
-
-    /// A connection that waits for its next exchange takes no room for it.
-    pub(super) fn let_buffer_go(&mut self) {
-        self.unread = BytesMut::new();
-        self.read_size = LEAST_READ;
+    ) -> Poll<Option<Result<Frame<Bytes>, Http1Error>>> {
+        self.unread.poll_frame(&mut self.stream, rest, context)
     }
 
     /// Sends the rest of a request while the answer is received.
-    fn send_beside(&mut self, sending: Sending, body: RequestBody, stall_limit: Duration) -> Upload {
+    fn send_beside(&mut self, sending: Pieces, body: RequestBody, stall_limit: Duration) -> Upload {
         let stream = mem::replace(&mut self.stream, Box::new(empty()));
         let (from_upstream, to_upstream) = split(stream);
         self.stream = Box::new(join(from_upstream, sink()));
-        AbortOnDropHandle::new(tokio::spawn(sending.finish(to_upstream, body, stall_limit)))
+        AbortOnDropHandle::new(tokio::spawn(finish(sending, to_upstream, body, stall_limit)))
     }
 
     /// What is spoken on behind an answer that leaves HTTP.
     pub(super) fn into_tunnel(self) -> Box<dyn Stream> {
-        let (from_upstream, to_upstream) = split(self.stream);
-        // A copy, mostly of nothing, and not the whole buffer for as long as the tunnel lasts.
-        let unread = Cursor::new(Bytes::copy_from_slice(&self.unread));
-        Box::new(join(AsyncReadExt::chain(unread, from_upstream), to_upstream))
+        tunnel(self.stream, &self.unread)
     }
+}
+
+/// Sends what is left, as long as the stream takes anything of it within `stall_limit`.
+async fn finish(
+    mut sending: Pieces,
+    mut stream: impl AsyncWrite + Unpin,
+    mut body: RequestBody,
+    stall_limit: Duration,
+) -> Result<(), Http1Error> {
+    let mut stall = Stall::default();
+    poll_fn(|context| {
+        let sent = sending.poll_send(&mut stream, &mut body, context);
+        if sent.is_ready() {
+            return sent.map_err(Http1Error::from);
+        }
+        let stalled = stall.poll(&sending, stall_limit, context);
+        stalled.map(|()| Err(Http1Error::Stalled))
+    })
+    .await
 }
 
 /// How much of a request has gone when its answer comes.

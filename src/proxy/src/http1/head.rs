@@ -2,32 +2,30 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use httparse::{Error, Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
+use memchr::memchr_iter;
 
 use super::rest::Rest;
 use crate::headers::names_option;
 
-/// As many as hyper takes of a client.
+/// So many fields a message may get on its way, without its table growing.
+const LIKELY_MORE: usize = 8;
+/// More are not read.
 pub(super) const MAX_FIELDS: usize = 100;
 
-/// Takes a head off the bytes, if it is there whole (RFC 9112 4).
+/// Takes the head of an answer off the bytes, if it is there whole (RFC 9112 4).
 pub(super) fn parse(unread: &mut BytesMut) -> Result<Option<Response<()>>, Error> {
-    if unread.is_empty() {
-        return Ok(None);
-    }
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let mut parser = ParserConfig::default();
-    // They go, as a proxy must see to (RFC 9112 5.1).
-    parser.allow_spaces_after_header_name_in_responses(true);
-    let status = parser.parse_response_with_uninit_headers(&mut parsed, unread, &mut fields)?;
-    let Status::Complete(length) = status else {
+    let Some(length) = length(unread)? else {
         return Ok(None);
     };
+    let section = unread.split_to(length).freeze();
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    parser().parse_response_with_uninit_headers(&mut parsed, &section, &mut fields)?;
     let mut head = Response::new(());
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     *head.status_mut() = status.ok_or(Error::Status)?;
@@ -41,16 +39,60 @@ pub(super) fn parse(unread: &mut BytesMut) -> Result<Option<Response<()>>, Error
     if let Some(reason) = reason {
         head.extensions_mut().insert(reason);
     }
-    *head.headers_mut() = read_fields(parsed.headers)?;
-    unread.advance(length);
+    *head.headers_mut() = read_fields(&section, parsed.headers)?;
     Ok(Some(head))
 }
 
-pub(super) fn read_fields(fields: &[Header<'_>]) -> Result<HeaderMap, Error> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+fn parser() -> ParserConfig {
+    let mut parser = ParserConfig::default();
+    // They go, as a proxy must see to (RFC 9112 5.1).
+    parser.allow_spaces_after_header_name_in_responses(true);
+    parser
+}
+
+/// So long is the head, if it is there whole. Of an upstream lines may end in LF alone (RFC 9112 2.2).
+fn length(unread: &[u8]) -> Result<Option<usize>, Error> {
+    if unread.is_empty() {
+        return Ok(None);
+    }
+    if let Ok(Some(length)) = end_of_section(unread) {
+        return Ok(Some(length));
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let status = parser().parse_response_with_uninit_headers(&mut parsed, unread, &mut fields)?;
+    Ok(match status {
+        Status::Complete(length) => Some(length),
+        Status::Partial => None,
+    })
+}
+
+/// A line ends in LF without CR.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BareLf;
+
+/// Where the lines to the first empty one end, if that has come.
+pub(super) fn end_of_section(bytes: &[u8]) -> Result<Option<usize>, BareLf> {
+    let mut start = 0;
+    for at in memchr_iter(b'\n', bytes) {
+        if at == start || bytes[at - 1] != b'\r' {
+            return Err(BareLf);
+        }
+        if at == start + 1 {
+            return Ok(Some(at + 1));
+        }
+        start = at + 1;
+    }
+    Ok(None)
+}
+
+/// `fields` are parts of `section`, and keep it.
+pub(super) fn read_fields(section: &Bytes, fields: &[Header<'_>]) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::with_capacity(fields.len() + LIKELY_MORE);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::HeaderName)?;
-        let value = HeaderValue::from_bytes(field.value).map_err(|_| Error::HeaderValue)?;
+        let value = section.slice_ref(field.value);
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Error::HeaderValue)?;
         headers.append(name, value);
     }
     Ok(headers)
@@ -73,7 +115,7 @@ pub(super) fn rest(method: &Method, head: &Response<()>) -> Rest {
         return Rest::Nothing;
     }
     if headers.contains_key(TRANSFER_ENCODING) {
-        return Rest::ChunkSize;
+        return Rest::CHUNKS;
     }
     let length = headers.get(CONTENT_LENGTH);
     match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
@@ -83,12 +125,11 @@ pub(super) fn rest(method: &Method, head: &Response<()>) -> Rest {
     }
 }
 
-/// Whether a further request may follow (RFC 9112 9.3).
-pub(super) fn stays_open(head: &Response<()>) -> bool {
-    match head.version() {
-        _ if head.status() == StatusCode::SWITCHING_PROTOCOLS => false,
-        _ if names_option(head.headers(), "close") => false,
-        Version::HTTP_10 => names_option(head.headers(), "keep-alive"),
+/// Whether a further exchange may follow (RFC 9112 9.3), as far as the head of this message says.
+pub(super) fn stays_open(version: Version, headers: &HeaderMap) -> bool {
+    match version {
+        _ if names_option(headers, "close") => false,
+        Version::HTTP_10 => names_option(headers, "keep-alive"),
         _ => true,
     }
 }
@@ -132,7 +173,7 @@ mod tests {
             (
                 Method::GET,
                 "1.1 200 OK\r\nTransfer-Encoding: chunked",
-                Rest::ChunkSize,
+                Rest::CHUNKS,
                 true,
             ),
             (
@@ -164,12 +205,12 @@ mod tests {
                 Method::GET,
                 "1.1 101 Switching Protocols\r\nUpgrade: x",
                 Rest::Nothing,
-                false,
+                true,
             ),
         ] {
             let head = parsed(&format!("HTTP/{text}\r\n\r\n")).unwrap().unwrap();
             assert_eq!(
-                (rest(&method, &head), stays_open(&head)),
+                (rest(&method, &head), stays_open(head.version(), head.headers())),
                 (follows, stays),
                 "{method} {text}"
             );
