@@ -3,7 +3,7 @@ use std::mem;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
@@ -122,24 +122,15 @@ impl Http1Connection {
                     return Poll::Ready(Err(Http1Error::HeadTooLarge));
                 }
                 None => {
-                    ready!(self.poll_line(context))?;
+                    if !ready!(self.unread.poll_line(&mut self.stream, context))? {
+                        return Poll::Ready(Err(self.early_end()));
+                    }
                 }
             }
         }
         // Who talks without end must not keep the task from all else.
         context.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// Reads on. Empty lines before the head are nothing.
-    fn poll_line(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Http1Error>> {
-        if !ready!(self.unread.poll_line(&mut self.stream, context))? {
-            return Poll::Ready(Err(self.early_end()));
-        }
-        let bytes = &mut self.unread.bytes;
-        let empty = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
-        bytes.advance(empty);
-        Poll::Ready(Ok(()))
     }
 
     fn early_end(&self) -> Http1Error {

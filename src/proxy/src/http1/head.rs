@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use httparse::{Error, Header, ParserConfig, Status};
@@ -17,8 +17,10 @@ const LIKELY_MORE: usize = 8;
 /// More are not read.
 pub(super) const MAX_FIELDS: usize = 100;
 
-/// Takes the head of an answer off the bytes, if it is there whole (RFC 9112 4).
+/// Takes the head of an answer off the bytes, if it is there whole (RFC 9112 4). Empty lines before it are nothing.
 pub(super) fn parse(unread: &mut BytesMut) -> Result<Option<Response<()>>, Error> {
+    let empty = unread.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    unread.advance(empty);
     let Some(length) = length(unread)? else {
         return Ok(None);
     };
@@ -233,6 +235,13 @@ mod tests {
             head.extensions().get::<ReasonPhrase>().unwrap().as_bytes(),
             b"Quite fine"
         );
+    }
+
+    #[test]
+    fn empty_lines_before_a_head_are_nothing() {
+        let mut unread = BytesMut::from("\r\nHTTP/1.1 100 Continue\r\n\n\r\nHTTP/1.1 204 No Content\n\n");
+        let mut status = || parse(&mut unread).unwrap().map(|head| head.status().as_u16());
+        assert_eq!([status(), status(), status()], [Some(100), Some(204), None]);
     }
 
     #[test]
