@@ -127,3 +127,73 @@ fn write_length(response: &Response<ReplyBody>, framing: Option<Framing>, head: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::reply;
+
+    /// All that goes out of a page with the status, without its date.
+    async fn sent(method: Method, version: Version, status: u16, closes: bool) -> String {
+        let mut request = Request::new(());
+        (*request.method_mut(), *request.version_mut()) = (method, version);
+        let mut response = reply::text(StatusCode::from_u16(status).unwrap(), "page");
+        response.headers_mut().clear();
+        response.headers_mut().insert(DATE, "now".parse().unwrap());
+        let (mut sending, mut stream) = (Pieces::default(), Vec::new());
+        Asked::of(&request).begin(&response, closes, &mut sending);
+        let body = response.body_mut();
+        poll_fn(|context| sending.poll_send(&mut stream, body, context))
+            .await
+            .unwrap();
+        String::from_utf8(stream).unwrap().replace("date: now\r\n", "")
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_where_its_head_says() {
+        let (old, new) = (Version::HTTP_10, Version::HTTP_11);
+        for (method, version, status, closes, expected) in [
+            (
+                Method::GET,
+                new,
+                200,
+                false,
+                "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\npage",
+            ),
+            (
+                Method::GET,
+                new,
+                299,
+                true,
+                "HTTP/1.1 299 \r\nconnection: close\r\ncontent-length: 4\r\n\r\npage",
+            ),
+            (
+                Method::GET,
+                old,
+                200,
+                false,
+                "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 4\r\n\r\npage",
+            ),
+            (
+                Method::HEAD,
+                new,
+                200,
+                false,
+                "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n",
+            ),
+            (Method::GET, new, 204, false, "HTTP/1.1 204 No Content\r\n\r\n"),
+            (
+                Method::GET,
+                new,
+                101,
+                false,
+                "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            ),
+        ] {
+            let case = format!("{method} {version:?} {status}");
+            assert_eq!(sent(method, version, status, closes).await, expected, "{case}");
+        }
+    }
+}
