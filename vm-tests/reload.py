@@ -100,11 +100,7 @@ with subtest("routes are written even where no reload can be asked for, and the 
 
 with subtest("routes that a restart of the proxy finds get their certificate as after a reload"):
     # No pass of the reload before may find the route.
-    machine.succeed("systemctl stop fairlead-certs.timer")
-    machine.wait_until_succeeds(
-        "test ! -e /run/fairlead/certs/dirty && systemctl show -P ActiveState fairlead-certs.service | grep -x inactive",
-        timeout=30,
-    )
+    stop_passes_of_certs()
     write_route("three", '"f.test"', INTERNAL)
     machine.succeed("systemctl restart fairlead-proxy.service")
     machine.wait_until_succeeds(
