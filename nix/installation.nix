@@ -213,6 +213,7 @@ in
   systemd = {
     sockets = {
       "${name}-admin".wantedBy = [ "sockets.target" ];
+      "${name}-reload".wantedBy = [ "sockets.target" ];
       "${name}-http" = {
         wantedBy = [ "sockets.target" ];
         listenStreams = mkIf (cfg.listen.http != [ "80" ]) (listeningAt cfg.listen.http);
@@ -245,8 +246,6 @@ in
       stopIfChanged = false;
     };
 
-    # `fairlead reload` calls systemctl.
-    services."${name}-reload".path = [ config.systemd.package ];
     # Checks are found as on the command line.
     services."${name}-deliver".path = [
       config.systemd.package

@@ -27,7 +27,9 @@ start_all()
 machine.wait_for_unit("sockets.target")
 
 with subtest("the ports listen while the proxy does not run"):
-    machine.succeed("systemctl stop fairlead-proxy.service")
+    # A pass of the watcher would have it started, as any client has.
+    machine.succeed("systemctl stop fairlead-docker-events.service fairlead-watcher.timer fairlead-watcher.path")
+    machine.succeed("systemctl stop fairlead-watcher.service fairlead-proxy.service")
     listens(80)
     listens(443)
     machine.succeed("test -S /run/fairlead/admin.sock")
@@ -43,7 +45,7 @@ with subtest("listeners are told apart by name, not by the order of the unit"):
         "order",
         "[Service]",
         "Sockets=",
-        "Sockets=fairlead-admin.socket fairlead-https.socket fairlead-http.socket",
+        "Sockets=fairlead-reload.socket fairlead-admin.socket fairlead-https.socket fairlead-http.socket",
     )
     machine.succeed("systemctl restart fairlead-proxy.service")
     answers_by_name()

@@ -16,7 +16,7 @@ def exposure(unit: str) -> float:
 start_all()
 machine.wait_for_unit("multi-user.target")
 services = ours("service")
-shipped = {f"fairlead-{name}.service" for name in ["proxy", "watcher", "reload", "certs", "docker-events", "deliver"]}
+shipped = {f"fairlead-{name}.service" for name in ["proxy", "watcher", "certs", "docker-events", "deliver"]}
 
 with subtest("every service is exposed 1.5 or less"):
     assert shipped <= set(services), services

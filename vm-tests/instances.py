@@ -29,7 +29,7 @@ with subtest("a second installation starts beside the first, at its own addresse
         '[certificates]\nprovider = "internal"\n[docker]\nproxytag = "internal"\n'
         '[[route]]\nhosts = ["wiki.internal"]\nupstreams = ["http://127.0.0.1:8001"]\nEND',
         "fairlead-internal check",
-        f"systemctl restart {UNITS}-http.socket {UNITS}-https.socket {UNITS}-admin.socket {UNITS}-certs.path",
+        f"systemctl restart {UNITS}-http.socket {UNITS}-https.socket {UNITS}-admin.socket {UNITS}-reload.socket {UNITS}-certs.path",
         f"systemctl start {UNITS}-proxy.service {UNITS}-certs.service",
     )
     machine.wait_until_succeeds(f"{curl(UNITS)} {AT} https://wiki.internal/ | grep -x hello", timeout=60)
@@ -72,7 +72,7 @@ with subtest("a container is for the installation that has its tag"):
         machine.succeed(f"({told} why {container} || true) | grep 'another instance'")
 
 with subtest("its services are exposed no more than those of the first"):
-    for service in ["proxy", "watcher", "reload", "certs", "docker-events", "deliver"]:
+    for service in ["proxy", "watcher", "certs", "docker-events", "deliver"]:
         said = [
             machine.succeed(f"systemd-analyze security --no-pager {name}-{service}.service").splitlines()[-1].split(": ")[1]
             for name in ["fairlead", UNITS]

@@ -7,7 +7,7 @@ start_site()
 write_route("site", '"app.test"', 'provider = "internal"')
 machine.succeed("systemctl start fairlead-certs.service", "systemctl restart fairlead-proxy.service")
 CURL = "curl -s -o /dev/null --max-time 30 --cacert /var/lib/fairlead/certificates/internal-ca.pem"
-SOCKETS_ARE_OPEN = "systemctl is-active fairlead-http.socket fairlead-https.socket fairlead-admin.socket"
+SOCKETS_ARE_OPEN = "systemctl is-active fairlead-http.socket fairlead-https.socket fairlead-admin.socket fairlead-reload.socket"
 machine.wait_until_succeeds(f"{CURL} -f https://app.test/", timeout=30)
 
 with subtest("a hundred restarts under steady requests: none refused"):

@@ -90,9 +90,6 @@ Exit codes: 0 what is on disk is live, 1 it was refused, 2 the proxy could not b
         /// Send SIGHUP to this process, instead of asking systemd or the proxy for its own
         #[arg(long, value_name = "PID")]
         pid: Option<u32>,
-        /// Also tell, in JSON, who connects to the socket that is the standard input (fairlead-reload.service)
-        #[arg(long, conflicts_with_all = ["pid", "json"])]
-        answer: bool,
         #[command(flatten)]
         format: Format,
     },

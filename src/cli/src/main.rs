@@ -76,8 +76,7 @@ async fn obey(Arguments { command, paths }: Arguments) -> anyhow::Result<Exit> {
         Command::Routes(format) => routes::run(paths, format).await?,
         Command::Certs(format) => certificates::run(paths, format).await?,
         Command::Why { name, format } => why::run(paths, &name, format).await?,
-        Command::Reload { answer: true, .. } => reload::run_for_caller(&paths).await?,
-        Command::Reload { pid, format, .. } => reload::run(&paths, pid, format).await?,
+        Command::Reload { pid, format } => reload::run(&paths, pid, format).await?,
         Command::Deliver(format) => deliver::run(&paths, format).await?,
         Command::Dev(options) => return dev::run(options).await,
     };

@@ -1,11 +1,8 @@
-use std::io::{self, Write, stdin};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
-use fairlead_contract::{Files, Paths, Refusal, Status, WriteError, escaped, write_atomically};
+use fairlead_contract::{Files, Paths, Refusal, Status, WriteError, escaped, want_certificates};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::Serialize;
 use thiserror::Error;
@@ -35,17 +32,6 @@ pub(crate) async fn run(paths: &Paths, pid: Option<u32>, format: Format) -> anyh
     Ok(outcome.answer())
 }
 
-/// Tells the one who connects to the socket that systemd started this for what became of the reload. Of one
-/// that could not be done, the caller hears nothing but the end.
-pub(crate) async fn run_for_caller(paths: &Paths) -> anyhow::Result<Answer> {
-    let listener = UnixListener::from(stdin().as_fd().try_clone_to_owned()?);
-    let (mut caller, _) = listener.accept().context("nobody asks at the standard input")?;
-    let outcome = reload(paths, None).await?;
-    // Who has gone does not want to know.
-    let _ = caller.write_all(&serde_json::to_vec(&outcome)?);
-    Ok(outcome.answer())
-}
-
 /// Makes the proxy serve what is on disk.
 ///
 /// Nothing happens if it does already, or if no proxy runs. The proxy is `pid`, else the service whose
@@ -60,7 +46,7 @@ pub(crate) async fn reload(paths: &Paths, pid: Option<u32>) -> Result<Outcome, R
             .iter()
             .any(|difference| !difference.file.starts_with(paths.certificates_dir()))
     {
-        mark(paths)?;
+        want_certificates(paths)?;
     }
     Ok(outcome)
 }
@@ -166,15 +152,6 @@ async fn wait_for_reload(paths: &Paths, before: &Status) -> Result<Status, Reloa
 
 fn read(paths: &Paths) -> Digests {
     Files::read(paths).digests()
-}
-
-/// Starts a pass of the certs program where a path unit waits for the mark.
-fn mark(paths: &Paths) -> Result<(), ReloadError> {
-    let mark = paths.certs_dirty_file();
-    if mark.parent().is_some_and(Path::is_dir) {
-        write_atomically(&mark, b"", 0o644)?;
-    }
-    Ok(())
 }
 
 /// How a reload ended.

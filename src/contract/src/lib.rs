@@ -26,6 +26,7 @@ mod key_type;
 mod ledger;
 mod logging;
 mod manager;
+mod marks;
 mod network;
 mod orders;
 mod path;
@@ -65,6 +66,7 @@ pub use key_type::KeyType;
 pub use ledger::{Failure, Issued, Ledger, RenewalInfo, Window};
 pub use logging::start_logging;
 pub use manager::notify_manager;
+pub use marks::want_certificates;
 pub use network::{InvalidNetwork, Network};
 pub use orders::Orders;
 pub use path::{InvalidPath, PathPrefix, Scope};
@@ -75,7 +77,7 @@ pub use redirect::{InvalidStatus, InvalidTarget, Redirect, RedirectStatus, Targe
 pub use route::{HeaderEdit, InvalidHeader, Located, PlainHttp, Route, Waiting};
 pub use shown::{escaped, is_hidden};
 pub use size::{InvalidSize, Size};
-pub use status::{CheckReport, Loaded, Refusal, Status};
+pub use status::{CheckReport, Loaded, Refusal, ReloadAnswer, Status};
 pub use subject::Subject;
 pub use template::{
     Destination, FileCheck, FileMode, InvalidDestination, InvalidFileCheck, InvalidFileMode,

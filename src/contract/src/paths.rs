@@ -134,7 +134,7 @@ impl Paths {
         self.runtime.join("admin.sock")
     }
 
-    /// Where a connection is answered with what became of a reload, as `fairlead reload --json` says it.
+    /// Where the proxy reloads for each connection and answers with a [`ReloadAnswer`](crate::ReloadAnswer).
     pub fn reload_socket(&self) -> PathBuf {
         self.runtime.join("reload.sock")
     }

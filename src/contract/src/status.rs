@@ -58,6 +58,16 @@ pub struct Refusal {
     pub problems: Vec<Problem>,
 }
 
+/// What the proxy answers, as JSON, to whoever connects to its reload socket: what became of the reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum ReloadAnswer {
+    /// What was on disk is served.
+    Loaded,
+    /// Nothing was changed.
+    Refused { problems: Vec<Problem> },
+}
+
 /// What `fairlead-proxy --check` prints as JSON: what a reload would do with the files on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -6,7 +6,7 @@ use fairlead_contract::Paths;
 
 /// Serves the routes of the files over HTTPS.
 ///
-/// The listeners come from systemd, by the names http, https, admin and metrics; without systemd, from
+/// The listeners come from systemd, by the names http, https, admin, metrics and reload; without systemd, from
 /// --http, --https, --admin and --metrics. SIGHUP reloads the files; SIGTERM ends after the running
 /// exchanges, a second one at once.
 #[derive(Parser)]

@@ -40,6 +40,7 @@ mod patience;
 mod pool;
 mod proxy_protocol;
 mod received;
+mod reload_callers;
 mod reply;
 mod sender;
 mod server;
@@ -56,7 +57,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use fairlead_contract::{CheckReport, Configuration, Confinement, Files, Paths, read_file, start_logging};
+use fairlead_contract::{
+    CheckReport, Configuration, Confinement, Files, Paths, ReloadAnswer, read_file, start_logging,
+};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
@@ -68,6 +71,7 @@ use crate::access_log::AccessLog;
 use crate::admin::Pages;
 use crate::arguments::{Addresses, Arguments};
 use crate::listeners::Listeners;
+use crate::reload_callers::{ReloadCallers, tell};
 use crate::server::{Protocol, serve};
 use crate::service::Shared;
 use crate::snapshot::{Built, Snapshot};
@@ -147,12 +151,13 @@ fn bind(addresses: &Addresses) -> Result<Listeners> {
     Listeners::bind(addresses)
 }
 
-async fn run(args: Arguments, listeners: Listeners) -> Result<AccessLog> {
+async fn run(args: Arguments, mut listeners: Listeners) -> Result<AccessLog> {
     let mut reloads = signal(SignalKind::hangup())?;
     let mut stops = Stops::new()?;
     let built = Snapshot::build(&Files::read(&args.paths), None, Timestamp::now());
     let history = Arc::new(History::begin(&built));
     let shared = Arc::new(Shared::new(built.snapshot, &args.paths, listeners.ports()));
+    let mut callers = ReloadCallers::new(std::mem::take(&mut listeners.reload))?;
     start_serving(listeners, &shared, &history)?;
     let status = one_line(&summary(&history.status(&shared)));
     info!("{status}");
@@ -161,7 +166,15 @@ async fn run(args: Arguments, listeners: Listeners) -> Result<AccessLog> {
     tokio::spawn(prune_peers(shared.clone()));
     loop {
         tokio::select! {
-            _ = reloads.recv() => reload(&history, &shared, &args.paths).await?,
+            _ = reloads.recv() => {
+                reload(&history, &shared, &args.paths).await?;
+            }
+            caller = callers.next() => {
+                // To one that broke off there is nothing to say: the caller hears the end.
+                if let Some(answer) = reload(&history, &shared, &args.paths).await? {
+                    tokio::spawn(tell(caller, answer));
+                }
+            }
             () = stops.next() => break,
         }
     }
@@ -175,6 +188,7 @@ fn start_serving(listeners: Listeners, shared: &Arc<Shared>, history: &Arc<Histo
         https,
         admin,
         metrics,
+        reload: _,
     } = listeners;
     let plain = http.into_iter().map(|listener| (listener, Protocol::Plain));
     let tls = https.into_iter().map(|listener| (listener, Protocol::Tls));
@@ -196,17 +210,18 @@ fn start_serving(listeners: Listeners, shared: &Arc<Shared>, history: &Arc<Histo
     Ok(())
 }
 
-/// Signals that come while one reload runs are one further reload.
-async fn reload(history: &Arc<History>, shared: &Arc<Shared>, paths: &Paths) -> Result<()> {
+/// Signals that come while one reload runs are one further reload. `None` is one that broke off.
+async fn reload(history: &Arc<History>, shared: &Arc<Shared>, paths: &Paths) -> Result<Option<ReloadAnswer>> {
     notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?]);
     let (work, for_whom, from) = (history.clone(), shared.clone(), paths.clone());
     let reloading = tokio::task::spawn_blocking(move || work.reload(&for_whom, &from));
-    if let Err(error) = reloading.await {
-        error!(%error, "the reload broke off; what was loaded before still serves");
-    }
+    let answer = reloading
+        .await
+        .inspect_err(|error| error!(%error, "the reload broke off; what was loaded before still serves"))
+        .ok();
     let status = one_line(&summary(&history.status(shared)));
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
-    Ok(())
+    Ok(answer)
 }
 
 /// What the program may take from the end of the drain to its own: the access log is written.

@@ -21,6 +21,7 @@ pub(crate) struct Listeners {
     pub(crate) https: Vec<std::net::TcpListener>,
     pub(crate) admin: Vec<UnixListener>,
     pub(crate) metrics: Vec<std::net::TcpListener>,
+    pub(crate) reload: Vec<UnixListener>,
 }
 
 /// The ports that URLs must name, because they are not the usual ones.
@@ -73,6 +74,7 @@ impl Listeners {
             https: all(&addresses.https)?,
             admin: admin.collect::<Result<_>>()?,
             metrics: all(&addresses.metrics)?,
+            reload: Vec::new(),
         })
     }
 
@@ -95,18 +97,22 @@ impl Listeners {
             listener.set_nonblocking(true)?;
             Ok(listener)
         };
+        let unix = |handed: &mut ListenFd| -> Result<_> {
+            let listener = handed.take_unix_listener(index)?.context("it is gone")?;
+            ensure_listening(&listener)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
         match name {
             "http" => self.http.push(tcp(handed)?),
             "https" => self.https.push(tcp(handed)?),
-            "admin" => {
-                let listener = handed.take_unix_listener(index)?.context("it is gone")?;
-                ensure_listening(&listener)?;
-                listener.set_nonblocking(true)?;
-                self.admin.push(listener);
-            }
+            "admin" => self.admin.push(unix(handed)?),
             "metrics" => self.metrics.push(tcp(handed)?),
+            "reload" => self.reload.push(unix(handed)?),
             _ => {
-                warn!("the socket named {name:?} is not used: the names are http, https, admin and metrics");
+                warn!(
+                    "the socket named {name:?} is not used: the names are http, https, admin, metrics and reload"
+                );
             }
         }
         Ok(())

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::Mutex;
 
-use fairlead_contract::{Digest, Files, Paths, Problem, Refusal, Status, notify_manager};
+use fairlead_contract::{Digest, Files, Paths, Problem, Refusal, ReloadAnswer, Status, notify_manager};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tracing::{error, info, warn};
@@ -40,7 +40,7 @@ impl History {
     }
 
     /// Makes a new snapshot of the files and swaps it in, or keeps the old one and says why.
-    pub(crate) fn reload(&self, shared: &Shared, paths: &Paths) {
+    pub(crate) fn reload(&self, shared: &Shared, paths: &Paths) -> ReloadAnswer {
         let Built {
             snapshot,
             problems,
@@ -60,6 +60,10 @@ impl History {
         let mut reloads = self.lock();
         reloads.count += 1;
         reloads.refusal = refusal.or_else(|| reloads.refusal.take());
+        match problems.is_empty() {
+            true => ReloadAnswer::Loaded,
+            false => ReloadAnswer::Refused { problems },
+        }
     }
 
     pub(crate) fn status(&self, shared: &Shared) -> Status {

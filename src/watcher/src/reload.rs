@@ -2,14 +2,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fairlead_contract::{Paths, Problem, Refusal, WriteError, remove_if_present, write_atomically};
-use serde::Deserialize;
+use fairlead_contract::{
+    Paths, Problem, ReloadAnswer, WriteError, remove_if_present, want_certificates, write_atomically,
+};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// How long a reload may take. `fairlead reload` has a shorter limit of its own, and says so.
+/// How long a reload may take, and the start of the proxy before it.
 const LIMIT: Duration = Duration::from_secs(50);
 const MODE: u32 = 0o640;
 
@@ -20,8 +21,8 @@ pub(crate) fn mark(paths: &Paths) -> Result<(), WriteError> {
 
 /// Returns when the proxy serves what is on disk, or at once without the mark.
 ///
-/// The mark stays until then, so that each further pass tries again. Only systemd may reload the
-/// proxy and this program may not ask it, but it may open a socket where systemd waits to run `fairlead reload`.
+/// The mark stays until then, so that each further pass tries again. The certs program is told too,
+/// because routes may want certificates.
 pub(crate) async fn reload_if_marked(paths: &Paths) -> Result<(), ReloadError> {
     let mark = paths.unloaded_mark();
     if !mark.try_exists().map_err(ReloadError::Mark)? {
@@ -33,8 +34,11 @@ pub(crate) async fn reload_if_marked(paths: &Paths) -> Result<(), ReloadError> {
         Err(_) => return Err(ReloadError::Silent),
     };
     match serde_json::from_slice(&answer) {
-        Ok(Answer::NothingToDo | Answer::NotRunning | Answer::Loaded) => Ok(remove_if_present(&mark)?),
-        Ok(Answer::Refused { refusal }) => Err(ReloadError::Refused(shown(&refusal))),
+        Ok(ReloadAnswer::Loaded) => {
+            want_certificates(paths)?;
+            Ok(remove_if_present(&mark)?)
+        }
+        Ok(ReloadAnswer::Refused { problems }) => Err(ReloadError::Refused(shown(&problems))),
         Err(_) => Err(ReloadError::Failed),
     }
 }
@@ -46,18 +50,8 @@ async fn ask(socket: &Path) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// What `fairlead reload` answers, as far as it matters here.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "outcome", rename_all = "kebab-case")]
-enum Answer {
-    NothingToDo,
-    NotRunning,
-    Loaded,
-    Refused { refusal: Refusal },
-}
-
-fn shown(refusal: &Refusal) -> String {
-    let problems: Vec<_> = refusal.problems.iter().map(Problem::to_string).collect();
+fn shown(problems: &[Problem]) -> String {
+    let problems: Vec<_> = problems.iter().map(Problem::to_string).collect();
     problems.join("\n")
 }
 
@@ -68,9 +62,9 @@ pub(crate) enum ReloadError {
     Mark(#[source] io::Error),
     #[error("the reload cannot be asked for at {}: is fairlead-reload.socket started?", socket.display())]
     Ask { socket: PathBuf, source: io::Error },
-    #[error("the reload did not end within {LIMIT:?}: see journalctl -u fairlead-reload")]
+    #[error("the reload did not end within {LIMIT:?}: see journalctl -u fairlead-proxy")]
     Silent,
-    #[error("the reload failed: see journalctl -u fairlead-reload")]
+    #[error("the reload failed: see journalctl -u fairlead-proxy")]
     Failed,
     #[error("the routes are written, and the proxy serves what it had, because its reload was refused:\n{0}")]
     Refused(String),
