@@ -4,9 +4,9 @@ use std::sync::Arc;
 use fairlead_contract::{CertificateDir, Host, HostPattern, PairFiles, Problem};
 use jiff::Timestamp;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{InconsistentKeys, ServerConfig};
+use rustls::{CipherSuite, InconsistentKeys, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
@@ -23,7 +23,9 @@ pub(crate) struct Certificate {
     pub(crate) directory: CertificateDir,
     pub(crate) names: Vec<HostPattern>,
     pub(crate) not_after: Timestamp,
-    pub(crate) config: Arc<ServerConfig>,
+    config: Arc<ServerConfig>,
+    /// The same, for clients whose order of cipher suites is kept.
+    config_in_their_order: Arc<ServerConfig>,
     chain: Vec<u8>,
     key: Vec<u8>,
 }
@@ -67,15 +69,34 @@ impl Certificate {
         let (names, not_after) = read_leaf(leaf)?;
         let private =
             PrivateKeyDer::from_pem_slice(key).map_err(|error| PairError::Key(error.to_string()))?;
-        let certified = certify(certificates, private)?;
+        let config = configure(certify(certificates, private)?)?;
+        let mut in_their_order = config.clone();
+        in_their_order.ignore_client_order = false;
         Ok(Self {
             directory,
             names,
             not_after,
-            config: Arc::new(configure(certified)?),
+            config: Arc::new(config),
+            config_in_their_order: Arc::new(in_their_order),
             chain: chain.to_vec(),
             key: key.to_vec(),
         })
+    }
+
+    /// What the client is shown. Who would rather not have AES, for want of instructions for it, need not.
+    pub(crate) fn config(&self, hello: &ClientHello<'_>) -> &Arc<ServerConfig> {
+        let known = |suite: &&CipherSuite| {
+            let mut ours = aws_lc_rs::ALL_CIPHER_SUITES.iter();
+            ours.any(|known| known.suite() == **suite)
+        };
+        match hello.cipher_suites().iter().find(known) {
+            Some(
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+            ) => &self.config_in_their_order,
+            _ => &self.config,
+        }
     }
 
     /// What its directory in the store is called.
@@ -175,6 +196,7 @@ fn configure(certified: CertifiedKey) -> Result<ServerConfig, PairError> {
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
+    config.ignore_client_order = true;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     // Tickets hold the whole session: nothing is kept here for each client.
@@ -194,8 +216,19 @@ pub(crate) fn configure_validation(pem: &[u8]) -> Result<ServerConfig, PairError
     Ok(config)
 }
 
+/// With AES-128 first, as browsers have it: processors have instructions for its hash too, and a handshake with that
+/// of AES-256 takes a fifth more.
 fn provider() -> CryptoProvider {
-    aws_lc_rs::default_provider()
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    provider
 }
 
 #[cfg(test)]

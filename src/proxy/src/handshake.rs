@@ -58,7 +58,8 @@ pub(crate) async fn accept(
         refuse(start.io).await;
         return Err(name.map_or(HandshakeError::NoName, HandshakeError::UnknownName));
     };
-    let mut stream = timeout_at(deadline, start.into_stream(identity.config()))
+    let config = identity.config(&start.client_hello());
+    let mut stream = timeout_at(deadline, start.into_stream(config))
         .await
         .map_err(|_| HandshakeError::Timeout)??;
     match identity {
@@ -80,9 +81,9 @@ enum Identity {
 }
 
 impl Identity {
-    fn config(&self) -> Arc<ServerConfig> {
+    fn config(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
         match self {
-            Self::Site(certificate) => certificate.config.clone(),
+            Self::Site(certificate) => certificate.config(hello).clone(),
             Self::Validation(config) => config.clone(),
         }
     }

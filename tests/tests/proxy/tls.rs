@@ -220,6 +220,46 @@ async fn the_key_exchange_resists_quantum_computers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn aes_128_is_spoken_with_whoever_can_unless_chacha20_is_asked_for_first() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let proxy = site.start();
+    for (version, list, [aes_128, aes_256, chacha20]) in [
+        (
+            "-tls1_2",
+            "-cipher",
+            [
+                "ECDHE-ECDSA-AES128-GCM-SHA256",
+                "ECDHE-ECDSA-AES256-GCM-SHA384",
+                "ECDHE-ECDSA-CHACHA20-POLY1305",
+            ],
+        ),
+        (
+            "-tls1_3",
+            "-ciphersuites",
+            [
+                "TLS_AES_128_GCM_SHA256",
+                "TLS_AES_256_GCM_SHA384",
+                "TLS_CHACHA20_POLY1305_SHA256",
+            ],
+        ),
+    ] {
+        for (offered, spoken) in [
+            (&[aes_256, chacha20, aes_128][..], aes_128),
+            (&[chacha20, aes_128], chacha20),
+            (&[aes_256, chacha20], aes_256),
+        ] {
+            let arguments = [version, list, &offered.join(":"), "-servername", "a.test"];
+            let said = s_client(proxy.https(), &arguments);
+            let said = String::from_utf8_lossy(&said.stdout);
+            assert!(
+                said.contains(&format!("Cipher is {spoken}")),
+                "{offered:?}: {said}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_comes_back_resumes_its_session() {
     let site = Site::of("a.test", Upstream::saying("a").await.address());
     let proxy = site.start();
