@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::body::RequestBody;
 use crate::caller::Caller;
 use crate::headers::{add_forwarded, set_forwarding, strip_claims};
 use crate::http1::Http1Connection;
+use crate::http2;
 use crate::listeners::Ports;
 use crate::proxy_protocol::{self, Link};
 use crate::server::{self, Protocol};
@@ -26,13 +27,22 @@ use crate::snapshot::Snapshot;
 
 /// Serves plain HTTP on `listener`, as the program does that has read `files`. Never ends by itself.
 pub async fn serve(files: &Files, paths: &Paths, listener: TcpListener) {
+    server::serve(listener, Protocol::Plain, shared(files, paths)).await;
+}
+
+/// Serves HTTP/2 to a client of this machine that is connected by `stream`, until it leaves.
+pub async fn serve_http2(files: &Files, paths: &Paths, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let here = (Ipv4Addr::LOCALHOST, 0).into();
+    http2::serve(stream, Client::new(here, here, None), shared(files, paths)).await;
+}
+
+fn shared(files: &Files, paths: &Paths) -> Arc<Shared> {
     let snapshot = Snapshot::build(files, None, Timestamp::now()).snapshot;
     let ports = Ports {
         http: None,
         https: None,
     };
-    let shared = Arc::new(Shared::new(snapshot, paths, ports));
-    server::serve(listener, Protocol::Plain, shared).await;
+    Arc::new(Shared::new(snapshot, paths, ports))
 }
 
 /// An upstream's answer, as far as it came.

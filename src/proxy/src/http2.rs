@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use h2::ext::Protocol;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
-use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
+use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use thiserror::Error;
@@ -25,7 +25,7 @@ use tracing::debug;
 use crate::body::{ReplyBody, ReplyBodyError};
 use crate::date;
 use crate::headers::strip_hop_by_hop;
-use crate::http2_stream::{Http2Body, Http2Stream, Unsent, send_body};
+use crate::http2_stream::{Http2Body, Http2Stream, Unsent, has_padding, send_body};
 use crate::interim::Interim;
 use crate::received::ReceivedBody;
 use crate::server::{FAREWELL, farewell};
@@ -307,18 +307,13 @@ async fn answer(
 /// that disagree, and a tunnel for anything but one protocol (RFC 8441 4).
 fn is_malformed(request: &Request<RecvStream>) -> bool {
     request.extensions().get().is_some_and(is_no_protocol)
-        || request.headers().values().any(is_padded)
+        || has_padding(request.headers())
         || has_malformed_length(request.headers())
 }
 
 fn is_no_protocol(protocol: &Protocol) -> bool {
     let is_in_name = |byte: u8| byte.is_ascii_graphic() && byte != b',';
     protocol.as_str().is_empty() || !protocol.as_str().bytes().all(is_in_name)
-}
-
-fn is_padded(value: &HeaderValue) -> bool {
-    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())
 }
 
 /// h2 holds the body to the first of them, in which it takes nothing for zero.

@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::body::RequestBody;
 use crate::http1::{Http1Connection, Stream};
-use crate::http2_stream::{Http2Body, Http2Stream, send_body};
+use crate::http2_stream::{Http2Body, Http2Stream, has_padding, send_body};
 use crate::interim::Hearing;
 use crate::message_length::settle_length;
 use crate::received::{PeerError, ReceivedBody};
@@ -148,7 +148,7 @@ impl Http2Sender {
         name_in_target(&mut request, self.scheme.clone())?;
         let (parts, body) = request.into_parts();
         if parts.method == Method::CONNECT {
-            return Ok(self.open_tunnel(Request::from_parts(parts, ()), hearing).await?);
+            return self.open_tunnel(Request::from_parts(parts, ()), hearing).await;
         }
         let is_whole = body.is_end_stream();
         let (answer, stream) = self
@@ -175,7 +175,7 @@ impl Http2Sender {
         &mut self,
         request: Request<()>,
         hearing: Option<&Hearing>,
-    ) -> Result<Response<ReceivedBody>, h2::Error> {
+    ) -> Result<Response<ReceivedBody>, PeerError> {
         let (answer, mut sending) = self.requests.send_request(request, false)?;
         let (parts, stream) = hear_out(answer, hearing).await?.into_parts();
         let body = if parts.status.is_success() {
@@ -192,17 +192,24 @@ impl Http2Sender {
 async fn hear_out(
     mut answer: ResponseFuture,
     hearing: Option<&Hearing>,
-) -> Result<Response<RecvStream>, h2::Error> {
-    poll_fn(|context| {
+) -> Result<Response<RecvStream>, PeerError> {
+    let answer = poll_fn(|context| {
         while let Poll::Ready(Some(interim)) = answer.poll_informational(context) {
-            let interim = interim?;
+            let interim = without_padding(interim?)?;
             if let Some(hearing) = hearing {
                 hearing.hear(interim.status(), interim.headers());
             }
         }
-        Pin::new(&mut answer).poll(context)
-    })
-    .await
+        Pin::new(&mut answer).poll(context).map_err(PeerError::from)
+    });
+    without_padding(answer.await?)
+}
+
+fn without_padding<B>(answer: Response<B>) -> Result<Response<B>, PeerError> {
+    match has_padding(answer.headers()) {
+        true => Err(PeerError::Padding),
+        false => Ok(answer),
+    }
 }
 
 /// A request without a body once more.

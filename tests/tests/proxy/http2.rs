@@ -8,7 +8,8 @@ use bytes::Bytes;
 use fairlead_tests::{Proxy, Site, Upstream, accept, body, get, request_on, within};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
-use http::{Request, Response, StatusCode};
+use http::header::ETAG;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -73,6 +74,22 @@ async fn a_value_with_a_space_around_it_is_malformed() {
         let refusal = within(answer).await.unwrap_err();
         assert_eq!(refusal.reason(), Some(Reason::PROTOCOL_ERROR), "{value:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_with_such_a_value_behind_it_is_seen_to_break_off() {
+    let (listener, _site, _proxy, mut client) = connected().await;
+    let request = Request::post("https://a.test/").body(()).unwrap();
+    let (answer, mut upload) = client.send_request(request, false).unwrap();
+    upload.send_data(Bytes::from_static(b"part"), false).unwrap();
+    let mut upstream = accept(&listener).await;
+    upstream.read_until("part").await;
+    upload
+        .send_trailers(HeaderMap::from_iter([(ETAG, HeaderValue::from_static(" a"))]))
+        .unwrap();
+    let rest = upstream.read_rest().await;
+    assert!(!rest.contains("0\r\n"), "{rest:?}");
+    assert_eq!(within(answer).await.unwrap().status(), StatusCode::BAD_REQUEST);
 }
 
 /// RFC 9113 8.1.1, RFC 8441 4.

@@ -267,6 +267,32 @@ async fn trailers_pass_both_ways_without_what_is_not_for_them() {
     assert_eq!(received.trailers(), Some(&only_sum()));
 }
 
+/// RFC 9113 8.1.1: what is malformed goes no further.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_a_space_around_a_value_is_none() {
+    let mut upstream = Scripted::start(false).await;
+    let (site, proxy) = upstream.site();
+    for version in VERSIONS {
+        let connect = async || {
+            site.client()
+                .connect(proxy.https(), "a.test", &[version])
+                .await
+                .unwrap()
+        };
+        let padded = || Response::builder().header("x-own", " a").body(()).unwrap();
+        let (response, _) = tokio::join!(
+            request_on(connect().await, get("https://a.test/")),
+            upstream.answer(padded())
+        );
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY, "{version}");
+        let (response, ()) = tokio::join!(request_on(connect().await, get("https://a.test/")), async {
+            let (_request, mut download) = upstream.answer(Response::new(())).await;
+            download.send_trailers(padded().headers().clone()).unwrap();
+        });
+        within(response.into_body().collect()).await.unwrap_err();
+    }
+}
+
 /// One connection carries the answers for all clients.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_nothing_holds_up_no_other_one() {
