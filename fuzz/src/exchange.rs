@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use fairlead_contract::{Files, Paths};
 use fairlead_proxy::fuzzing;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 
@@ -29,8 +29,9 @@ pub fn exchange(bytes: &[u8]) {
         .iter()
         .fold(0, |sum: usize, byte| sum.wrapping_mul(31) + usize::from(*byte));
     let (start, end) = bytes.split_at(cut % (bytes.len() + 1));
-    judge(bytes, &pass(&[bytes]));
-    judge(bytes, &pass(&[start, end]));
+    for pieces in [&[bytes][..], &[start, end]] {
+        judge(bytes, &pass(pieces));
+    }
 }
 
 /// What came at the upstream over one connection, with the place in the order of all that came.
@@ -71,70 +72,79 @@ static SOCKETS: LazyLock<Sockets> = LazyLock::new(|| {
 
 /// What has come from the proxy, in all connections.
 #[derive(Default)]
-struct Upstream {
+pub(crate) struct Upstream {
     connections: Vec<Received>,
     pieces: usize,
     /// How often anything happened at either end.
-    moves: usize,
+    pub(crate) moves: usize,
 }
 
-type Shared = Arc<Mutex<Upstream>>;
+pub(crate) type Shared = Arc<Mutex<Upstream>>;
 
-fn lock(upstream: &Shared) -> MutexGuard<'_, Upstream> {
+pub(crate) fn lock(upstream: &Shared) -> MutexGuard<'_, Upstream> {
     upstream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sends the pieces one after the other through a proxy of its own, and gives what came out of it.
-pub(crate) fn pass(pieces: &[&[u8]]) -> Vec<Received> {
+fn pass(pieces: &[&[u8]]) -> Vec<Received> {
+    watch(async |upstream| {
+        tokio::spawn(proxy(listen(&SOCKETS.proxy)));
+        send(pieces, upstream).await;
+    })
+}
+
+fn listen(socket: &std::net::TcpListener) -> TcpListener {
+    let listener = socket.try_clone().and_then(TcpListener::from_std);
+    listener.expect("a listener")
+}
+
+/// Gives what comes at the upstream until the client has done what it wants.
+pub(crate) fn watch(client: impl AsyncFnOnce(&Shared)) -> Vec<Received> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     let upstream = Shared::default();
     runtime.block_on(async {
-        let listen = |socket: &std::net::TcpListener| {
-            let listener = socket.try_clone().and_then(TcpListener::from_std);
-            listener.expect("a listener")
-        };
         tokio::spawn(accept(listen(&SOCKETS.upstream), upstream.clone()));
-        tokio::spawn(proxy(listen(&SOCKETS.proxy)));
-        send(pieces, &upstream).await;
+        client(&upstream).await;
     });
     drop(runtime);
     std::mem::take(&mut lock(&upstream).connections)
 }
 
 async fn proxy(listener: TcpListener) {
+    fuzzing::serve(&files(), &nowhere(), listener).await;
+}
+
+/// What a proxy reads that has a route to the upstream.
+pub(crate) fn files() -> Files {
     let upstream = SOCKETS.upstream.local_addr().expect("its address");
     let routes = format!(
         "[[route]]\nhosts = [\"a.test\", \"*.w.test\"]\nupstreams = [\"http://{upstream}\"]\nhttps-only = false\n"
     );
-    let files = Files {
+    Files {
         routes: vec![("a.toml".into(), Ok(routes.into_bytes()))],
         ..Files::default()
-    };
+    }
+}
+
+pub(crate) fn nowhere() -> Paths {
     let [config, state, runtime] =
         ["/config", "/state", "/runtime"].map(|path| format!("/nowhere{path}").into());
-    let paths = Paths {
+    Paths {
         config,
         state,
         runtime,
-    };
-    fuzzing::serve(&files, &paths, listener).await;
+    }
 }
 
 /// The client takes what comes, ends its side when nothing happens any more, and hangs up.
 async fn send(pieces: &[&[u8]], upstream: &Shared) {
     let proxy = SOCKETS.proxy.local_addr().expect("its address");
     let stream = connect(proxy).await;
-    let (mut from, mut to) = stream.into_split();
-    let watch = upstream.clone();
-    let taking = tokio::spawn(async move {
-        let mut buffer = [0; 4096];
-        while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {
-            lock(&watch).moves += 1;
-        }
-    });
+    let (from, mut to) = stream.into_split();
+    let taking = tokio::spawn(take(from, upstream.clone()));
     for piece in pieces {
         // The proxy may have hung up.
         let _ = to.write_all(piece).await;
@@ -145,6 +155,14 @@ async fn send(pieces: &[&[u8]], upstream: &Shared) {
     taking.abort();
     drop(to);
     until_quiet(upstream).await;
+}
+
+/// Takes what comes to a client.
+pub(crate) async fn take(mut from: impl AsyncRead + Unpin, upstream: Shared) {
+    let mut buffer = [0; 4096];
+    while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+        lock(&upstream).moves += 1;
+    }
 }
 
 async fn connect(address: SocketAddr) -> TcpStream {
@@ -162,7 +180,7 @@ fn hang_up_at_once(stream: &TcpStream) {
 
 /// Everything runs in this thread, and sockets of this machine carry at once: what is not to be seen after some
 /// looks will not come.
-async fn until_quiet(upstream: &Shared) {
+pub(crate) async fn until_quiet(upstream: &Shared) {
     let mut before = lock(upstream).moves;
     let mut looks = 0;
     while looks < LOOKS {

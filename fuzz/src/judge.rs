@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::exchange::Received;
-use crate::message::{Fields, Next, Request, read, values};
+use crate::message::{Fields, Next, Request, Version, read, values};
 
 /// Fields that hold for one connection (RFC 9110 7.6.1).
 const HOP_BY_HOP: [&str; 8] = [
@@ -28,7 +28,11 @@ const CLAIMS: [&str; 5] = [
 /// For every request that was received there is one that was sent: the same one, in the same order. Gives the
 /// number of those that were received whole.
 pub(crate) fn judge(sent: &[u8], received: &[Received]) -> usize {
-    let meant = read_sent(sent);
+    judge_requests(&read_sent(sent), received, sent)
+}
+
+/// The same of requests that were read already from what was sent.
+pub(crate) fn judge_requests(meant: &[Request], received: &[Received], sent: &[u8]) -> usize {
     let requests = in_order(received).unwrap_or_else(|fault| panic!("{fault}\n{}", Shown(sent, received)));
     let mut open = meant.iter();
     for request in &requests {
@@ -93,7 +97,7 @@ fn differs(received: &Request, sent: &Request) -> Option<&'static str> {
     let faults = [
         (received.method != sent.method, "another method"),
         (received.target != target, "another target"),
-        (received.minor_version != 1, "another version"),
+        (received.version != Version::HTTP_11, "another version"),
         (
             !values(&received.fields, "host").eq([host]),
             "another host, or not one",
@@ -139,8 +143,9 @@ fn destination(request: &Request) -> Option<(&[u8], Vec<u8>)> {
 
 /// Whether the fields are those of the client that may go further, and what the proxy has to say.
 fn has_own_fields(received: &Request, sent: &Request, host: &[u8]) -> bool {
-    let version: &[u8] = match sent.minor_version {
-        0 => b"1.0 fairlead",
+    let version: &[u8] = match sent.version {
+        Version::HTTP_10 => b"1.0 fairlead",
+        Version::HTTP_2 => b"2 fairlead",
         _ => b"1.1 fairlead",
     };
     let told: [(&str, &[u8]); 3] = [

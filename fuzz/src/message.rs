@@ -6,13 +6,25 @@
 pub(crate) struct Request {
     pub(crate) method: Vec<u8>,
     pub(crate) target: Vec<u8>,
-    pub(crate) minor_version: u8,
+    pub(crate) version: Version,
     pub(crate) fields: Fields,
     /// Without its framing.
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Fields,
     /// It came to its end.
     pub(crate) is_whole: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Version {
+    major: u8,
+    minor: u8,
+}
+
+impl Version {
+    pub(crate) const HTTP_10: Self = Self { major: 1, minor: 0 };
+    pub(crate) const HTTP_11: Self = Self { major: 1, minor: 1 };
+    pub(crate) const HTTP_2: Self = Self { major: 2, minor: 0 };
 }
 
 /// Names in lower case and values, in their order.
@@ -74,7 +86,10 @@ fn read_head(bytes: &[u8]) -> Result<(Request, Length, &[u8]), Fault> {
     let request = Request {
         method: method.to_vec(),
         target: target.to_vec(),
-        minor_version: minor - b'0',
+        version: Version {
+            major: 1,
+            minor: minor - b'0',
+        },
         fields,
         ..Request::default()
     };
@@ -112,9 +127,15 @@ fn read_fields(mut bytes: &[u8]) -> Result<(Fields, &[u8]), Fault> {
 fn read_field(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    let is_of_value = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
-    let is_right = is_token(name) && value.iter().all(is_of_value);
+    let is_right = is_token(name) && is_field_value(value);
     is_right.then(|| (name.to_ascii_lowercase(), trim(value).to_vec()))
+}
+
+/// RFC 9110 5.5, but for the spaces around it.
+pub(crate) fn is_field_value(value: &[u8]) -> bool {
+    value
+        .iter()
+        .all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
 }
 
 fn trim(value: &[u8]) -> &[u8] {
@@ -131,12 +152,12 @@ fn is_space(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-fn is_token(text: &[u8]) -> bool {
+pub(crate) fn is_token(text: &[u8]) -> bool {
     let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !text.is_empty() && text.iter().all(is_of_token)
 }
 
-fn is_target(text: &[u8]) -> bool {
+pub(crate) fn is_target(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| !byte.is_ascii_control() && *byte != b'#')
 }
 
@@ -153,7 +174,9 @@ impl Request {
                     .all(|other| other == Some(first))
                     .then_some(Length::Exactly(first))
             }
-            ([coding], None) if self.minor_version > 0 && ends_chunked(coding) => Some(Length::Chunked),
+            ([coding], None) if self.version != Version::HTTP_10 && ends_chunked(coding) => {
+                Some(Length::Chunked)
+            }
             _ => None,
         }
     }
@@ -185,7 +208,7 @@ fn ends_chunked(coding: &[u8]) -> bool {
     trim(last).eq_ignore_ascii_case(b"chunked")
 }
 
-fn number(digits: &[u8]) -> Option<usize> {
+pub(crate) fn number(digits: &[u8]) -> Option<usize> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     is_number
         .then(|| str::from_utf8(digits).ok()?.parse().ok())

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 8] = [
+const TARGETS: [(&str, Target); 9] = [
     ("answer", fairlead_fuzz::answer),
     ("configuration", fairlead_fuzz::configuration),
     ("exchange", fairlead_fuzz::exchange),
+    ("exchange_http2", fairlead_fuzz::exchange_http2),
     ("forwarding", fairlead_fuzz::forwarding),
     ("host", fairlead_fuzz::host),
     ("labels", fairlead_fuzz::labels),
