@@ -25,7 +25,7 @@ use tracing::debug;
 use crate::body::{ReplyBody, ReplyBodyError};
 use crate::date;
 use crate::headers::strip_hop_by_hop;
-use crate::http2_stream::{Http2Body, Http2Stream, Unsent, has_padding, send_body};
+use crate::http2_stream::{Http2Body, Http2Stream, Unsent, has_malformed_field, send_body};
 use crate::interim::Interim;
 use crate::received::ReceivedBody;
 use crate::server::{FAREWELL, farewell};
@@ -303,11 +303,11 @@ async fn answer(
     Ok(send_body(stream, body, Some(stall_limit)).await?)
 }
 
-/// What h2 lets through (RFC 9113 8.1.1): a value that begins or ends with a space, a length that is none, lengths
-/// that disagree, and a tunnel for anything but one protocol (RFC 8441 4).
+/// What h2 lets through (RFC 9113 8.1.1): a malformed field, a length that is none, lengths that disagree, and a
+/// tunnel for anything but one protocol (RFC 8441 4).
 fn is_malformed(request: &Request<RecvStream>) -> bool {
     request.extensions().get().is_some_and(is_no_protocol)
-        || has_padding(request.headers())
+        || has_malformed_field(request.headers())
         || has_malformed_length(request.headers())
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -97,11 +97,14 @@ impl Drop for Http2Body {
     }
 }
 
-/// Whether a value begins or ends with a space, which is malformed (RFC 9113 8.2.1) and let through by h2.
-pub(crate) fn has_padding(fields: &HeaderMap) -> bool {
+/// Whether there is what is malformed (RFC 9113 8.2.1) and let through by h2: a value that begins or ends with a
+/// space, or a name with a quotation mark.
+pub(crate) fn has_malformed_field(fields: &HeaderMap) -> bool {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    let mut values = fields.values().map(HeaderValue::as_bytes);
-    values.any(|value| is_space(value.first()) || is_space(value.last()))
+    fields.iter().any(|(name, value)| {
+        let value = value.as_bytes();
+        is_space(value.first()) || is_space(value.last()) || name.as_str().contains('"')
+    })
 }
 
 /// Why a body was not sent to its end.

@@ -6,7 +6,7 @@ use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
 use crate::http1::{AnswerBody, ClientBody, Http1Connection, Http1Error, Stream};
-use crate::http2_stream::{Http2Body, Http2Stream, has_padding};
+use crate::http2_stream::{Http2Body, Http2Stream, has_malformed_field};
 use crate::message_length::AmbiguousLength;
 
 /// What the other side sends behind the head of its message.
@@ -31,8 +31,8 @@ pub(crate) enum PeerError {
     Http2(#[from] h2::Error),
     #[error(transparent)]
     Length(#[from] AmbiguousLength),
-    #[error("a field begins or ends with a space")]
-    Padding,
+    #[error("a field is malformed")]
+    Field,
     #[error("the request cannot be written in HTTP/2")]
     Request(#[from] http::Error),
 }
@@ -43,7 +43,7 @@ impl PeerError {
         match self {
             Self::Http2(error) => error.is_library(),
             Self::Http1(error) => error.is_nonsense(),
-            Self::Length(_) | Self::Padding => true,
+            Self::Length(_) | Self::Field => true,
             Self::Request(_) => false,
         }
     }
@@ -87,9 +87,9 @@ impl ReceivedBody {
     }
 }
 
-fn without_padding(frame: Frame<Bytes>) -> Result<Frame<Bytes>, PeerError> {
-    match frame.trailers_ref().is_some_and(has_padding) {
-        true => Err(PeerError::Padding),
+fn well_formed(frame: Frame<Bytes>) -> Result<Frame<Bytes>, PeerError> {
+    match frame.trailers_ref().is_some_and(has_malformed_field) {
+        true => Err(PeerError::Field),
         false => Ok(frame),
     }
 }
@@ -110,7 +110,7 @@ impl Body for ReceivedBody {
             }
             Self::Http2(body) => {
                 let frame = ready!(body.poll_frame(context));
-                Poll::Ready(frame.map(|frame| without_padding(frame?)))
+                Poll::Ready(frame.map(|frame| well_formed(frame?)))
             }
             Self::Answer(body) => {
                 let frame = ready!(body.poll_frame(context));

@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::body::RequestBody;
 use crate::http1::{Http1Connection, Stream};
-use crate::http2_stream::{Http2Body, Http2Stream, has_padding, send_body};
+use crate::http2_stream::{Http2Body, Http2Stream, has_malformed_field, send_body};
 use crate::interim::Hearing;
 use crate::message_length::settle_length;
 use crate::received::{PeerError, ReceivedBody};
@@ -195,19 +195,19 @@ async fn hear_out(
 ) -> Result<Response<RecvStream>, PeerError> {
     let answer = poll_fn(|context| {
         while let Poll::Ready(Some(interim)) = answer.poll_informational(context) {
-            let interim = without_padding(interim?)?;
+            let interim = well_formed(interim?)?;
             if let Some(hearing) = hearing {
                 hearing.hear(interim.status(), interim.headers());
             }
         }
         Pin::new(&mut answer).poll(context).map_err(PeerError::from)
     });
-    without_padding(answer.await?)
+    well_formed(answer.await?)
 }
 
-fn without_padding<B>(answer: Response<B>) -> Result<Response<B>, PeerError> {
-    match has_padding(answer.headers()) {
-        true => Err(PeerError::Padding),
+fn well_formed<B>(answer: Response<B>) -> Result<Response<B>, PeerError> {
+    match has_malformed_field(answer.headers()) {
+        true => Err(PeerError::Field),
         false => Ok(answer),
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fairlead_tests::{Proxy, Site, Upstream, accept, body, get, request_on, within};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
-use http::header::ETAG;
+use http::header::{ETAG, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
@@ -63,21 +63,27 @@ async fn the_upstream_decides_whether_an_upload_may_start() {
 
 /// RFC 9113 8.2.1.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_with_a_space_around_it_is_malformed() {
+async fn a_value_with_a_space_around_it_is_malformed_and_a_name_with_a_quotation_mark() {
     let (_listener, _site, _proxy, mut client) = connected().await;
-    for value in [" a", "a ", "\ta"] {
+    let quoted = HeaderName::from_lowercase(b"x-\"own").unwrap();
+    let own = HeaderName::from_static("x-own");
+    for (name, value) in [(&own, " a"), (&own, "a "), (&own, "\ta"), (&quoted, "a")] {
         let request = Request::get("https://a.test/")
-            .header("x-own", value)
+            .header(name, value)
             .body(())
             .unwrap();
         let (answer, _) = client.send_request(request, true).unwrap();
         let refusal = within(answer).await.unwrap_err();
-        assert_eq!(refusal.reason(), Some(Reason::PROTOCOL_ERROR), "{value:?}");
+        assert_eq!(
+            refusal.reason(),
+            Some(Reason::PROTOCOL_ERROR),
+            "{name}: {value:?}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_with_such_a_value_behind_it_is_seen_to_break_off() {
+async fn a_body_with_a_malformed_field_behind_it_is_seen_to_break_off() {
     let (listener, _site, _proxy, mut client) = connected().await;
     let request = Request::post("https://a.test/").body(()).unwrap();
     let (answer, mut upload) = client.send_request(request, false).unwrap();

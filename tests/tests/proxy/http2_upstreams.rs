@@ -269,7 +269,7 @@ async fn trailers_pass_both_ways_without_what_is_not_for_them() {
 
 /// RFC 9113 8.1.1: what is malformed goes no further.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_with_a_space_around_a_value_is_none() {
+async fn an_answer_with_a_malformed_field_is_none() {
     let mut upstream = Scripted::start(false).await;
     let (site, proxy) = upstream.site();
     for version in VERSIONS {
