@@ -14,7 +14,7 @@ use h2::ext::Protocol;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::Body;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -303,10 +303,11 @@ async fn answer(
     Ok(send_body(stream, body, Some(stall_limit)).await?)
 }
 
-/// What h2 lets through (RFC 9113 8.1.1): a malformed field, a length that is none, lengths that disagree, and a
-/// tunnel for anything but one protocol (RFC 8441 4).
+/// What h2 lets through (RFC 9113 8.1.1): no path beside no authority, a malformed field, a length that is none, lengths
+/// that disagree, and a tunnel for anything but one protocol (RFC 8441 4).
 fn is_malformed(request: &Request<RecvStream>) -> bool {
-    request.extensions().get().is_some_and(is_no_protocol)
+    (request.uri().path().is_empty() && request.method() != Method::CONNECT)
+        || request.extensions().get().is_some_and(is_no_protocol)
         || has_malformed_field(request.headers())
         || has_malformed_length(request.headers())
 }

@@ -100,10 +100,16 @@ async fn a_body_with_a_malformed_field_behind_it_is_seen_to_break_off() {
 
 /// RFC 9113 8.1.1, RFC 8441 4.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_without_one_length_or_protocol_is_malformed() {
+async fn a_request_without_one_path_length_or_protocol_is_malformed() {
     let (_listener, site, proxy, _client) = connected().await;
     let mut client = frames::connect(&site, &proxy).await;
     let blocks = [
+        [
+            field(":method", "GET"),
+            field(":scheme", "https"),
+            field("host", "a.test"),
+        ]
+        .concat(),
         [head("POST"), field("content-length", "")].concat(),
         [
             head("POST"),
