@@ -1,11 +1,12 @@
 use std::fmt;
+use std::net::IpAddr;
 
 use http::HeaderName;
 use http::uri::PathAndQuery;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{InvalidUpstream, UpstreamUrl};
+use crate::{Host, InvalidUpstream, UpstreamUrl};
 
 /// A resource of a service that helps to answer: `http://HOST:PORT/PATH`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,12 +34,26 @@ impl TryFrom<String> for Endpoint {
             .map_or(text.len(), |path| authority + path);
         let (service, target) = text.split_at(end);
         let target = Some(target).filter(|target| !target.is_empty());
+        let service = UpstreamUrl::parse(service)?;
+        if !can_have_certificate(&service) {
+            return Err(InvalidEndpoint::Name(text));
+        }
         Ok(Self {
-            service: UpstreamUrl::parse(service)?,
+            service,
             target: target
                 .map(|target| target.parse().map_err(|_| InvalidEndpoint::Path(text.clone())))
                 .transpose()?,
         })
+    }
+}
+
+/// Where TLS is spoken the host has to be a name or address that a certificate could hold.
+fn can_have_certificate(service: &UpstreamUrl) -> bool {
+    match service {
+        UpstreamUrl::Tcp { protocol, host, .. } if protocol.is_tls() => {
+            Host::parse(host).is_ok() || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+        }
+        _ => true,
     }
 }
 
@@ -55,6 +70,8 @@ pub enum InvalidEndpoint {
     Service(#[from] InvalidUpstream),
     #[error("{0:?} does not end in a path")]
     Path(String),
+    #[error("the host of {0:?} is no name that a certificate could hold")]
+    Name(String),
 }
 
 /// Another program decides who may come in: asked about each request, it lets it pass with 2xx, or its
@@ -104,12 +121,22 @@ mod tests {
             ("http://a:1/", Some("/")),
             ("http://a:1", None),
             ("http://[::1]:9/x", Some("/x")),
+            ("https://[::1]:9/x", Some("/x")),
+            ("http://a!b:1/x", Some("/x")),
         ] {
             let endpoint = Endpoint::try_from(text.to_owned()).unwrap();
             assert_eq!(endpoint.target.as_ref().map(PathAndQuery::as_str), target);
             assert_eq!(endpoint.to_string(), text);
         }
-        for text in ["", "/x", "a:1/x", "http:///x", "http://a:1/ x", "http://a:0/"] {
+        for text in [
+            "",
+            "/x",
+            "a:1/x",
+            "http:///x",
+            "http://a:1/ x",
+            "http://a:0/",
+            "https://a!b:1/x",
+        ] {
             assert!(
                 Endpoint::try_from(text.to_owned()).is_err(),
                 "{text:?} was accepted"

@@ -165,7 +165,7 @@ impl Route {
                 self.hosts[0]
             ));
         }
-        if let Some(host) = self.hosts.iter().find(|host| self.redirects_back_to(host)) {
+        if let Some(host) = self.redirected_to_itself() {
             return Some(format!("the redirect leads from {host} back to it"));
         }
         if self.redirect_to_primary && matches!(self.hosts[0], HostPattern::Wildcard(_)) {
@@ -180,6 +180,11 @@ impl Route {
         twice
             .map(|host| format!("{host} stands twice in the route"))
             .or_else(|| self.find_contradiction())
+    }
+
+    /// The first host whose clients `redirect` would lead in a circle.
+    pub fn redirected_to_itself(&self) -> Option<&HostPattern> {
+        self.hosts.iter().find(|host| self.redirects_back_to(host))
     }
 
     fn redirects_back_to(&self, host: &HostPattern) -> bool {

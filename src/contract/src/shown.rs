@@ -12,11 +12,14 @@ pub fn escaped(text: &str) -> String {
     shown
 }
 
-/// Characters that are not seen but act: control characters, and those that change the direction of the
-/// text around them.
+/// Characters that are not seen but act: control characters, those that end a line or paragraph, and those
+/// that change the direction of the text around them.
 pub fn is_hidden(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
 }
 
 #[cfg(test)]
@@ -25,7 +28,10 @@ mod tests {
 
     #[test]
     fn a_word_cannot_steer_the_terminal() {
-        let shown = escaped("a\u{1b}[31m\nb\u{202e}ü");
-        assert_eq!(shown, "a\\u{1b}[31m\\u{a}b\\u{202e}ü");
+        let shown = escaped("a\u{1b}[31m\nb\u{202e}ü\u{2028}\u{2029}\u{61c}\u{85}");
+        assert_eq!(
+            shown,
+            "a\\u{1b}[31m\\u{a}b\\u{202e}ü\\u{2028}\\u{2029}\\u{61c}\\u{85}"
+        );
     }
 }

@@ -9,9 +9,11 @@ use fairlead_contract::{
 };
 use thiserror::Error;
 
-use crate::container::Labels;
+use crate::container::{Labels, PROJECT, SERVICE};
 
 const MAX_BYTES: usize = 16 * 1024;
+/// How long the names of Compose's may be: they stand beside each host in the file.
+const MAX_SERVICE: usize = 255;
 
 /// All dialects, in the order in which they are tried.
 const DIALECTS: [Dialect; 2] = [own::DIALECT, chameth::DIALECT];
@@ -104,6 +106,7 @@ pub(crate) fn read(labels: &Labels, docker: &Docker) -> Option<Reading> {
     let mut spoken = DIALECTS.iter().filter(|dialect| (dialect.speaks)(labels));
     let dialect = spoken.next()?;
     let checked = check_characters(labels, dialect.prefix)
+        .and_then(|()| check_service(labels))
         .and_then(|()| refuse_other_instances(labels, dialect.tag, docker));
     let asked = |(name, labels): (Option<String>, Labels)| Asked {
         name,
@@ -129,6 +132,14 @@ fn check_characters(labels: &Labels, prefix: &str) -> Result<(), Fault> {
     }
     match ours().find(|(label, value)| unclean(label) || unclean(value)) {
         Some((label, value)) => Err(Fault::ControlCharacter(label.clone(), value.clone())),
+        None => Ok(()),
+    }
+}
+
+fn check_service(labels: &Labels) -> Result<(), Fault> {
+    let is_long = |label: &&str| labels.get(*label).is_some_and(|name| name.len() > MAX_SERVICE);
+    match [PROJECT, SERVICE].into_iter().find(is_long) {
+        Some(label) => Err(Fault::LongService(label)),
         None => Ok(()),
     }
 }
@@ -191,6 +202,8 @@ pub(crate) enum Fault {
     ControlCharacter(String, String),
     #[error("the labels {0}* hold more than 16 KiB together: shorten them")]
     TooLong(String),
+    #[error("the label {0} holds more than 255 bytes: shorten it")]
+    LongService(&'static str),
     #[error("{unknown:?} is not a label of fairlead: did you mean {nearest}?")]
     Unknown { unknown: String, nearest: String },
     #[error("the label {0} is missing: name the hosts there")]
@@ -360,5 +373,11 @@ mod tests {
             fault(&[("fairlead.hosts", &long)]),
             "the labels fairlead.* hold more than 16 KiB together: shorten them"
         );
+        let long = "p".repeat(256);
+        assert_eq!(
+            fault(&[("fairlead.hosts", "a.test"), (PROJECT, &long)]),
+            "the label com.docker.compose.project holds more than 255 bytes: shorten it"
+        );
+        assert!(claim(&[("fairlead.hosts", "a.test"), (SERVICE, &long[1..])]).is_ok());
     }
 }

@@ -56,10 +56,14 @@ fn read(labels: &Labels) -> Result<Claim, Fault> {
     let words = words(labels, |word| {
         !OWN.contains(&word) && !of_upstream().contains(&word)
     });
-    let route = words.read_route().map_err(faulty)?;
-    refuse_redirect_to_wildcard(&hosts[0], &route)?;
-    Ok(Claim {
+    let route = Route {
         hosts,
+        ..words.read_route().map_err(faulty)?
+    };
+    refuse_redirect_to_wildcard(&route)?;
+    refuse_redirect_to_itself(&route)?;
+    Ok(Claim {
+        hosts: route.hosts,
         port: port.map_or(
             WantedPort::Only {
                 published_too: true,
@@ -119,13 +123,23 @@ fn refuse_unknown(labels: &Labels) -> Result<(), Fault> {
     })
 }
 
-fn refuse_redirect_to_wildcard(primary: &HostPattern, route: &Route) -> Result<(), Fault> {
-    match primary {
+fn refuse_redirect_to_wildcard(route: &Route) -> Result<(), Fault> {
+    match &route.hosts[0] {
         primary @ HostPattern::Wildcard(_) if route.redirect_to_primary => Err(Fault::RedirectToWildcard {
             label: REDIRECT_TO_PRIMARY,
             primary: primary.clone(),
         }),
         _ => Ok(()),
+    }
+}
+
+fn refuse_redirect_to_itself(route: &Route) -> Result<(), Fault> {
+    match route.redirected_to_itself() {
+        Some(host) => Err(Fault::Together {
+            prefix: PREFIX,
+            fault: format!("the redirect leads from {host} back to it"),
+        }),
+        None => Ok(()),
     }
 }
 
