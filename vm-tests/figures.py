@@ -64,6 +64,7 @@ def container(number):
 
 answers = {
     "containers": json.dumps([container(number) for number in range(int(sys.argv[1]))]).encode(),
+    "networks": json.dumps(ask("/networks")).encode(),
     "images": json.dumps(ask("/images/" + one["ImageID"] + "/json")).encode(),
 }
 

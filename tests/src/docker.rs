@@ -117,6 +117,41 @@ impl Docker {
         self.docker(&["rm", "--force", name]);
     }
 
+    /// Tries to remove the container while the disk does not let go of its files. Returns what Docker says of it
+    /// afterwards.
+    pub fn fail_to_remove(&self, name: &str) -> String {
+        let layers = self.root.path().join("data/vfs/dir").display().to_string();
+        let freeze = format!("mount --bind {layers} {layers} && mount -o remount,bind,ro {layers}");
+        self.beside_the_daemon(&freeze);
+        let removed = self.command(&["rm", "--force", name]).output();
+        assert!(
+            removed.is_ok_and(|output| !output.status.success()),
+            "it was removed"
+        );
+        let state = self.docker(&["inspect", "--format", "{{.State.Status}}", name]);
+        self.beside_the_daemon(&format!("umount {layers}"));
+        state
+    }
+
+    /// Runs a command of the shell where the daemon's mounts are.
+    fn beside_the_daemon(&self, command: &str) {
+        let pid = self.daemon.as_ref().expect("the daemon runs").pid().to_string();
+        let status = Command::new("nsenter")
+            .args(["--target", &pid, "--mount", "sh", "-c", command])
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "{command}");
+    }
+
+    /// Lets the containers run on when the daemon stops.
+    pub fn keep_containers_alive(&self) {
+        let settings = self.root.path().join("daemon.json");
+        write_atomically(&settings, b"{\"live-restore\":true}", 0o644)
+            .expect("cannot write a file of the test");
+        let daemon = self.daemon.as_ref().expect("the daemon runs");
+        daemon.signal(Signal::HUP);
+        while self.docker(&["info", "--format", "{{.LiveRestoreEnabled}}"]) != "true" {}
+    }
+
     /// The container's IPv4 address in its only network.
     pub fn address(&self, name: &str) -> String {
         let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";

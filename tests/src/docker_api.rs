@@ -30,6 +30,8 @@ struct Script {
     unanswered: usize,
     /// Status and body of what the next request is answered with.
     refusal: Option<(&'static str, String)>,
+    /// The same for every request whose path holds a text.
+    answers: BTreeMap<&'static str, (&'static str, String)>,
     open: Vec<UnixStream>,
 }
 
@@ -72,6 +74,11 @@ impl DockerApi {
     /// Answers the next request with this, whatever it is.
     pub fn refuse_once(&self, status: &'static str, body: &str) {
         self.script().refusal = Some((status, body.to_owned()));
+    }
+
+    /// Answers each request whose path holds `part` with this from now on.
+    pub fn answer(&self, part: &'static str, status: &'static str, body: &str) {
+        self.script().answers.insert(part, (status, body.to_owned()));
     }
 
     /// Ends as a daemon does that is killed, and comes back with another socket of the same name.
@@ -159,8 +166,17 @@ impl Script {
             let message = "client version is too old. Minimum supported API version is 1.44";
             return ("400 Bad Request", json!({ "message": message }).to_string());
         }
+        if let Some((_, answer)) = self.answers.iter().find(|(part, _)| path.contains(**part)) {
+            return answer.clone();
+        }
         if path.ends_with("/_ping") {
             return ("200 OK", "OK".to_owned());
+        }
+        if path.ends_with("/networks") {
+            return (
+                "200 OK",
+                json!([{ "Name": "web", "Driver": "bridge" }]).to_string(),
+            );
         }
         if path.contains("/containers/json") {
             // None is in the state that the question is about.

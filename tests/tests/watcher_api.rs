@@ -1,6 +1,6 @@
 //! The watcher against a daemon that breaks off, hangs, is replaced, and loses what it has just listed.
 
-use fairlead_contract::{Configuration, Files};
+use fairlead_contract::{Configuration, Files, Rejection};
 use fairlead_tests::{DockerApi, Environment, Program, Running, listed};
 use serde_json::{Value, json};
 
@@ -63,9 +63,7 @@ fn no_version_of_the_api_is_asked_for_that_could_be_too_old() {
     api.add_image("sha256:00", json!({}));
     api.set_containers(vec![listed("web", &[("fairlead.hosts", "app.test")])]);
     follow(&environment).wait_for_output_lines(1);
-    let finished = environment.run(Program::Watcher, &[]);
-    assert!(finished.status.success(), "{}", finished.stderr);
-    let found = Configuration::parse(&Files::read(environment.paths()));
+    let found = found(&environment);
     assert_eq!(hosts(&found), ["app.test"]);
 }
 
@@ -87,23 +85,88 @@ fn a_socket_that_was_replaced_is_followed() {
     follower.wait_for_output_lines(marks + 1);
 }
 
-#[test]
-fn an_image_that_goes_during_a_pass_leaves_out_its_container_alone() {
-    let (environment, api) = watched();
-    api.add_image("sha256:00", json!({}));
-    let mut gone = listed("gone", &[("fairlead.hosts", "gone.test")]);
-    gone["ImageID"] = json!("sha256:11");
-    api.set_containers(vec![gone, listed("web", &[("fairlead.hosts", "app.test")])]);
+/// A pass that must succeed, and what it wrote.
+fn found(environment: &Environment) -> Configuration {
     let finished = environment.run(Program::Watcher, &[]);
     assert!(finished.status.success(), "{}", finished.stderr);
-    let found = Configuration::parse(&Files::read(environment.paths()));
+    Configuration::parse(&Files::read(environment.paths()))
+}
+
+/// `container: reason` for each that was left out.
+fn left_out(configuration: &Configuration) -> Vec<String> {
+    let shown = |rejection: &Rejection| format!("{}: {}", rejection.container, rejection.reason);
+    configuration.rejections.iter().map(shown).collect()
+}
+
+#[test]
+fn an_image_that_cannot_be_told_about_leaves_out_its_container_alone() {
+    let (environment, api) = watched();
+    api.add_image("sha256:00", json!({}));
+    api.answer(
+        "/images/sha256:22/",
+        "500 Internal Server Error",
+        "{\"message\":\"layer does not \\u001b exist\"}",
+    );
+    api.answer(
+        "/images/sha256:33/",
+        "200 OK",
+        r#"{"Created":7,"Config":{"Labels":{"fairlead.hosts":"odd.test"}}}"#,
+    );
+    let of_image = |name: &str, image: &str| {
+        let mut container = listed(name, &[("fairlead.hosts", &format!("{name}.test"))]);
+        container["ImageID"] = json!(image);
+        container
+    };
+    api.set_containers(vec![
+        of_image("gone", "sha256:11"),
+        of_image("broken", "sha256:22"),
+        of_image("odd", "sha256:33"),
+        listed("web", &[("fairlead.hosts", "app.test")]),
+    ]);
+    let found = found(&environment);
     assert_eq!(hosts(&found), ["app.test"]);
-    let left_out: Vec<&str> = found
-        .rejections
-        .iter()
-        .map(|rejection| rejection.container.as_str())
-        .collect();
-    assert_eq!(left_out, ["gone"]);
+    let left_out = left_out(&found);
+    let beginnings = [
+        "broken: nobody can tell which of its labels came with its image (layer does not \\u{1b} exist): make it anew",
+        "gone: nobody can tell which of its labels came with its image (no such image): make it anew",
+        "odd: its labels came with its image",
+    ];
+    assert_eq!(left_out.len(), beginnings.len(), "{left_out:?}");
+    for (reason, beginning) in left_out.iter().zip(beginnings) {
+        assert!(reason.starts_with(beginning), "{reason}");
+    }
+}
+
+#[test]
+fn a_network_that_the_machine_is_not_part_of_is_passed_over() {
+    let (environment, api) = watched();
+    api.add_image("sha256:00", json!({}));
+    let networks = json!([
+        { "Name": "lan", "Driver": "macvlan", "Created": 7 }, { "Name": "web", "Driver": "bridge" }, "odd",
+    ]);
+    api.answer("/networks", "200 OK", &networks.to_string());
+    let mut both = listed("both", &[("fairlead.hosts", "both.test")]);
+    both["NetworkSettings"]["Networks"]["lan"] = json!({ "IPAddress": "10.9.0.2" });
+    let mut lost = listed("lost", &[("fairlead.hosts", "lost.test")]);
+    lost["NetworkSettings"] = json!({ "Networks": { "lan": { "IPAddress": "10.9.0.3" } } });
+    api.set_containers(vec![both, lost]);
+    let first = found(&environment);
+    let url = first.routes[0].route.upstreams[0].url.to_string();
+    assert!(url.starts_with("http://10.0.0."), "{url}");
+    let reasons = left_out(&first);
+    assert!(
+        reasons[0].starts_with("lost: this machine is not part of its networks: \"lan\" (macvlan)"),
+        "{reasons:?}"
+    );
+
+    api.answer("/networks", "500 Internal Server Error", "{\"message\":\"full\"}");
+    let finished = environment.run(Program::Watcher, &[]);
+    assert!(
+        !finished.status.success(),
+        "could not be read is not the same as none"
+    );
+    let after = Configuration::parse(&Files::read(environment.paths()));
+    assert_eq!(after.routes, first.routes);
 }
 
 #[test]
@@ -125,9 +188,7 @@ fn a_state_that_docker_does_not_have_fails_its_container_alone() {
         odd("ports", "Ports", json!([{ "PrivatePort": 132, "Type": "dccp" }])),
         listed("web", &[("fairlead.hosts", "app.test")]),
     ]);
-    let finished = environment.run(Program::Watcher, &[]);
-    assert!(finished.status.success(), "{}", finished.stderr);
-    let found = Configuration::parse(&Files::read(environment.paths()));
+    let found = found(&environment);
     assert_eq!(
         hosts(&found),
         ["app.test", "health.test", "ports.test", "state.test"]

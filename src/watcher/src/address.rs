@@ -6,13 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use fairlead_contract::{Docker, UpstreamUrl};
 use thiserror::Error;
 
-use crate::container::{Container, Reach};
+use crate::container::{Container, Place, Reach};
 use crate::labels::{Claim, WantedPort};
 
 /// Returns where the container answers the requests of `claim`.
 ///
-/// The network is the one the container names, else the operator's, else its only one. There is no
-/// guess between several: the wrong one might be one the proxy cannot reach. Where no address can be
+/// The network is the one the container names, else the operator's, else the only one of those that this
+/// machine is part of. There is no guess between several: the wrong one might be one the proxy cannot reach. Where no address can be
 /// reached, as those of a rootless daemon, the operator has the published ports used.
 pub(crate) fn upstream_url(
     container: &Container,
@@ -51,7 +51,7 @@ fn address(reach: &Reach, claim: &Claim, docker: &Docker) -> Result<IpAddr, Unre
 }
 
 fn address_in(
-    networks: &BTreeMap<String, Option<IpAddr>>,
+    networks: &BTreeMap<String, Place>,
     claim: &Claim,
     docker: &Docker,
 ) -> Result<IpAddr, Unreachable> {
@@ -60,12 +60,12 @@ fn address_in(
         (None, Some(name)) => joined(networks, name, "[docker] network")?,
         (None, None) => only(networks)?,
     };
-    let ip = networks.get(name).copied().flatten();
+    let ip = networks.get(name).and_then(|place| place.address);
     ip.ok_or_else(|| Unreachable::NoAddress(name.clone()))
 }
 
 fn joined<'a>(
-    networks: &BTreeMap<String, Option<IpAddr>>,
+    networks: &BTreeMap<String, Place>,
     name: &'a String,
     setting: &'static str,
 ) -> Result<&'a String, Unreachable> {
@@ -79,12 +79,21 @@ fn joined<'a>(
     })
 }
 
-fn only(networks: &BTreeMap<String, Option<IpAddr>>) -> Result<&String, Unreachable> {
-    let mut names = networks.keys();
-    match (names.next(), names.next()) {
-        (Some(name), None) => Ok(name),
-        (None, _) => Err(Unreachable::NoNetwork),
-        _ => Err(Unreachable::SeveralNetworks(list(networks.keys()))),
+fn only(networks: &BTreeMap<String, Place>) -> Result<&String, Unreachable> {
+    let (foreign, own): (Vec<_>, Vec<_>) = networks.iter().partition(|(_, place)| place.foreign.is_some());
+    match (own.as_slice(), foreign.as_slice()) {
+        ([(name, _)], _) => Ok(name),
+        ([], []) => Err(Unreachable::NoNetwork),
+        ([], foreign) => Err(Unreachable::ForeignNetworks(
+            foreign
+                .iter()
+                .map(|(name, place)| format!("{name:?} ({})", place.foreign.as_deref().unwrap_or_default()))
+                .collect::<Vec<_>>()
+                .join(", "),
+        )),
+        (own, _) => Err(Unreachable::SeveralNetworks(list(
+            own.iter().map(|(name, _)| name),
+        ))),
     }
 }
 
@@ -138,6 +147,11 @@ pub(crate) enum Unreachable {
     #[error("it is in no network: connect it to one")]
     NoNetwork,
     #[error(
+        "this machine is not part of its networks: {0}. Connect it to a bridge network; or if there is a way for the \
+         machine, choose one with [docker] network in fairlead.toml, or with the label fairlead.network"
+    )]
+    ForeignNetworks(String),
+    #[error(
         "it is in the networks {0}: choose one with [docker] network in fairlead.toml, or with the label \
          fairlead.network beside fairlead.hosts"
     )]
@@ -188,6 +202,7 @@ mod tests {
             image_id: "sha256:00".to_owned(),
             labels: BTreeMap::new(),
             image_labels: BTreeMap::new(),
+            image_fault: None,
             ports: ports.iter().copied().collect(),
             published: published
                 .iter()
@@ -199,7 +214,13 @@ mod tests {
     }
 
     fn networks(addresses: &[(&str, &str)]) -> Reach {
-        let entry = |(name, ip): &(&str, &str)| ((*name).to_owned(), ip.parse().ok());
+        let entry = |(name, ip): &(&str, &str)| {
+            let place = Place {
+                address: ip.parse().ok(),
+                foreign: None,
+            };
+            ((*name).to_owned(), place)
+        };
         Reach::Networks(addresses.iter().map(entry).collect())
     }
 
@@ -257,6 +278,30 @@ mod tests {
             ),
         ] {
             assert_eq!(found(container, &claim(ONLY, label), &docker(operator)), expected);
+        }
+    }
+
+    #[test]
+    fn a_network_that_the_machine_is_not_part_of_is_only_used_when_it_is_chosen() {
+        let in_networks = |addresses: &[(&str, &str)]| {
+            let mut reach = networks(addresses);
+            reach.mark_foreign(&[("lan", "macvlan"), ("mesh", "overlay"), ("web", "bridge")].into());
+            container(reach, &[80], &[])
+        };
+        let all = [("lan", "10.0.0.1"), ("mesh", "10.0.1.1"), ("web", "10.0.2.1")];
+        let refused = "this machine is not part of its networks: \"lan\" (macvlan), \"mesh\" (overlay). Connect it to \
+                       a bridge network; or if there is a way for the machine, choose one with [docker] network in \
+                       fairlead.toml, or with the label fairlead.network";
+        for (container, label, operator, expected) in [
+            (in_networks(&all), None, None, "http://10.0.2.1:80"),
+            (in_networks(&all[..2]), None, None, refused),
+            (in_networks(&all), Some("lan"), None, "http://10.0.0.1:80"),
+            (in_networks(&all), None, Some("mesh"), "http://10.0.1.1:80"),
+        ] {
+            assert_eq!(
+                found(&container, &claim(ONLY, label), &docker(operator)),
+                expected
+            );
         }
     }
 

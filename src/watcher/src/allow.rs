@@ -56,7 +56,7 @@ mod tests {
     use fairlead_contract::{Configuration, Files};
 
     use super::*;
-    use crate::container::{PROJECT, State};
+    use crate::container::{PROJECT, Place, State};
 
     fn rules(text: &str) -> Vec<Allow> {
         let configuration = Configuration::parse(&Files {
@@ -76,9 +76,10 @@ mod tests {
             image_id: "sha256:00".to_owned(),
             labels: [(PROJECT.to_owned(), "shop".to_owned())].into(),
             image_labels: [(PROJECT.to_owned(), "bank".to_owned())].into(),
+            image_fault: None,
             ports: [80].into(),
             published: [].into(),
-            reach: Reach::Networks([("web".to_owned(), None)].into()),
+            reach: Reach::Networks([("web".to_owned(), Place::default())].into()),
             state: State::Ready,
         }
     }

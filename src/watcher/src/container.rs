@@ -9,9 +9,11 @@ use serde_json::{Map, Value};
 
 const ID_DIGITS: usize = 12;
 
-/// What Compose says of each container it makes.
+/// What Compose says of each container it makes, and of each image it builds.
 pub(crate) const PROJECT: &str = "com.docker.compose.project";
 pub(crate) const SERVICE: &str = "com.docker.compose.service";
+
+const COMPOSE: &str = "com.docker.compose.";
 
 pub(crate) type Labels = BTreeMap<String, String>;
 
@@ -34,6 +36,8 @@ pub(crate) struct Container {
     pub(crate) labels: Labels,
     /// Those that came with the image and do not count.
     pub(crate) image_labels: Labels,
+    /// Why nobody knows which of the labels those are, so that none counts.
+    pub(crate) image_fault: Option<String>,
     /// The exposed TCP ports, published or not.
     pub(crate) ports: BTreeSet<u16>,
     /// Those of them that are published on this machine, each with where.
@@ -61,8 +65,7 @@ pub(crate) enum State {
 /// Where a container listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// In networks, each with the container's address there once it has one.
-    Networks(BTreeMap<String, Option<IpAddr>>),
+    Networks(BTreeMap<String, Place>),
     /// On the addresses of the host itself.
     Host,
     /// On the addresses of another container, which has this id or name.
@@ -70,6 +73,18 @@ pub(crate) enum Reach {
     /// It has no network.
     Nowhere,
 }
+
+/// A container's place in a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// `None` until it has one.
+    pub(crate) address: Option<IpAddr>,
+    /// The driver of a network that this machine is not part of.
+    pub(crate) foreign: Option<String>,
+}
+
+/// Drivers whose networks lie beside the host or across several, and which it does not reach by itself.
+const FOREIGN_DRIVERS: [&str; 3] = ["macvlan", "ipvlan", "overlay"];
 
 impl From<ContainerSummary> for Container {
     fn from(summary: ContainerSummary) -> Self {
@@ -92,6 +107,7 @@ impl From<ContainerSummary> for Container {
             image_id: summary.image_id.unwrap_or_default(),
             labels: summary.labels.unwrap_or_default().into_iter().collect(),
             image_labels: Labels::new(),
+            image_fault: None,
             ports: tcp(&ports).map(|port| port.private_port).collect(),
             published: published(&ports),
             reach: Reach::of(&mode.unwrap_or_default(), networks),
@@ -148,6 +164,11 @@ fn summary(fields: impl IntoIterator<Item = (String, Value)>) -> Result<Containe
 }
 
 impl Container {
+    /// Whether this is its name or its id, of which more digits may be given than are known.
+    fn is_called(&self, name_or_id: &str) -> bool {
+        self.name == name_or_id || (!self.id.is_empty() && name_or_id.starts_with(&self.id))
+    }
+
     /// The service that it belongs to. What was started without Compose belongs together.
     pub(crate) fn service(&self) -> Service<'_> {
         let label = |label| self.labels.get(label).map(String::as_str);
@@ -156,11 +177,24 @@ impl Container {
 
     /// Tells the labels that came with the image from those said when the container was made. What was
     /// said with the same value cannot be told from it.
+    ///
+    /// Except of Compose: it says the project and the service of each container that it makes, so if it made
+    /// this one they were said, whatever is in the image.
     pub(crate) fn set_aside(&mut self, of_image: &Labels) {
         let labels = std::mem::take(&mut self.labels);
         (self.image_labels, self.labels) = labels
             .into_iter()
             .partition(|(label, value)| of_image.get(label) == Some(value));
+        if self.labels.keys().any(|label| label.starts_with(COMPOSE)) {
+            let said = [PROJECT, SERVICE].map(|label| self.image_labels.remove_entry(label));
+            self.labels.extend(said.into_iter().flatten());
+        }
+    }
+
+    /// The same where nobody can tell what came with the image.
+    pub(crate) fn set_all_aside(&mut self, fault: &str) {
+        self.image_labels = std::mem::take(&mut self.labels);
+        self.image_fault = Some(fault.to_owned());
     }
 }
 
@@ -177,17 +211,19 @@ pub(crate) fn follow_others(containers: &mut [Container]) {
     }
 }
 
+/// Where the other container is, which may be in the network of yet another one.
 fn reach_of_other(container: &Container, containers: &[Container]) -> Option<Reach> {
-    let Reach::OtherContainer(other) = &container.reach else {
-        return None;
-    };
-    let is_meant = |candidate: &&Container| {
-        candidate.name == *other || (!candidate.id.is_empty() && other.starts_with(&candidate.id))
-    };
-    containers
-        .iter()
-        .find(is_meant)
-        .map(|container| container.reach.clone())
+    let mut reach = &container.reach;
+    for _ in containers {
+        let Reach::OtherContainer(other) = reach else {
+            break;
+        };
+        match containers.iter().find(|candidate| candidate.is_called(other)) {
+            Some(other) => reach = &other.reach,
+            None => break,
+        }
+    }
+    Some(reach.clone()).filter(|reach| *reach != container.reach)
 }
 
 impl State {
@@ -233,10 +269,29 @@ impl Reach {
                 None => Self::Networks(
                     networks
                         .into_iter()
-                        .map(|(name, endpoint)| (name, address(&endpoint)))
+                        .map(|(name, endpoint)| (name, Place::of(&endpoint)))
                         .collect(),
                 ),
             },
+        }
+    }
+
+    /// `drivers` has the driver of each network.
+    pub(crate) fn mark_foreign(&mut self, drivers: &BTreeMap<&str, &str>) {
+        let Self::Networks(networks) = self else { return };
+        for (name, place) in networks {
+            let driver = drivers.get(name.as_str()).copied();
+            let foreign = driver.filter(|driver| FOREIGN_DRIVERS.contains(driver));
+            place.foreign = foreign.map(str::to_owned);
+        }
+    }
+}
+
+impl Place {
+    fn of(endpoint: &EndpointSettings) -> Self {
+        Self {
+            address: address(endpoint),
+            foreign: None,
         }
     }
 }
@@ -296,6 +351,8 @@ fn address(endpoint: &EndpointSettings) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn listed(json: &str) -> Container {
@@ -333,13 +390,20 @@ mod tests {
             image_id: "sha256:00".to_owned(),
             labels: [("fairlead.hosts".to_owned(), "a.test".to_owned())].into(),
             image_labels: Labels::new(),
+            image_fault: None,
             ports: [80, 81, 82, 9000].into(),
             published: [(80, "127.0.0.1:8088"), (81, "[::1]:8089"), (82, "192.0.2.1:8090")]
                 .map(|(port, address)| (port, address.parse().unwrap()))
                 .into(),
             reach: Reach::Networks(
                 networks
-                    .map(|(name, ip)| (name.to_owned(), ip.map(|ip| ip.parse().unwrap())))
+                    .map(|(name, ip)| {
+                        let place = Place {
+                            address: ip.map(|ip: &str| ip.parse().unwrap()),
+                            foreign: None,
+                        };
+                        (name.to_owned(), place)
+                    })
                     .into(),
             ),
             state: State::Ready,
@@ -353,7 +417,7 @@ mod tests {
             (r#"{"host":{"IPAddress":""}}"#, Reach::Host),
             (
                 r#"{"web":{"IPAddress":""}}"#,
-                Reach::Networks([("web".to_owned(), None)].into()),
+                Reach::Networks([("web".to_owned(), Place::default())].into()),
             ),
             ("null", Reach::Networks(BTreeMap::new())),
         ] {
@@ -379,6 +443,30 @@ mod tests {
     }
 
     #[test]
+    fn composes_project_and_service_count_where_it_made_the_container_too() {
+        let of_image: Labels = [
+            (PROJECT, "shop"),
+            (SERVICE, "web"),
+            ("com.docker.compose.version", "2"),
+        ]
+        .map(|(label, value)| (label.to_owned(), value.to_owned()))
+        .into();
+        let mut container = listed(r#"{"Id":"1"}"#);
+        container.labels = of_image.clone();
+        container.set_aside(&of_image);
+        assert_eq!(container.service(), (None, None));
+
+        container.labels = of_image.clone();
+        container
+            .labels
+            .insert("com.docker.compose.oneoff".to_owned(), "False".to_owned());
+        container.set_aside(&of_image);
+        assert_eq!(container.service(), (Some("shop"), Some("web")));
+        let left: Vec<_> = container.image_labels.keys().collect();
+        assert_eq!(left, ["com.docker.compose.version"]);
+    }
+
+    #[test]
     fn who_is_in_anothers_network_is_reached_as_that_one() {
         let mut containers = [
             listed(
@@ -390,6 +478,31 @@ mod tests {
         follow_others(&mut containers);
         assert_eq!(containers[0].reach, Reach::Host);
         assert_eq!(containers[1].reach, Reach::OtherContainer("gone".to_owned()));
+    }
+
+    #[test]
+    fn a_chain_of_networks_is_followed_to_its_end_and_a_circle_ends() {
+        let guest = |name: &str, other: &str| {
+            let mode = json!({ "NetworkMode": format!("container:{other}") });
+            let summary = json!({ "Id": name, "Names": [format!("/{name}")], "HostConfig": mode });
+            listed(&summary.to_string())
+        };
+        let host = listed(r#"{"Id":"3","Names":["/vpn"],"HostConfig":{"NetworkMode":"host"}}"#);
+        let mut containers = [
+            guest("a", "b"),
+            guest("b", "vpn"),
+            host,
+            guest("c", "d"),
+            guest("d", "c"),
+            guest("e", "f"),
+            guest("f", "gone"),
+        ];
+        follow_others(&mut containers);
+        let gone = Reach::OtherContainer("gone".to_owned());
+        for (container, expected) in [(0, &Reach::Host), (1, &Reach::Host), (5, &gone), (6, &gone)] {
+            assert_eq!(containers[container].reach, *expected);
+        }
+        assert!(matches!(containers[3].reach, Reach::OtherContainer(_)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error as StdError;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,8 @@ use bollard::errors::Error as ApiError;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use fairlead_contract::Docker as Settings;
+use serde::Serialize;
+use serde_json::Value;
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -36,8 +38,24 @@ impl Daemon {
         })
     }
 
-    /// Lists the containers that run, paused ones and those between two starts among them.
-    pub(crate) async fn running_containers(&self) -> Result<Vec<Container>, DaemonError> {
+    /// Tells of the containers that run what routes depend on.
+    pub(crate) async fn containers(&self, settings: &Settings) -> Result<Vec<Container>, DaemonError> {
+        let mut containers = self.running_containers().await?;
+        if !settings.image_labels {
+            self.set_image_labels_aside(&mut containers).await?;
+        }
+        if containers
+            .iter()
+            .any(|container| labels::are_ours(&container.labels))
+        {
+            self.name_images(&mut containers).await?;
+            self.mark_foreign_networks(&mut containers).await?;
+        }
+        Ok(containers)
+    }
+
+    /// Lists them, paused ones and those between two starts among them.
+    async fn running_containers(&self) -> Result<Vec<Container>, DaemonError> {
         let List {
             mut containers,
             is_dockers,
@@ -91,13 +109,10 @@ impl Daemon {
 
     /// Tells the labels of `containers` that came with their images from those that count.
     ///
-    /// Only images of labelled containers are asked for, each once. If one is gone, nobody knows what
-    /// came with it, and none of the labels counts.
-    pub(crate) async fn set_image_labels_aside(
-        &self,
-        containers: &mut [Container],
-    ) -> Result<(), DaemonError> {
-        let mut known: HashMap<String, Option<Labels>> = HashMap::new();
+    /// Only images of labelled containers are asked for, each once. If one cannot be told about, nobody knows
+    /// what came with it, and none of the labels counts.
+    async fn set_image_labels_aside(&self, containers: &mut [Container]) -> Result<(), DaemonError> {
+        let mut known: HashMap<String, Result<Labels, String>> = HashMap::new();
         for container in containers
             .iter_mut()
             .filter(|container| labels::are_ours(&container.labels))
@@ -106,24 +121,74 @@ impl Daemon {
             if !known.contains_key(id) {
                 known.insert(id.clone(), self.image_labels(id).await?);
             }
-            let all = container.labels.clone();
-            let of_image = known.get(id).and_then(Option::as_ref).unwrap_or(&all);
-            container.set_aside(of_image);
+            match known.get(id) {
+                Some(Ok(of_image)) => container.set_aside(of_image),
+                Some(Err(reason)) => container.set_all_aside(reason),
+                None => {}
+            }
         }
         Ok(())
     }
 
-    /// `None` if there is no such image any more.
-    async fn image_labels(&self, id: &str) -> Result<Option<Labels>, DaemonError> {
-        let answer = timeout(LIMIT, self.client.inspect_image(id)).await;
-        match answer.map_err(|_| DaemonError::Silent(self.socket.clone()))? {
-            Ok(image) => {
-                let labels = image.config.and_then(|config| config.labels).unwrap_or_default();
-                Ok(Some(labels.into_iter().collect()))
+    /// An error if the daemon cannot tell them.
+    async fn image_labels(&self, id: &str) -> Result<Result<Labels, String>, DaemonError> {
+        let image = self.about_one(self.client.inspect_image(id)).await?;
+        Ok(image.and_then(|image| {
+            let labels = image.pointer("/Config/Labels").cloned().unwrap_or_default();
+            let labels: Option<Labels> = serde_json::from_value(labels).map_err(|error| error.to_string())?;
+            Ok(labels.unwrap_or_default())
+        }))
+    }
+
+    /// Gives the containers whose image has another name by now the one that they were made with.
+    ///
+    /// When a name is given to a newer image, Docker lists the containers of the older one with its id.
+    async fn name_images(&self, containers: &mut [Container]) -> Result<(), DaemonError> {
+        let is_nameless = |container: &&mut Container| {
+            labels::are_ours(&container.labels) && container.image == container.image_id
+        };
+        for container in containers.iter_mut().filter(is_nameless) {
+            let inspect = self.client.inspect_container(&container.id, None);
+            // One that is gone by now is of no importance.
+            let told = self.about_one(inspect).await?.unwrap_or_default();
+            if let Some(name) = told.pointer("/Config/Image").and_then(Value::as_str) {
+                name.clone_into(&mut container.image);
             }
-            Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            Err(error) => Err(DaemonError::of(&self.socket, error)),
         }
+        Ok(())
+    }
+
+    /// Notes which networks of the containers this machine is not part of.
+    async fn mark_foreign_networks(&self, containers: &mut [Container]) -> Result<(), DaemonError> {
+        let networks = self.about_one(self.client.list_networks(None)).await?;
+        let networks = networks.map_err(|refusal| DaemonError::Refused {
+            socket: self.socket.clone(),
+            source: refusal.into(),
+        })?;
+        let networks = networks.as_array().map(Vec::as_slice).unwrap_or_default();
+        let drivers: BTreeMap<&str, &str> = networks
+            .iter()
+            .filter_map(|network| network["Name"].as_str().zip(network["Driver"].as_str()))
+            .collect();
+        for container in containers {
+            container.reach.mark_foreign(&drivers);
+        }
+        Ok(())
+    }
+
+    /// What is told about one thing, whether or not it is all as Docker tells it; or the refusal, which
+    /// concerns this thing alone.
+    async fn about_one<T: Serialize>(
+        &self,
+        answer: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<Result<Value, String>, DaemonError> {
+        let told = match self.within(async { Ok(answer.await) }).await? {
+            Ok(told) => serde_json::to_value(told),
+            Err(ApiError::JsonDataError { contents, .. }) => serde_json::from_str(&contents),
+            Err(ApiError::DockerResponseServerError { message, .. }) => return Ok(Err(message)),
+            Err(error) => return Err(DaemonError::of(&self.socket, error)),
+        };
+        Ok(told.map_err(|error| error.to_string()))
     }
 
     /// Follows what happens at `since` or later, as far as a pass may have another result after it.

@@ -1,7 +1,10 @@
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use fairlead_contract::{HostPattern, Paths, is_written, remove_if_present, write_atomically};
+use anyhow::{Context, Result, ensure};
+use fairlead_contract::{
+    Configuration, Files, HostPattern, MAX_FILE_BYTES, Paths, Problem, is_written, remove_if_present,
+    write_atomically,
+};
 use tracing::span::EnteredSpan;
 use tracing::{error_span, info, warn};
 
@@ -24,10 +27,7 @@ pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>, reloads: bool) ->
     let known = Known::read(paths)?;
     let settings = with_socket(known.docker.clone(), socket);
     let daemon = Daemon::connect(&settings)?;
-    let mut containers = daemon.running_containers().await?;
-    if !settings.image_labels {
-        daemon.set_image_labels_aside(&mut containers).await?;
-    }
+    let containers = daemon.containers(&settings).await?;
     let described = (!known.templates.is_empty()).then(|| containers.clone());
     let plan = plan(containers, &known);
     let text = plan
@@ -36,6 +36,7 @@ pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>, reloads: bool) ->
         .context("the routes cannot be put into words")?;
     let file = paths.discovery_file();
     if !is_written(&file, text.as_bytes(), MODE) {
+        refuse_unreadable(&file, &text)?;
         if reloads {
             reload::mark(paths)?;
         }
@@ -53,6 +54,26 @@ pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>, reloads: bool) ->
         render_all(paths, &known.templates, &data)?;
     }
     Ok(loaded?)
+}
+
+/// The proxy refuses a whole reload for one fault, the operator's changes among it: the file before is better.
+fn refuse_unreadable(file: &Path, text: &str) -> Result<()> {
+    let shown = file.display();
+    ensure!(
+        text.len() as u64 <= MAX_FILE_BYTES,
+        "{shown} would be larger than 16 MiB, which nobody reads: let the containers ask for less"
+    );
+    let read = Configuration::parse(&Files {
+        discovery: Some((file.to_owned(), Ok(text.as_bytes().to_vec()))),
+        ..Files::default()
+    });
+    let faults: Vec<_> = read.problems.iter().map(Problem::to_string).collect();
+    ensure!(
+        faults.is_empty(),
+        "{shown} stays as it is, for the new one would be refused. That is a fault of fairlead's, please report it:\n{}",
+        faults.join("\n")
+    );
+    Ok(())
 }
 
 fn report(known: &Known, plan: &Plan) {
@@ -73,4 +94,20 @@ fn report(known: &Known, plan: &Plan) {
 /// route may have several containers: they are spans around each other.
 fn about(container: &str) -> EnteredSpan {
     error_span!("about", container).entered()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_reader_would_take_is_not_written() {
+        let refused = |text: &str| refuse_unreadable(Path::new("docker.toml"), text);
+        assert!(refused("# Nothing.\n").is_ok());
+        let faulty = refused("[[route]]\n").unwrap_err().to_string();
+        assert!(faulty.contains("docker.toml:1:1: a route needs"), "{faulty}");
+        let large = "#".repeat(MAX_FILE_BYTES as usize + 1);
+        let large = refused(&large).unwrap_err().to_string();
+        assert!(large.contains("larger than 16 MiB"), "{large}");
+    }
 }

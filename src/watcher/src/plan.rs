@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use fairlead_contract::{
     AuthorityName, Discovery, Docker, HeaderEdit, HostPattern, Owner, PathPrefix, Provider, Rejection, Route,
-    Scope, Upstream, Waiting, Words,
+    Scope, Upstream, Waiting, Words, escaped,
 };
 
 use crate::address::{Unreachable, upstream_url};
@@ -15,6 +15,9 @@ use crate::owners::{Claimant, Owners, absent};
 const MAX_REASON: usize = 500;
 const OF_IMAGE: &str = "its labels came with its image, which anybody may have made: say them when the container is \
                         made, or set [docker] image-labels = true in fairlead.toml";
+
+const NAME_IMAGE: &str =
+    "make it anew from an image that is there, or set [docker] image-labels = true in fairlead.toml";
 
 /// What a pass decided.
 #[derive(Debug, Default)]
@@ -46,7 +49,7 @@ pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for container in &containers {
         for member in plan.judge(container, known) {
-            join(&mut groups, member);
+            plan.discovery.rejections.extend(join(&mut groups, member).err());
         }
     }
     let claimants: Vec<Claimant<'_>> = groups.iter().map(Group::claimant).collect();
@@ -92,7 +95,13 @@ impl Plan {
     /// Labels that do not count are no reason to be silent.
     fn judge_image_labels(&mut self, container: &Container, known: &Known) {
         let asked = labels::read(&container.image_labels, &known.docker);
-        let rejection = asked.map(|reading| rejection(container, reading.hosts(), OF_IMAGE));
+        let reason = match &container.image_fault {
+            Some(fault) => {
+                format!("nobody can tell which of its labels came with its image ({fault}): {NAME_IMAGE}")
+            }
+            None => OF_IMAGE.to_owned(),
+        };
+        let rejection = asked.map(|reading| rejection(container, reading.hosts(), &reason));
         self.discovery.rejections.extend(rejection);
     }
 
@@ -136,7 +145,7 @@ fn admit<'a>(
     let upstream = match container.state.hindrance() {
         None => upstream(container, &claim, docker)?,
         // Addresses and ports are only there while it runs.
-        Some(hindrance) => Err(shorten(hindrance)),
+        Some(hindrance) => Err(shown(hindrance)),
     };
     Ok(Member {
         container,
@@ -178,15 +187,16 @@ fn rejection(container: &Container, hosts: Vec<HostPattern>, reason: &str) -> Re
         container: container.name.clone(),
         id: container.id.clone(),
         hosts,
-        reason: shorten(reason),
+        reason: shown(reason),
     }
 }
 
-/// Labels may be long; what is said about them is not.
-fn shorten(reason: &str) -> String {
+/// Labels may be long and steer a terminal; what is said about them is not and does not.
+fn shown(reason: &str) -> String {
+    let reason = escaped(reason);
     match reason.char_indices().nth(MAX_REASON) {
         Some((end, _)) => format!("{}…", &reason[..end]),
-        None => reason.to_owned(),
+        None => reason,
     }
 }
 
@@ -198,32 +208,94 @@ struct Member<'a> {
     upstream: Result<Upstream, String>,
 }
 
-/// The containers of one service, primary host and path, the oldest first. Never empty.
-struct Group<'a>(Vec<Member<'a>>);
+/// The containers of one service, primary host and path.
+struct Group<'a> {
+    /// The oldest first. Never empty.
+    members: Vec<Member<'a>>,
+    /// What they say, as far as it is heard.
+    words: Words,
+    /// The same as a route without hosts and upstreams.
+    options: Route,
+}
 
-fn join<'a>(groups: &mut Vec<Group<'a>>, member: Member<'a>) {
+/// The rejection of a container that cannot be where it belongs.
+fn join<'a>(groups: &mut Vec<Group<'a>>, member: Member<'a>) -> Result<(), Rejection> {
     let Claim { hosts, path, .. } = &member.claim;
     let service = member.container.service();
     match groups
         .iter_mut()
         .find(|group| group.primary() == &hosts[0] && group.path() == path && group.service() == service)
     {
-        Some(group) => group.0.push(member),
-        None => groups.push(Group(vec![member])),
+        Some(group) => group.admit(member),
+        None => {
+            groups.push(Group::of(member));
+            Ok(())
+        }
     }
+}
+
+impl<'a> Group<'a> {
+    fn of(member: Member<'a>) -> Self {
+        let mut group = Self {
+            words: Words::default(),
+            options: Route::default(),
+            members: vec![member],
+        };
+        group.hear(0);
+        group
+    }
+
+    /// Takes in a container that is younger than the others.
+    fn admit(&mut self, member: Member<'a>) -> Result<(), Rejection> {
+        if let Some(host) = redirected_to_itself(&self.options, &member.claim.hosts) {
+            let reason = format!(
+                "{host} is where the route of the container {} redirects to: take the host out of the labels here, or \
+                 the redirect out of there",
+                self.members[0].container.name
+            );
+            return Err(rejection(member.container, member.claim.hosts, &reason));
+        }
+        self.members.push(member);
+        self.hear(self.members.len() - 1);
+        Ok(())
+    }
+
+    /// Adds what a member says of the route. Who contradicts an older one is not heard.
+    fn hear(&mut self, member: usize) {
+        let words = self.words.clone().or(&self.members[member].claim.words);
+        let hosts = self.members.iter().flat_map(|member| &member.claim.hosts);
+        if let Ok(options) = words.read_route()
+            && redirected_to_itself(&options, hosts).is_none()
+        {
+            (self.words, self.options) = (words, options);
+        }
+    }
+}
+
+/// The first of the hosts that a route with these options would redirect to itself.
+fn redirected_to_itself<'a>(
+    options: &Route,
+    hosts: impl IntoIterator<Item = &'a HostPattern>,
+) -> Option<HostPattern> {
+    options.redirect.as_ref()?;
+    let route = Route {
+        hosts: hosts.into_iter().cloned().collect(),
+        ..options.clone()
+    };
+    route.redirected_to_itself().cloned()
 }
 
 impl Group<'_> {
     fn primary(&self) -> &HostPattern {
-        &self.0[0].claim.hosts[0]
+        &self.members[0].claim.hosts[0]
     }
 
     fn service(&self) -> Service<'_> {
-        self.0[0].container.service()
+        self.members[0].container.service()
     }
 
     fn path(&self) -> &PathPrefix {
-        &self.0[0].claim.path
+        &self.members[0].claim.path
     }
 
     fn scope(&self, host: &HostPattern) -> Scope {
@@ -236,12 +308,12 @@ impl Group<'_> {
     /// The hosts of all members, each once, in the order of the oldest that names it.
     fn hosts(&self) -> Vec<&HostPattern> {
         let mut seen = BTreeSet::new();
-        let hosts = self.0.iter().flat_map(|member| &member.claim.hosts);
+        let hosts = self.members.iter().flat_map(|member| &member.claim.hosts);
         hosts.filter(|host| seen.insert(*host)).collect()
     }
 
     fn claimant(&self) -> Claimant<'_> {
-        let names = self.0.iter().map(|member| member.container.name.as_str());
+        let names = self.members.iter().map(|member| member.container.name.as_str());
         Claimant {
             service: self.service(),
             hosts: self.hosts(),
@@ -262,7 +334,7 @@ impl Group<'_> {
     fn owner(&self, index: usize, owners: &Owners<'_>) -> Option<Owner> {
         let hosts = self.hosts_of_its_own(index, owners);
         let (project, service) = self.service();
-        let names = self.0.iter().map(|member| member.container.name.clone());
+        let names = self.members.iter().map(|member| member.container.name.clone());
         (!hosts.is_empty()).then(|| Owner {
             hosts,
             path: self.path().clone(),
@@ -278,7 +350,7 @@ impl Group<'_> {
         let hosts = self.hosts_of_its_own(index, owners);
         // With the primary lost a redirect would lead to somebody else's site.
         let has_primary = hosts.first()? == self.primary();
-        let options = self.options();
+        let options = self.options.clone();
         Some(Route {
             hosts,
             upstreams: self.upstreams(),
@@ -289,18 +361,6 @@ impl Group<'_> {
         })
     }
 
-    /// Everything but hosts and upstreams. Who contradicts an older container is not heard.
-    fn options(&self) -> Route {
-        let mut heard = (Words::default(), Route::default());
-        for member in &self.0 {
-            let words = heard.0.clone().or(&member.claim.words);
-            if let Ok(route) = words.read_route() {
-                heard = (words, route);
-            }
-        }
-        heard.1
-    }
-
     fn upstreams(&self) -> Vec<Upstream> {
         let upstream = |member: &Member<'_>| {
             Some(Upstream {
@@ -308,7 +368,7 @@ impl Group<'_> {
                 ..member.upstream.clone().ok()?
             })
         };
-        let mut upstreams: Vec<Upstream> = self.0.iter().filter_map(upstream).collect();
+        let mut upstreams: Vec<Upstream> = self.members.iter().filter_map(upstream).collect();
         upstreams.sort();
         upstreams
     }
@@ -320,7 +380,7 @@ impl Group<'_> {
                 reason: member.upstream.clone().err()?,
             })
         };
-        let mut waiting: Vec<Waiting> = self.0.iter().filter_map(waiting).collect();
+        let mut waiting: Vec<Waiting> = self.members.iter().filter_map(waiting).collect();
         waiting.sort();
         waiting
     }
@@ -328,7 +388,10 @@ impl Group<'_> {
     /// Of several edits of one header the first holds.
     fn response_headers(&self) -> Vec<HeaderEdit> {
         let mut seen = BTreeSet::new();
-        let edits = self.0.iter().flat_map(|member| &member.claim.response_headers);
+        let edits = self
+            .members
+            .iter()
+            .flat_map(|member| &member.claim.response_headers);
         edits
             .filter(|edit| seen.insert(edit.name().as_str()))
             .cloned()
@@ -348,7 +411,7 @@ impl Group<'_> {
             let reason = owners.explain(hosts.iter().map(|host| self.scope(host)))?;
             Some(rejection(member.container, hosts, &reason))
         };
-        self.0.iter().filter_map(lost).collect()
+        self.members.iter().filter_map(lost).collect()
     }
 }
 
@@ -357,15 +420,19 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
 
-    use fairlead_contract::{Allow, Configuration, Files};
+    use fairlead_contract::{Allow, Configuration, Files, UpstreamWords, is_hidden};
     use jiff::Timestamp;
 
     use super::*;
-    use crate::container::{PROJECT, Reach, SERVICE, State};
+    use crate::changes::changes;
+    use crate::container::{PROJECT, Place, Reach, SERVICE, State};
 
     fn container(name: &str, created: i64, labels: &[(&str, &str)]) -> Container {
         let octet = name.bytes().fold(0, u8::wrapping_add);
-        let ip = format!("10.0.0.{octet}").parse().unwrap();
+        let place = Place {
+            address: format!("10.0.0.{octet}").parse().ok(),
+            foreign: None,
+        };
         Container {
             name: name.to_owned(),
             id: "0123456789ab".to_owned(),
@@ -377,9 +444,10 @@ mod tests {
                 .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()))
                 .collect(),
             image_labels: BTreeMap::new(),
+            image_fault: None,
             ports: [80].into(),
             published: BTreeMap::new(),
-            reach: Reach::Networks([("web".to_owned(), Some(ip))].into()),
+            reach: Reach::Networks([("web".to_owned(), place)].into()),
             state: State::Ready,
         }
     }
@@ -623,7 +691,7 @@ mod tests {
     #[test]
     fn alone_it_keeps_its_route_and_its_hosts() {
         let mut late = serving("web", 2, "a.test");
-        late.reach = Reach::Networks([("web".to_owned(), None)].into());
+        late.reach = Reach::Networks([("web".to_owned(), Place::default())].into());
         let mut between_starts = in_state(State::Restarting, serving("web", 2, "a.test"));
         between_starts.ports.clear();
         for waiting in [
@@ -725,6 +793,44 @@ mod tests {
         let route = &planned(&containers, &Known::default()).routes[0];
         assert_eq!((route.strip_prefix, &route.replace_prefix), (true, &None));
         assert_eq!(route.provider, None);
+    }
+
+    #[test]
+    fn no_route_redirects_to_itself_whoever_says_what() {
+        let asking = |name, created, hosts: &str, to: &str| {
+            let labels = [("fairlead.hosts", hosts), ("fairlead.redirect", to)];
+            let count = if to.is_empty() { 1 } else { 2 };
+            container(name, created, &labels[..count])
+        };
+        let circle = planned(&[asking("web", 1, "a.test", "https://a.test")], &Known::default());
+        assert_eq!(
+            rejections(&circle),
+            ["web: the labels fairlead.*: the redirect leads from a.test back to it"]
+        );
+
+        let joined = [
+            asking("old", 1, "a.test", "https://b.test"),
+            asking("young", 2, "a.test b.test", ""),
+        ];
+        let joined = planned(&joined, &Known::default());
+        assert_eq!(routes(&joined), ["a.test | old"]);
+        assert_eq!(
+            rejections(&joined),
+            [
+                "young: b.test is where the route of the container old redirects to: take the host out of the labels \
+                 here, or the redirect out of there"
+            ]
+        );
+        let unheard = [
+            asking("old", 1, "a.test b.test", ""),
+            asking("young", 2, "a.test", "https://b.test"),
+        ];
+        let unheard = planned(&unheard, &Known::default());
+        assert_eq!(routes(&unheard), ["a.test b.test | young old"]);
+        assert_eq!(unheard.routes[0].redirect, None);
+        for discovery in [circle, joined, unheard] {
+            assert_eq!(read_back(&discovery).problems, []);
+        }
     }
 
     #[test]
@@ -962,6 +1068,47 @@ mod tests {
                     .iter()
                     .any(|route| route.hosts[0].to_string() == "good.test")
             );
+        }
+    }
+
+    #[test]
+    fn whatever_an_option_holds_the_file_reads_back_and_no_terminal_is_steered() {
+        const OPTIONS: [&str; 12] = [
+            "https://a.test",
+            "https://b.test/",
+            "{ to = \"https://www.a.test\", status = 301 }",
+            "[{ status = \"404\", url = \"https://a!b:1/\" }]",
+            "[{ \"\\u001b[31m\\n\" = 1 }]",
+            "{ \"\\u202e\" = 1 }",
+            "[{ replace = \"X-A\", value = \"\\t%\\u2028\" }]",
+            "\u{202e}",
+            "\u{2029}[\u{61c}]",
+            "true",
+            "/x",
+            "[[[[",
+        ];
+        let mut random = fastrand::Rng::with_seed(4);
+        let words = [Words::known::<Route>(), Words::known::<UpstreamWords>()].concat();
+        for _ in 0..5000 {
+            let asking = |random: &mut fastrand::Rng, name, created| {
+                let mut asking = serving(name, created, "a.test www.a.test b.test");
+                for _ in 0..random.usize(1..3) {
+                    let option = match random.bool() {
+                        true => OPTIONS[random.usize(..OPTIONS.len())].to_owned(),
+                        false => any_text(random),
+                    };
+                    let label = format!("fairlead.{}", words[random.usize(..words.len())]);
+                    asking.labels.insert(label, option);
+                }
+                asking
+            };
+            let containers = [asking(&mut random, "one", 1), asking(&mut random, "two", 2)];
+            let discovery = planned(&containers, &Known::default());
+            assert_eq!(read_back(&discovery).problems, [], "{containers:?}");
+            for change in changes(&Discovery::default(), &discovery) {
+                let line = change.to_string();
+                assert!(!line.contains(is_hidden), "{line:?}");
+            }
         }
     }
 

@@ -322,6 +322,16 @@ fn networks_decide_the_address_and_several_need_a_choice() {
         ],
         &["/bin/busybox", "httpd", "-f", "-p", "81"],
     );
+    machine.docker.run_command(
+        "guest-of-guest",
+        &[
+            "--network=container:guest",
+            "--label=fairlead.hosts=third.test",
+            "--label=fairlead.port=82",
+            "--label=fairlead.network=other",
+        ],
+        &["/bin/busybox", "httpd", "-f", "-p", "82"],
+    );
     for name in ["both", "chosen"] {
         machine.docker.docker(&["network", "connect", "other", name]);
     }
@@ -334,6 +344,7 @@ fn networks_decide_the_address_and_several_need_a_choice() {
             format!("chosen.test → http://{chosen}:80"),
             format!("guest.test → http://{chosen}:81"),
             "host.test → http://127.0.0.1:8080".to_owned(),
+            format!("third.test → http://{chosen}:82"),
         ]
     );
     let reasons: Vec<String> = machine
@@ -481,6 +492,100 @@ fn labels_of_an_image_count_only_where_the_operator_says_so() {
     machine.pass();
     let image = machine.expected("image.test", &["silent"]);
     assert_eq!(machine.routes(), [image, said]);
+}
+
+#[test]
+fn a_service_whose_image_compose_built_itself_is_that_service() {
+    let machine = Machine::new();
+    let docker = &machine.docker;
+    docker.run("base", &[]);
+    let of_service = [
+        "com.docker.compose.project=shop",
+        "com.docker.compose.service=web",
+    ];
+    let [project, service] = of_service.map(|label| format!("LABEL {label}"));
+    docker.docker(&[
+        "commit", "--change", &project, "--change", &service, "base", "shop-web",
+    ]);
+    let run = |name, labels: &[&str]| {
+        let always = ["run", "--detach", "--name", name, "--network=fairlead-test"];
+        let labels: Vec<String> = labels.iter().map(|label| format!("--label={label}")).collect();
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        docker.docker(&[&always, labels.as_slice(), &["shop-web"]].concat());
+    };
+    let host = "fairlead.hosts=app.test";
+    let by_compose = [
+        of_service[0],
+        of_service[1],
+        "com.docker.compose.oneoff=False",
+        host,
+    ];
+    run("shop-web-1", &by_compose);
+    run("shop-web-2", &by_compose);
+    run("by-hand", &[host]);
+    machine.pass();
+    let replicas = ["shop-web-1", "shop-web-2"];
+    assert_eq!(machine.routes(), [machine.expected("app.test", &replicas)]);
+    assert_eq!(machine.rejections()[0].container, "by-hand");
+
+    machine.environment.write_config(&format!(
+        "{}[[docker.allow]]\nhosts = [\"app.test\"]\nproject = \"shop\"\n",
+        docker.settings()
+    ));
+    machine.pass();
+    assert_eq!(machine.routes(), [machine.expected("app.test", &replicas)]);
+    let reason = &machine.rejections()[0].reason;
+    assert!(reason.starts_with("no [[docker.allow]]"), "{reason}");
+}
+
+#[test]
+fn a_newer_image_of_the_same_name_takes_no_host_from_who_runs_the_older_one() {
+    let machine = Machine::new();
+    let docker = &machine.docker;
+    machine.environment.write_config(&format!(
+        "{}[[docker.allow]]\nhosts = [\"app.test\"]\nimage = \"fairlead-test\"\n",
+        docker.settings()
+    ));
+    docker.run("web", &["--label=fairlead.hosts=app.test"]);
+    machine.pass();
+    let route = machine.expected("app.test", &["web"]);
+    assert_eq!(machine.routes(), [route.as_str()]);
+    docker.docker(&["commit", "--change", "LABEL newer=yes", "web", "fairlead-test"]);
+    let listed = docker.docker(&["ps", "--format", "{{.Image}}"]);
+    assert!(!listed.contains("fairlead-test"), "{listed}");
+    machine.pass();
+    assert_eq!(machine.routes(), [route]);
+}
+
+#[test]
+fn a_container_that_docker_failed_to_remove_has_no_route() {
+    let machine = Machine::new();
+    machine.docker.run("web", &["--label=fairlead.hosts=app.test"]);
+    machine.pass();
+    assert_eq!(machine.routes().len(), 1);
+    assert_eq!(machine.docker.fail_to_remove("web"), "dead");
+    machine.pass();
+    assert_eq!(machine.routes(), [""; 0]);
+}
+
+#[test]
+fn containers_that_outlive_the_daemon_keep_their_routes() {
+    let mut machine = Machine::new();
+    machine.docker.keep_containers_alive();
+    machine.docker.run("web", &["--label=fairlead.hosts=app.test"]);
+    machine.pass();
+    let before = discovery(&machine.environment);
+    let address = (machine.docker.address("web"), 80);
+    machine.docker.stop_daemon();
+    let pass = machine.environment.run(Program::Watcher, &[]);
+    assert!(!pass.status.success(), "{}", pass.stderr);
+    assert_eq!(discovery(&machine.environment), before);
+    let connect = |(ip, port): &(String, u16)| TcpStream::connect((ip.as_str(), *port));
+    connect(&address).expect("the container runs on");
+    machine.docker.start_daemon();
+    machine.pass();
+    assert_eq!(discovery(&machine.environment), before);
+    connect(&address).expect("the container runs on");
 }
 
 #[test]

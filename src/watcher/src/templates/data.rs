@@ -107,8 +107,8 @@ impl Data {
 impl From<&Container> for ContainerData {
     fn from(container: &Container) -> Self {
         let networks = match &container.reach {
-            Reach::Networks(networks) => networks.clone(),
-            Reach::Host | Reach::OtherContainer(_) | Reach::Nowhere => BTreeMap::new(),
+            Reach::Networks(networks) => Some(networks),
+            Reach::Host | Reach::OtherContainer(_) | Reach::Nowhere => None,
         };
         let labels = container.labels.iter();
         Self {
@@ -122,7 +122,8 @@ impl From<&Container> for ContainerData {
             ports: container.ports.clone(),
             networks: networks
                 .into_iter()
-                .map(|(name, address)| (escaped(&name), address))
+                .flatten()
+                .map(|(name, place)| (escaped(name), place.address))
                 .collect(),
         }
     }
