@@ -101,7 +101,7 @@ let
       check = mkOption {
         type = types.listOf types.str;
         default = [ ];
-        example = literalExpression ''[ (lib.getExe pkgs.haproxy) "-c" "-q" "-f" "{}" ]'';
+        example = literalExpression ''[ (lib.getExe pkgs.haproxy) "-c" "-f" "{}" ]'';
         description = ''
           A program and its arguments, which must succeed before the file takes its place; `{}` is the path
           of the file that is to take it.

@@ -3,17 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 use fairlead_contract::write_atomically;
 use fairlead_tests::{
     Authority, DEADLINE, DockerApi, Environment, Finished, Program, Upstream, body, get, listed, request_on,
 };
-use http::StatusCode;
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
 use tokio::net::TcpStream;
 
@@ -362,17 +365,22 @@ async fn haproxy_serves_what_the_ready_template_makes() {
             ),
         ],
     );
-    web["HostConfig"]["NetworkMode"] = json!("host");
-    machine.api.set_containers(vec![web]);
+    let text = plain_text().port().to_string();
+    let mut text = listed(
+        "text",
+        &[("fairlead.hosts", "text.test"), ("fairlead.port", &text)],
+    );
+    for container in [&mut web, &mut text] {
+        container["HostConfig"]["NetworkMode"] = json!("host");
+    }
+    machine.api.set_containers(vec![web, text]);
     let authority = Authority::new();
-    let pair = authority.issue(&["app.test", "x.app.test"]);
-    let both = machine.environment.root().join("both.pem");
-    write_atomically(&both, (pair.chain + &pair.key).as_bytes(), 0o600).unwrap();
+    let both = certificate(&machine, &authority);
     let https = free_address();
     machine.configure(&[(
         "haproxy.cfg",
         &format!(
-            "source = \"haproxy.cfg\"\ncheck = [\"haproxy\", \"-c\", \"-q\", \"-f\", \"{{}}\"]\n\
+            "source = \"haproxy.cfg\"\ncheck = [\"haproxy\", \"-c\", \"-f\", \"{{}}\"]\n\
              values = {{ http = \"{}\", https = \"{https}\", certificates = {both:?} }}",
             free_address()
         ),
@@ -403,6 +411,89 @@ async fn haproxy_serves_what_the_ready_template_makes() {
             assert!(seen.contains("x-forwarded-for: 127.0.0.1"), "{seen}");
         }
     }
+    let stream = client
+        .connect_on(connect(https).await, "app.test", &["http/1.1"])
+        .await
+        .unwrap();
+    let mut request = get("https://text.test/");
+    request
+        .headers_mut()
+        .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    let compressed = request_on(stream, request).await;
+    assert_eq!(compressed.headers()["content-encoding"], "gzip");
+}
+
+#[test]
+fn no_label_breaks_the_configuration_for_haproxy() {
+    let machine = Machine::new();
+    let edits = |name: &str| {
+        let value = r##"a"'\ %[src] ${HOME} #"##;
+        format!(
+            "{{ default = {name:?}, value = '' }}, {{ add = {name:?}, value = {value:?} }}, {{ delete = {name:?} }}"
+        )
+    };
+    let every_token_character = "!#$%&'*+-.^_`|~";
+    let edits = [every_token_character, "x'y", "-m", "if"].map(edits);
+    let edits = format!("[{}]", edits.join(", "));
+    let containers: [&[(&str, &str)]; 6] = [
+        &[("fairlead.hosts", "a.test"), ("fairlead.path", "/b")],
+        &[("fairlead.hosts", "a.test"), ("fairlead.path", "/b..2")],
+        &[("fairlead.hosts", "a.test_b")],
+        &[
+            ("fairlead.hosts", "c.test"),
+            ("fairlead.path", "/-._~!$&'()*+,=:@"),
+        ],
+        &[
+            ("fairlead.hosts", "d.test"),
+            ("fairlead.response-headers", &edits),
+        ],
+        &[
+            ("com.chameth.vhost", "e.test"),
+            ("com.chameth.headers", "X-Empty:"),
+        ],
+    ];
+    let named = |(number, labels): (usize, &[(&str, &str)])| listed(&format!("web-{number}"), labels);
+    let count = containers.len();
+    machine
+        .api
+        .set_containers(containers.into_iter().enumerate().map(named).collect());
+    let both = certificate(&machine, &Authority::new());
+    machine.configure(&[(
+        "haproxy.cfg",
+        &format!(
+            "source = \"haproxy.cfg\"\nvalues = {{ certificates = {both:?} }}\n\
+             check = [\"haproxy\", \"-c\", \"-f\", \"{{}}\"]"
+        ),
+    )]);
+    machine.pass();
+    let delivered = machine.deliver();
+    assert!(delivered.status.success(), "{}", delivered.stderr);
+    let made = machine.read("haproxy.cfg");
+    let backends = made.lines().filter(|line| line.starts_with("backend "));
+    assert_eq!(backends.count(), count, "{made}");
+}
+
+/// An upstream that says what its answer is.
+fn plain_text() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // Who only looks whether somebody listens is gone already.
+            let _ = stream.read(&mut [0; 4096]);
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\n";
+            let _ = stream.write_all((head.to_owned() + &"text ".repeat(200)).as_bytes());
+        }
+    });
+    address
+}
+
+/// A certificate as HAProxy reads it.
+fn certificate(machine: &Machine, authority: &Authority) -> PathBuf {
+    let pair = authority.issue(&["app.test", "x.app.test"]);
+    let both = machine.environment.root().join("both.pem");
+    write_atomically(&both, (pair.chain + &pair.key).as_bytes(), 0o600).unwrap();
+    both
 }
 
 /// Where nobody listens, for a program that cannot be given a listener.

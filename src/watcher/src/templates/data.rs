@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use fairlead_contract::{
@@ -92,7 +92,7 @@ impl Data {
         containers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         let mut routes: Vec<&Route> = routes.into_iter().collect();
         routes.sort_by(|a, b| (&a.hosts, &a.path).cmp(&(&b.hosts, &b.path)));
-        let mut taken = HashMap::new();
+        let mut taken = HashSet::new();
         Self {
             containers,
             routes: routes
@@ -130,7 +130,7 @@ impl From<&Container> for ContainerData {
 }
 
 impl RouteData {
-    fn new(route: &Route, taken: &mut HashMap<String, usize>) -> Self {
+    fn new(route: &Route, taken: &mut HashSet<String>) -> Self {
         Self {
             id: identify(route, taken),
             hosts: names(&route.hosts),
@@ -148,7 +148,7 @@ impl RouteData {
     }
 }
 
-fn identify(route: &Route, taken: &mut HashMap<String, usize>) -> String {
+fn identify(route: &Route, taken: &mut HashSet<String>) -> String {
     let host = route
         .hosts
         .first()
@@ -158,18 +158,15 @@ fn identify(route: &Route, taken: &mut HashMap<String, usize>) -> String {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' => character,
         _ => '_',
     };
-    let id: String = host
+    let mut id: String = host
         .chars()
         .chain(route.path.as_str().chars())
         .map(plain)
         .collect();
-    let number = taken.entry(id.clone()).or_default();
-    *number += 1;
-    match number {
-        1 => id,
-        // A host has no two dots in a row.
-        number => format!("{id}..{number}"),
+    while !taken.insert(id.clone()) {
+        id.push('_');
     }
+    id
 }
 
 impl From<&Upstream> for UpstreamData {
