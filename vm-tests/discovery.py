@@ -88,6 +88,7 @@ with subtest("what no event told is found by the timer"):
     machine.succeed("systemctl stop fairlead-docker-events.service fairlead-watcher.path")
     run("unheard", labels("unheard.test"))
     machine.fail("grep unheard.test /var/lib/fairlead/routes/docker.toml")
+    machine.succeed("(fairlead why unheard.test || true) | grep 'fairlead-watcher.service last looked'")
     drop_in("fairlead-watcher.timer", "often", "[Timer]", "OnActiveSec=1s", "RandomizedDelaySec=0", "AccuracySec=100ms")
     machine.succeed("systemctl restart fairlead-watcher.timer")
     wait_for("unheard.test", "unheard")
@@ -96,8 +97,8 @@ with subtest("when the watcher last looked, and that it failed, is what systemd 
     machine.succeed("systemctl stop fairlead-watcher.timer", "systemctl start fairlead-watcher.service")
     good = last_pass()
     now = int(machine.succeed("date +%s"))
-    ended = int(machine.succeed(f"date --date={good['at']} +%s"))
-    assert good["unit"] == "fairlead-watcher.service" and not good["failed"] and now - 60 <= ended <= now, good
+    began = int(machine.succeed(f"date --date={good['at']} +%s"))
+    assert good["unit"] == "fairlead-watcher.service" and not good["failed"] and now - 60 <= began <= now, good
     machine.succeed("echo '[docker' >> /etc/fairlead/fairlead.toml")
     machine.fail("systemctl start fairlead-watcher.service")
     assert last_pass()["failed"], last_pass()

@@ -30,6 +30,8 @@ pub(crate) struct Machine {
     pub(crate) proxy: Result<Status, NoStatus>,
     /// The watcher's, or why it is not known.
     pub(crate) last_pass: Result<Option<LastPass>, String>,
+    /// Whether something happened that the watcher is still to look at.
+    pub(crate) has_news: bool,
     pub(crate) keeper: Keeper,
     pub(crate) now: Timestamp,
 }
@@ -49,6 +51,7 @@ impl Machine {
             last_pass: LastPass::find(&paths.admin_socket())
                 .await
                 .map_err(|error| chain(&error)),
+            has_news: paths.watcher_dirty_file().exists(),
             // What is next is said in its words, and a file that it damaged is no reason to say nothing.
             keeper: Keeper::of(&paths).unwrap_or(Keeper::Systemd),
             now: Timestamp::now(),
@@ -62,10 +65,19 @@ impl Machine {
         digests.filter_map(|(file, digest)| (*digest == Digest::Unreadable).then_some(file))
     }
 
+    pub(crate) fn known_pass(&self) -> Option<&LastPass> {
+        self.last_pass.as_ref().ok()?.as_ref()
+    }
+
     /// The watcher's last pass, if what it wrote may not hold any more.
     pub(crate) fn doubtful_pass(&self) -> Option<(&LastPass, Doubt)> {
-        let pass = self.last_pass.as_ref().ok()?.as_ref()?;
+        let pass = self.known_pass()?;
         Some((pass, pass.doubt(self.now)?))
+    }
+
+    /// Whether the watcher is about to say something newer.
+    pub(crate) fn is_being_looked_at(&self) -> bool {
+        self.has_news || self.known_pass().is_some_and(|pass| pass.running)
     }
 
     /// What is wrong with the files, as lines, and how to read those that could not be read.
@@ -144,17 +156,19 @@ pub(crate) mod tests {
             store: Store::default(),
             orders: Ok(Orders::default()),
             last_pass: Ok(None),
+            has_news: false,
             keeper: Keeper::Systemd,
             now: moment(1000),
         }
     }
 
-    /// One that ended at so many seconds.
+    /// One that began at so many seconds, and has ended.
     pub(crate) fn pass(at: i64, failed: bool) -> LastPass {
         LastPass {
             unit: "fairlead-watcher.service".to_owned(),
             at: moment(at),
             failed,
+            running: false,
         }
     }
 

@@ -89,18 +89,21 @@ impl Service {
     }
 }
 
-/// How the watcher's last pass ended, as systemd knows it.
+/// The watcher's latest pass, as systemd knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct LastPass {
     pub(crate) unit: String,
+    /// When it began: what happened before, it saw.
     pub(crate) at: Timestamp,
     pub(crate) failed: bool,
+    /// It is on its way, and how the one before ended is forgotten.
+    pub(crate) running: bool,
 }
 
 impl LastPass {
     /// Finds it for the installation whose admin socket this is. `None` where systemd does not run, or
-    /// where it knows of none that has ended.
+    /// where it knows of none.
     pub(crate) async fn find(socket: &Path) -> Result<Option<Self>, SystemctlError> {
         let Some(unit) = unit(socket, "watcher.service") else {
             return Ok(None);
@@ -109,38 +112,35 @@ impl LastPass {
         if !Path::new("/run/systemd/system").is_dir() {
             return Ok(None);
         }
-        let properties = "--property=ActiveState,InactiveEnterTimestamp";
+        let properties = "--property=ActiveState,ExecMainStartTimestamp";
         let shown = systemctl(&["show", "--timestamp=unix", properties, "--", &unit], LIMIT).await?;
         Ok(Self::parse(&shown, unit))
     }
 
     fn parse(shown: &str, unit: String) -> Option<Self> {
-        let failed = match properties(shown, "ActiveState").next()? {
-            "failed" => true,
-            "inactive" => false,
-            // One is on its way, and systemd has forgotten how the one before ended.
-            _ => return None,
-        };
-        let ended = properties(shown, "InactiveEnterTimestamp").next()?;
-        let seconds = ended.strip_prefix('@')?.parse().ok()?;
+        let state = properties(shown, "ActiveState").next()?;
+        let began = properties(shown, "ExecMainStartTimestamp").next()?;
+        let seconds = began.strip_prefix('@')?.parse().ok()?;
         Some(Self {
             unit,
             at: Timestamp::from_second(seconds).ok()?,
-            failed,
+            failed: state == "failed",
+            running: !matches!(state, "failed" | "inactive"),
         })
     }
 
     pub(crate) fn describe(&self, now: Timestamp) -> String {
         let Self { unit, at, .. } = self;
-        let ended = moment(*at, now);
+        let began = moment(*at, now);
         match self.doubt(now) {
             Some(Doubt::Failed) => format!(
-                "{unit} failed {ended}; what containers ask for may be older: see journalctl -u {unit}"
+                "{unit} failed {began}; what containers ask for may be older: see journalctl -u {unit}"
             ),
             Some(Doubt::Overdue) => {
-                format!("{unit} last looked {ended}; what containers ask for may be newer")
+                format!("{unit} last looked {began}; what containers ask for may be newer")
             }
-            None => format!("{unit} last looked {ended}"),
+            None if self.running => format!("{unit} is looking since {began}"),
+            None => format!("{unit} last looked {began}"),
         }
     }
 
@@ -149,7 +149,7 @@ impl LastPass {
         let age = now.duration_since(self.at);
         match self.failed {
             true => Some(Doubt::Failed),
-            false => (age > OVERDUE).then_some(Doubt::Overdue),
+            false => (age > OVERDUE && !self.running).then_some(Doubt::Overdue),
         }
     }
 
@@ -246,17 +246,16 @@ mod tests {
     fn the_last_pass_is_told_with_its_failure() {
         let pass = |shown: &str| LastPass::parse(shown, "fairlead-watcher.service".to_owned());
         let now = Timestamp::from_second(1000).unwrap();
-        let failed = pass("ActiveState=failed\nInactiveEnterTimestamp=@400\n").unwrap();
+        let failed = pass("ActiveState=failed\nExecMainStartTimestamp=@400\n").unwrap();
         let told = failed.describe(now);
         assert!(told.starts_with("fairlead-watcher.service failed "), "{told}");
         assert!(told.contains("10 minutes ago"), "{told}");
-        let ended = pass("ActiveState=inactive\nInactiveEnterTimestamp=@400\n").unwrap();
-        assert!(!ended.failed);
-        assert_eq!(pass("ActiveState=inactive\nInactiveEnterTimestamp=\n"), None);
-        assert_eq!(
-            pass("ActiveState=activating\nInactiveEnterTimestamp=@400\n"),
-            None
-        );
+        let ended = pass("ActiveState=inactive\nExecMainStartTimestamp=@400\n").unwrap();
+        assert!(!ended.failed && !ended.running);
+        let running = pass("ActiveState=activating\nExecMainStartTimestamp=@1\n").unwrap();
+        assert_eq!(running.doubt(now), None);
+        assert!(running.describe(now).contains("is looking since"));
+        assert_eq!(pass("ActiveState=inactive\nExecMainStartTimestamp=\n"), None);
         assert_eq!(pass(""), None);
     }
 

@@ -61,8 +61,9 @@ fn route(located: &Located, host: &HostPattern, machine: &Machine) -> Story {
         steps.extend(upstreams(&located.route));
         steps.extend(failing(&located.route, machine));
     }
-    if *located.file == *machine.paths.discovery_file() {
-        steps.extend(doubtful_pass(machine));
+    let is_old = machine.doubtful_pass().is_some() || machine.is_being_looked_at();
+    if is_old && *located.file == *machine.paths.discovery_file() {
+        steps.extend(last_look(machine));
     }
     steps.push(loaded(located, machine));
     steps.push(certified(located, host, &certificate, machine));
@@ -129,9 +130,12 @@ fn conditions(route: &Route) -> Vec<String> {
 }
 
 /// What the containers ask for is as old as the last pass that succeeded.
-fn doubtful_pass(machine: &Machine) -> Option<Step> {
-    let (pass, _) = machine.doubtful_pass()?;
-    Some(Step::new("watcher", Done::Note, pass.describe(machine.now)))
+fn last_look(machine: &Machine) -> Option<Step> {
+    let mut text = machine.known_pass()?.describe(machine.now);
+    if machine.has_news {
+        text += "; something happened since, which it looks at next";
+    }
+    Some(Step::new("watcher", Done::Note, text))
 }
 
 /// Who else asked for the host and did not get it.
@@ -382,7 +386,7 @@ fn left_out(rejection: &Rejection, machine: &Machine) -> Story {
         Done::No,
         format!("left out: {}", escaped(&rejection.reason)),
     ));
-    steps.extend(doubtful_pass(machine));
+    steps.extend(last_look(machine));
     Story {
         subject: format!(
             "container {} ({})",
@@ -425,7 +429,7 @@ fn nothing(name: &str, machine: &Machine) -> Story {
         );
         steps.push(Step::new("containers", Done::Note, text));
     }
-    steps.extend(doubtful_pass(machine));
+    steps.extend(last_look(machine));
     for problem in problems {
         steps.push(Step::new("fault", Done::Note, escaped(&problem.to_string())));
     }
@@ -442,6 +446,10 @@ fn next_for_nothing(name: &str, machine: &Machine) -> String {
     }
     if let Some((pass, doubt)) = machine.doubtful_pass() {
         return pass.next(doubt);
+    }
+    if machine.is_being_looked_at() {
+        return "Next: ask again in a moment, because the watcher is about to look at the containers."
+            .to_owned();
     }
     if let Some(nearest) = nearest(name, machine) {
         return format!("Did you mean {nearest}?");
@@ -474,6 +482,7 @@ mod tests {
     use crate::admin::NoStatus;
     use crate::compare::tests::moment as at;
     use crate::machine::tests::{CONFIG, DISCOVERY, issued, ledger, machine_with, pass};
+    use crate::service::LastPass;
     use crate::store::Store;
 
     const DECLARED: &str = "[acme]\naccept-terms = true\n\
@@ -523,7 +532,7 @@ mod tests {
     fn a_watcher_that_has_not_looked_for_long_is_named_where_its_word_decides() {
         let mut machine = machine();
         machine.last_pass = Ok(Some(pass(400, false)));
-        let timely = tell("new.test", &machine);
+        let timely = tell("app.test", &machine);
         assert!(timely.steps.iter().all(|step| step.step != "watcher"));
         machine.last_pass = Ok(Some(pass(300, false)));
         for name in ["app.test", "late", "new.test"] {
@@ -536,6 +545,44 @@ mod tests {
         }
         let next = tell("new.test", &machine).conclusion;
         assert!(next.contains("systemctl start fairlead-watcher.timer"), "{next}");
+    }
+
+    #[test]
+    fn how_old_the_word_of_the_watcher_is_stands_beside_it() {
+        let mut machine = machine();
+        machine.last_pass = Ok(Some(pass(995, false)));
+        for name in ["late", "new.test"] {
+            assert_step(
+                &tell(name, &machine),
+                "watcher",
+                Done::Note,
+                "last looked 1970-01-01 00:16 UTC, 5 s ago",
+            );
+        }
+        assert!(!tell("new.test", &machine).conclusion.contains("in a moment"));
+        machine.has_news = true;
+        for name in ["app.test", "late", "new.test"] {
+            assert_step(
+                &tell(name, &machine),
+                "watcher",
+                Done::Note,
+                "something happened since",
+            );
+        }
+        let soon = "Next: ask again in a moment, because the watcher is about to look at the containers.";
+        assert_eq!(tell("new.test", &machine).conclusion, soon);
+        machine.has_news = false;
+        machine.last_pass = Ok(Some(LastPass {
+            running: true,
+            ..pass(999, false)
+        }));
+        assert_step(
+            &tell("app.test", &machine),
+            "watcher",
+            Done::Note,
+            "is looking since",
+        );
+        assert_eq!(tell("new.test", &machine).conclusion, soon);
     }
 
     #[test]
