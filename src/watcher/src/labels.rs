@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::container::{Labels, PROJECT, SERVICE};
 
 const MAX_BYTES: usize = 16 * 1024;
+const MAX_ROUTES: usize = 100;
 /// How long the names of Compose's may be: they stand beside each host in the file.
 const MAX_SERVICE: usize = 255;
 
@@ -105,32 +106,50 @@ pub(crate) fn are_ours(labels: &Labels) -> bool {
 pub(crate) fn read(labels: &Labels, docker: &Docker) -> Option<Reading> {
     let mut spoken = DIALECTS.iter().filter(|dialect| (dialect.speaks)(labels));
     let dialect = spoken.next()?;
-    let checked = check_characters(labels, dialect.prefix)
-        .and_then(|()| check_service(labels))
-        .and_then(|()| refuse_other_instances(labels, dialect.tag, docker));
+    let (routes, checked) = match split(dialect, labels) {
+        Ok(routes) => {
+            let checked = check_characters(labels, dialect.prefix)
+                .and_then(|()| check_service(labels))
+                .and_then(|()| refuse_other_instances(labels, dialect.tag, docker));
+            (routes, checked)
+        }
+        Err(fault) => ([(None, Labels::new())].into(), Err(fault)),
+    };
     let asked = |(name, labels): (Option<String>, Labels)| Asked {
         name,
         hosts: readable_hosts(&labels, dialect.hosts),
         claim: checked.clone().and_then(|()| (dialect.read)(&labels)),
     };
     Some(Reading {
-        routes: (dialect.split)(labels).into_iter().map(asked).collect(),
+        routes: routes.into_iter().map(asked).collect(),
         ignored: spoken.map(|dialect| dialect.prefix).collect(),
     })
 }
 
-/// Labels are lines of reasonable length: anything else is a mistake or an attack.
-fn check_characters(labels: &Labels, prefix: &str) -> Result<(), Fault> {
-    let ours = || labels.iter().filter(|(label, _)| label.starts_with(prefix));
-    let unclean = |text: &str| text.chars().any(char::is_control);
-    if ours()
+/// Labels are of reasonable length and number: anything else is a mistake or an attack, and nothing is kept of it.
+fn split(dialect: &Dialect, labels: &Labels) -> Result<Routes, Fault> {
+    let ours = labels
+        .iter()
+        .filter(|(label, _)| label.starts_with(dialect.prefix));
+    if ours
         .map(|(label, value)| label.len() + value.len())
         .sum::<usize>()
         > MAX_BYTES
     {
-        return Err(Fault::TooLong(prefix.to_owned()));
+        return Err(Fault::TooLong(dialect.prefix));
     }
-    match ours().find(|(label, value)| unclean(label) || unclean(value)) {
+    let routes = (dialect.split)(labels);
+    match routes.len() {
+        0..=MAX_ROUTES => Ok(routes),
+        _ => Err(Fault::TooMany(dialect.prefix)),
+    }
+}
+
+/// Labels are lines.
+fn check_characters(labels: &Labels, prefix: &str) -> Result<(), Fault> {
+    let mut ours = labels.iter().filter(|(label, _)| label.starts_with(prefix));
+    let unclean = |text: &str| text.chars().any(char::is_control);
+    match ours.find(|(label, value)| unclean(label) || unclean(value)) {
         Some((label, value)) => Err(Fault::ControlCharacter(label.clone(), value.clone())),
         None => Ok(()),
     }
@@ -201,7 +220,9 @@ pub(crate) enum Fault {
     #[error("the label {0:?} = {1:?} holds a line break or another control character: take it out")]
     ControlCharacter(String, String),
     #[error("the labels {0}* hold more than 16 KiB together: shorten them")]
-    TooLong(String),
+    TooLong(&'static str),
+    #[error("the labels {0}* ask for more than 100 routes: share them out among containers")]
+    TooMany(&'static str),
     #[error("the label {0} holds more than 255 bytes: shorten it")]
     LongService(&'static str),
     #[error("{unknown:?} is not a label of fairlead: did you mean {nearest}?")]
@@ -232,8 +253,12 @@ pub(crate) enum Fault {
     HeaderForm(String, String),
     #[error("the label {0:?}: {1}")]
     Header(String, InvalidHeader),
-    #[error("the label {0:?} is not supported yet, and without it the site would not be what was asked for")]
-    Unsupported(String),
+    #[error("the labels {0} and {1} exclude each other: keep one")]
+    Exclusive(&'static str, &'static str),
+    #[error(
+        "the label {0:?} = {1:?} is not the place of an error page: write com.chameth.errors.404 = HOST:PORT/PATH"
+    )]
+    ErrorPage(String, String),
     #[error("the label {label} is {found:?} and [docker] proxytag is {wanted:?}: it is for another instance")]
     OtherInstance {
         label: &'static str,
@@ -373,6 +398,19 @@ mod tests {
             fault(&[("fairlead.hosts", &long)]),
             "the labels fairlead.* hold more than 16 KiB together: shorten them"
         );
+        let numbers: Vec<String> = (0..101).map(|number| format!("a{number}")).collect();
+        let split = [
+            ("com.chameth.vhost", &*numbers.join(",")),
+            ("com.chameth.splithosts", "1"),
+        ];
+        assert_eq!(
+            fault(&split),
+            "the labels com.chameth.* ask for more than 100 routes: share them out among containers"
+        );
+        for faulty in [labels(&[("fairlead.hosts", &long)]), labels(&split)] {
+            let reading = read(&faulty, &Docker::default()).unwrap();
+            assert_eq!(reading.hosts(), [], "what is too much is not kept");
+        }
         let long = "p".repeat(256);
         assert_eq!(
             fault(&[("fairlead.hosts", "a.test"), (PROJECT, &long)]),

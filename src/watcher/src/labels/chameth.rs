@@ -1,19 +1,21 @@
 //! `com.chameth.*`: the labels of Dotege and its successor.
 
 use fairlead_contract::{HeaderEdit, PathPrefix, Provider, UpstreamWords, Words};
+use serde_json::json;
 
-use super::{Claim, Dialect, Fault, WantedPort, parse_hosts, parse_port, parse_provider};
+use super::{Claim, Dialect, Fault, Routes, WantedPort, names, parse_hosts, parse_port, parse_provider};
 use crate::container::Labels;
 
 pub(super) const DIALECT: Dialect = Dialect {
-    prefix: "com.chameth.",
+    prefix: PREFIX,
     hosts: VHOST,
     tag: PROXYTAG,
     speaks,
-    split: |labels| [(None, labels.clone())].into(),
+    split,
     read,
 };
 
+const PREFIX: &str = "com.chameth.";
 const VHOST: &str = "com.chameth.vhost";
 const PROXY: &str = "com.chameth.proxy";
 const PROXYTAG: &str = "com.chameth.proxytag";
@@ -29,8 +31,37 @@ fn speaks(labels: &Labels) -> bool {
     labels.contains_key(VHOST)
 }
 
+/// One route, or with `splithosts` one for each host.
+fn split(labels: &Labels) -> Routes {
+    let ours = labels.iter().filter(|(label, _)| label.starts_with(PREFIX));
+    let ours: Labels = ours
+        .map(|(label, value)| (label.clone(), value.clone()))
+        .collect();
+    let hosts: Vec<String> = match is_split(labels) {
+        true => names(&labels[VHOST]).map(str::to_owned).collect(),
+        false => Vec::new(),
+    };
+    if hosts.is_empty() {
+        return [(None, ours)].into();
+    }
+    let of_host = |host: String| {
+        let mut labels = ours.clone();
+        labels.insert(VHOST.to_owned(), host.clone());
+        (Some(host), labels)
+    };
+    hosts.into_iter().map(of_host).collect()
+}
+
+fn is_split(labels: &Labels) -> bool {
+    labels
+        .get(SPLITHOSTS)
+        .is_some_and(|value| matches!(value.as_str(), "true" | "1"))
+}
+
 fn read(labels: &Labels) -> Result<Claim, Fault> {
-    refuse_unsupported(labels)?;
+    if is_split(labels) && labels.contains_key(SUBJECT) {
+        return Err(Fault::Exclusive(SPLITHOSTS, SUBJECT));
+    }
     let hosts = labels.get(VHOST).ok_or(Fault::MissingHosts(VHOST))?;
     let port = labels
         .get(PROXY)
@@ -56,18 +87,7 @@ fn read(labels: &Labels) -> Result<Claim, Fault> {
     })
 }
 
-fn refuse_unsupported(labels: &Labels) -> Result<(), Fault> {
-    let asked = |(label, value): &(&String, &String)| match label.as_str() {
-        SPLITHOSTS => matches!(value.as_str(), "true" | "1"),
-        _ => label.starts_with(ERRORS),
-    };
-    match labels.iter().find(asked) {
-        Some((label, _)) => Err(Fault::Unsupported(label.clone())),
-        None => Ok(()),
-    }
-}
-
-/// What they say of the certificate, in our words.
+/// What they say of the certificate and the pages of errors, in our words.
 fn read_words(labels: &Labels) -> Result<Words, Fault> {
     let mut words = Vec::new();
     if let Some(text) = labels.get(PROVIDER) {
@@ -77,7 +97,30 @@ fn read_words(labels: &Labels) -> Result<Words, Fault> {
         parse_hosts(SUBJECT, text)?;
         words.push(("subject", text.clone()));
     }
+    let pages = labels
+        .iter()
+        .filter_map(|(label, text)| Some((label, label.strip_prefix(ERRORS)?, text)));
+    let pages: Vec<String> = pages
+        .map(|(label, status, text)| read_error_page(label, status, text))
+        .collect::<Result<_, _>>()?;
+    if !pages.is_empty() {
+        words.push(("errors", format!("[{}]", pages.join(", "))));
+    }
     Ok(words.into_iter().collect())
+}
+
+/// `host:port` or `host:port/path`, as the element of `errors`.
+fn read_error_page(label: &str, status: &str, text: &str) -> Result<String, Fault> {
+    // Strings of JSON are strings of TOML, too.
+    let page = format!(
+        "{{ status = {}, url = {} }}",
+        json!(status),
+        json!(format!("http://{text}"))
+    );
+    match Words::from_iter([("errors", format!("[{page}]"))]).read_route() {
+        Ok(_) => Ok(page),
+        Err(_) => Err(Fault::ErrorPage(label.to_owned(), text.to_owned())),
+    }
 }
 
 /// Their own words are `lego` and `selfsigned`; ours are understood too.
@@ -101,7 +144,10 @@ fn parse_header(label: &str, text: &str) -> Result<HeaderEdit, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{claim, fault};
+    use fairlead_contract::Docker;
+
+    use super::super::read as read_all;
+    use super::super::tests::{claim, fault, labels};
     use super::*;
 
     #[test]
@@ -201,19 +247,65 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_refused_and_not_ignored() {
+    fn pages_of_errors_are_asked_for_where_they_say() {
+        let claim = claim(&[
+            (VHOST, "a"),
+            ("com.chameth.errors.404", "pages:8080/404.html"),
+            ("com.chameth.errors.503", "pages:8080"),
+        ])
+        .unwrap();
+        let route = claim.words.read_route().unwrap();
+        let pages = route.errors.iter();
+        let pages: Vec<_> = pages
+            .map(|page| (page.status.to_string(), page.url.to_string()))
+            .collect();
+        let expected = [
+            ("404", "http://pages:8080/404.html"),
+            ("503", "http://pages:8080"),
+        ];
+        assert_eq!(
+            pages,
+            expected.map(|(status, url)| (status.to_owned(), url.to_owned()))
+        );
         for (label, value) in [
-            (SPLITHOSTS, "true"),
-            (SPLITHOSTS, "1"),
-            ("com.chameth.errors.404", "errors:80/404"),
+            ("com.chameth.errors.200", "pages:80"),
+            ("com.chameth.errors.", "pages:80"),
+            ("com.chameth.errors.404", "pages:80\"}, { status = \"500\""),
+            ("com.chameth.errors.404", ""),
         ] {
             let fault = fault(&[(VHOST, "a"), (label, value)]);
-            assert!(
-                fault.contains(label) && fault.contains("not supported"),
-                "{fault}"
+            let form = "is not the place of an error page: write com.chameth.errors.404 = HOST:PORT/PATH";
+            assert!(fault.contains(label) && fault.contains(form), "{fault}");
+        }
+        assert!(self::claim(&[(VHOST, "a"), ("com.chameth.backup", "daily")]).is_ok());
+    }
+
+    #[test]
+    fn split_hosts_have_a_route_each_and_the_headers_of_all() {
+        let routes = |value: &str, more: &[(&str, &str)]| {
+            let pairs = [
+                (VHOST, "a, b"),
+                (SPLITHOSTS, value),
+                ("com.chameth.headers", "X-A: 1"),
+            ];
+            let labels = labels(&[&pairs, more].concat());
+            read_all(&labels, &Docker::default()).unwrap().routes
+        };
+        for (value, hosts) in [("true", &["a", "b"][..]), ("1", &["a", "b"]), ("false", &["a b"])] {
+            let routes = routes(value, &[]);
+            let shown = routes.iter().map(|asked| {
+                let claim = asked.claim.as_ref().unwrap();
+                assert_eq!(claim.response_headers.len(), 1);
+                let hosts: Vec<String> = claim.hosts.iter().map(ToString::to_string).collect();
+                hosts.join(" ")
+            });
+            assert_eq!(shown.collect::<Vec<_>>(), hosts, "{value}");
+        }
+        for asked in routes("1", &[(SUBJECT, "a b")]) {
+            assert_eq!(
+                asked.claim.unwrap_err().to_string(),
+                "the labels com.chameth.splithosts and com.chameth.subject exclude each other: keep one"
             );
         }
-        assert!(claim(&[(VHOST, "a"), (SPLITHOSTS, "false")]).is_ok());
-        assert!(claim(&[(VHOST, "a"), ("com.chameth.backup", "daily")]).is_ok());
     }
 }
