@@ -1,4 +1,5 @@
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub struct Docker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Engine {
     Docker,
+    Rootless,
     Podman,
 }
 
@@ -35,6 +37,11 @@ impl Docker {
     #[expect(clippy::new_without_default, reason = "it starts a daemon")]
     pub fn new() -> Self {
         Self::of(Engine::Docker)
+    }
+
+    /// The same without root: a dockerd of a user that exists for it alone, with networks of its own.
+    pub fn rootless() -> Self {
+        Self::of(Engine::Rootless)
     }
 
     /// The same with Podman behind the socket. What it listens to and runs is in a network of its own.
@@ -172,6 +179,11 @@ impl Docker {
         let root = self.root.path();
         let (program, package, command) = match self.engine {
             Engine::Docker => ("dockerd", "docker.io", dockerd(root)),
+            Engine::Rootless => (
+                "rootlesskit",
+                "rootlesskit, uidmap and slirp4netns",
+                rootless_dockerd(root),
+            ),
             Engine::Podman => ("podman", "podman and netavark", podman(root)),
         };
         let version = Command::new(program).arg("--version").output();
@@ -185,7 +197,7 @@ impl Docker {
     pub fn stop_daemon(&mut self) {
         if let Some(daemon) = self.daemon.take() {
             daemon.signal(match self.engine {
-                Engine::Docker => Signal::TERM,
+                Engine::Docker | Engine::Rootless => Signal::TERM,
                 // It is the first process of its own, and all others go with it.
                 Engine::Podman => Signal::KILL,
             });
@@ -269,30 +281,67 @@ impl Drop for Docker {
 /// containerd of the system, the names in there. What it mounts goes with it.
 fn dockerd(root: &Path) -> Command {
     let mut command = Command::new("unshare");
+    command.args(["--mount", "dockerd"]).args(dockerd_arguments(root));
+    command
+}
+
+/// As Docker's own script for it starts the daemon, and with the user only where the daemon's mounts are.
+fn rootless_dockerd(root: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", AS_A_USER, "sh"])
+        .arg(root)
+        .args(dockerd_arguments(root));
+    command
+}
+
+const AS_A_USER: &str = r#"
+set -e
+root=$1
+shift
+cp -a /etc "$root/etc"
+mount --bind "$root/etc" /etc
+echo "rootless:x:64242:64242::$root:/bin/sh" >> /etc/passwd
+echo "rootless:64243:65536" | tee -a /etc/subuid >> /etc/subgid
+chown 64242:64242 "$root"
+mknod -m 666 "$root/tun" c 10 200
+mount --bind "$root/tun" /dev/net/tun
+chmod 666 "$NOTIFY_SOCKET"
+export HOME="$root" XDG_RUNTIME_DIR="$root" PATH="$PATH:/usr/share/docker.io/contrib"
+exec setpriv --reuid 64242 --regid 64242 --clear-groups dockerd-rootless.sh "$@"
+"#;
+
+fn dockerd_arguments(root: &Path) -> Vec<OsString> {
     let namespace = root.file_name().unwrap_or_default().to_string_lossy();
-    command
-        .args(["--mount", "dockerd", "--host"])
-        .arg(format!("unix://{}", root.join("docker.sock").display()))
-        .arg("--data-root")
-        .arg(root.join("data"))
-        .arg("--exec-root")
-        .arg(root.join("exec"))
-        .arg("--pidfile")
-        .arg(root.join("pid"))
-        .arg("--config-file")
-        .arg(root.join("daemon.json"))
-        .args(["--containerd-namespace", &namespace])
-        .args(["--containerd-plugins-namespace", &format!("{namespace}-plugins")])
-        .args([
-            "--log-level",
-            "warn",
-            "--storage-driver",
-            "vfs",
-            "--bridge",
-            "none",
-        ])
-        .args(["--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
-    command
+    let path = |name| root.join(name).into_os_string();
+    let host = format!("unix://{}", root.join("docker.sock").display());
+    let plugins = format!("{namespace}-plugins");
+    let mut arguments: Vec<OsString> = vec!["--host".into(), host.into()];
+    for (option, name) in [
+        ("--data-root", "data"),
+        ("--exec-root", "exec"),
+        ("--pidfile", "pid"),
+        ("--config-file", "daemon.json"),
+    ] {
+        arguments.extend([option.into(), path(name)]);
+    }
+    let others = [
+        "--containerd-namespace",
+        &namespace,
+        "--containerd-plugins-namespace",
+        &plugins,
+        "--log-level",
+        "warn",
+        "--storage-driver",
+        "vfs",
+        "--bridge",
+        "none",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--ip-forward=false",
+    ];
+    arguments.extend(others.map(Into::into));
+    arguments
 }
 
 /// Podman asks for more open files than a test may have, and has no systemd to ask for control groups.

@@ -435,6 +435,34 @@ fn a_container_is_reached_at_its_published_port_where_the_operator_says_so() {
 }
 
 #[test]
+fn a_daemon_without_root_is_followed_and_its_containers_reached_at_their_published_ports() {
+    let machine = Machine::with(Docker::rootless());
+    let (docker, environment) = (&machine.docker, &machine.environment);
+    environment.write_config(&format!("{}published-ports = true\n", docker.settings()));
+    let follower = machine.follow();
+    let mut marks = 0;
+    let host = |name| format!("--label=fairlead.hosts={name}.test");
+    docker.run("shut", &[&host("shut")]);
+    for address in ["127.0.0.1", "0.0.0.0"] {
+        docker.run("open", &[&host("open"), &format!("--publish={address}::80")]);
+        let published = docker.docker(&["port", "open", "80/tcp"]);
+        let published = published.lines().next().expect("a port is published");
+        let reached = published.replace("0.0.0.0", "127.0.0.1");
+        machine.pass_until(&follower, &mut marks, &[format!("open.test → http://{reached}")]);
+        assert_eq!(machine.rejections()[0].container, "shut");
+        let mut stream = TcpStream::connect(&reached).expect("the port is published");
+        stream
+            .write_all(b"GET / HTTP/1.0\r\n\r\n")
+            .expect("the container listens");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("the container answers");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        docker.remove("open");
+        machine.pass_until(&follower, &mut marks, &[]);
+    }
+}
+
+#[test]
 fn the_operators_routes_keep_their_hosts() {
     let machine = Machine::new();
     machine.environment.write_routes(
