@@ -10,9 +10,12 @@ use tempfile::TempDir;
 
 use crate::{Running, Signal};
 
-/// What [`Docker::run`] runs: a web server on the exposed port 80, stopped at once.
+/// What [`Docker::run`] runs: a web server on the exposed port 80, stopped at once. It answers `/` at once and
+/// `/cgi-bin/slow` after a while.
 const IMAGE: &str = "fairlead-test";
 const NETWORK: &str = "fairlead-test";
+const SLOW: &str =
+    "#!/bin/sh\n/bin/busybox sleep 0.2\nprintf 'Content-Type: text/plain\\r\\n\\r\\nslow\\n'\n";
 
 /// A real dockerd of this test's own, or a Podman that is spoken to as one, apart from any other on the
 /// machine. Needs root.
@@ -221,7 +224,7 @@ impl Docker {
     /// An image without a registry: a static busybox and a page.
     fn import_image(&self) {
         let image = self.root.path().join("image");
-        for directory in ["bin", "www"] {
+        for directory in ["bin", "www/cgi-bin"] {
             fs::create_dir_all(image.join(directory)).expect("cannot make a directory below $TMPDIR");
         }
         fs::copy("/bin/busybox", image.join("bin/busybox"))
@@ -229,6 +232,8 @@ impl Docker {
         // What health checks are run by.
         symlink("busybox", image.join("bin/sh")).expect("cannot make a link below $TMPDIR");
         File::create(image.join("www/index.html")).expect("cannot make a file below $TMPDIR");
+        write_atomically(&image.join("www/cgi-bin/slow"), SLOW.as_bytes(), 0o755)
+            .expect("cannot write a file of the test");
         let archive = self.root.path().join("image.tar");
         let status = Command::new("tar")
             .args(["--create", "--file"])

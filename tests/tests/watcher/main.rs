@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use fairlead_contract::{Configuration, Files, Located, Rejection};
-use fairlead_tests::{Authority, Docker, Environment, Finished, Program, Proxy, Running};
+use fairlead_tests::{Authority, DEADLINE, Docker, Environment, Finished, Program, Proxy, Running};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::timeout;
 
 const HEALTHY: &str = "# Nothing yet.\n";
 const PAUSED: &str = "app.test → web waits: it is paused: docker unpause lets it go on";
@@ -217,20 +219,38 @@ async fn a_deploy_under_load_loses_no_request() {
     until(&["old"]);
 
     let is_over = Arc::new(AtomicBool::new(false));
+    let (answered, mut answers) = unbounded_channel();
     let client = authority.client();
-    let load = [(); 4].map(|()| {
-        let (client, proxy, is_over) = (client.clone(), proxy.clone(), is_over.clone());
+    // Some are always on their way to each upstream.
+    let slow = "https://app.test/cgi-bin/slow";
+    let load = ["https://app.test/", slow, slow, slow, slow].map(|url| {
+        let (client, proxy) = (client.clone(), proxy.clone());
+        let (is_over, answered) = (is_over.clone(), answered.clone());
         tokio::spawn(async move {
             while !is_over.load(Ordering::Relaxed) {
-                assert_eq!(client.get(&proxy, "https://app.test/").await.status(), 200);
+                assert_eq!(client.get(&proxy, url).await.status(), 200, "{url}");
+                answered.send(()).expect("somebody counts");
             }
         })
     });
+    // So many that each upstream is asked, also one that does not answer any more.
+    let mut some_are_answered = async || {
+        while answers.try_recv().is_ok() {}
+        for _ in 0..50 {
+            timeout(DEADLINE, answers.recv())
+                .await
+                .expect("requests are answered");
+        }
+    };
+    some_are_answered().await;
     machine.docker.run("new", &patient);
     machine.set_healthy("new", true);
     until(&["old", "new"]);
+    some_are_answered().await;
     machine.docker.docker(&["stop", "old"]);
+    some_are_answered().await;
     until(&["new"]);
+    some_are_answered().await;
     is_over.store(true, Ordering::Relaxed);
     for requests in load {
         requests.await.expect("every request was answered with 200");
