@@ -77,6 +77,23 @@ fn a_daemon_that_hangs_is_said_to_and_asked_again() {
 }
 
 #[test]
+fn a_pass_that_the_daemon_left_waiting_is_made_again() {
+    let (environment, api) = watched();
+    let mark = environment.paths().watcher_dirty_file();
+    api.hang_once();
+    let finished = environment.run(Program::Watcher, &[]);
+    assert!(!finished.status.success());
+    assert!(
+        finished.stderr.contains("did not answer within 10s"),
+        "{}",
+        finished.stderr
+    );
+    assert!(mark.exists());
+    found(&environment);
+    assert!(!mark.exists());
+}
+
+#[test]
 fn a_socket_that_was_replaced_is_followed() {
     let (environment, api) = watched();
     let follower = follow(&environment);

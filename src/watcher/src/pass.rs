@@ -9,7 +9,7 @@ use tracing::span::EnteredSpan;
 use tracing::{error_span, info, warn};
 
 use crate::changes::{Change, changes};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, DaemonError};
 use crate::known::{Known, with_socket};
 use crate::plan::{Plan, plan};
 use crate::reload;
@@ -21,13 +21,20 @@ const MODE: u32 = 0o640;
 /// Brings the routes file up to date with the containers that run, and with `reloads` the proxy with the file.
 ///
 /// If anything fails the file stays as it is. The mark goes before anything is read, so a change
-/// during the pass makes a new one.
+/// during the pass makes a new one; so does a daemon that hangs.
 pub(crate) async fn pass(paths: &Paths, socket: Option<&Path>, reloads: bool) -> Result<()> {
     remove_if_present(&paths.watcher_dirty_file())?;
     let known = Known::read(paths)?;
     let settings = with_socket(known.docker.clone(), socket);
     let daemon = Daemon::connect(&settings)?;
-    let containers = daemon.containers(&settings).await?;
+    let containers = match daemon.containers(&settings).await {
+        // What it hung about was told already, and no other event may come.
+        Err(silent @ DaemonError::Silent(_)) => {
+            write_atomically(&paths.watcher_dirty_file(), b"", MODE)?;
+            return Err(silent.into());
+        }
+        containers => containers?,
+    };
     let described = (!known.templates.is_empty()).then(|| containers.clone());
     let plan = plan(containers, &known);
     let text = plan
