@@ -1,4 +1,4 @@
-use fairlead_contract::{Discovery, Route};
+use fairlead_contract::{Discovery, Route, is_hidden};
 use serde_json::{Value, json};
 
 use crate::files::assert_reads_back;
@@ -15,11 +15,7 @@ pub fn labels(bytes: &[u8]) {
     let discovery = discover(&containers);
     assert_reads_back(&discovery);
     for rejection in &discovery.rejections {
-        assert!(
-            !rejection.reason.contains(char::is_control),
-            "{:?}",
-            rejection.reason
-        );
+        assert!(!rejection.reason.contains(is_hidden), "{:?}", rejection.reason);
     }
     for container in containers.iter().filter(|container| asks(container)) {
         assert!(

@@ -1,6 +1,6 @@
 //! What people ask when a site does not answer: `fairlead why` names the cause.
 
-use fairlead_contract::write_atomically;
+use fairlead_contract::{Configuration, Files, write_atomically};
 use fairlead_tests::{DockerApi, Environment, Program, Proxy, Site, listed, route};
 use serde_json::{Value, json};
 
@@ -233,7 +233,12 @@ fn the_cause_is_named_for_each_thing_that_people_ask() {
     environment.failing_pass();
     let damaged = environment.certificate("damaged.test").key_file();
     write_atomically(&damaged, b"no key", 0o640).unwrap();
-    let _proxy = Proxy::start(environment);
+    let proxy = Proxy::start(environment);
+    let left_out = Configuration::parse(&Files::read(environment.paths()))
+        .rejections
+        .len();
+    let metric = format!("\nfairlead_containers_left_out {left_out}\n");
+    assert!(left_out > 5 && proxy.metrics().contains(&metric), "{left_out}");
     environment.write_routes("edited.toml", &route(&["edited.test"], &[upstream]));
 
     for (name, code, words) in CASES {

@@ -56,6 +56,11 @@ impl Claim {
         let subject = self.words.read_route().map(|route| route.subject);
         [self.hosts.clone(), subject.unwrap_or_default()].concat()
     }
+
+    /// Whether it asks for hosts that nobody names.
+    pub(crate) fn is_fallback(&self) -> bool {
+        self.words.read_route().is_ok_and(|route| route.fallback)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,8 @@ const MAX_REASON: usize = 500;
 const OF_IMAGE: &str = "its labels came with its image, which anybody may have made: say them when the container is \
                         made, or set [docker] image-labels = true in fairlead.toml";
 
+const NO_FALLBACK: &str = "fallback is for hosts that nobody names, and no [[docker.allow]] can let it have those: take it out \
+                           of the labels, and declare it in a route of your own";
 const NAME_IMAGE: &str =
     "make it anew from an image that is there, or set [docker] image-labels = true in fairlead.toml";
 
@@ -55,8 +57,17 @@ pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
     let claimants: Vec<Claimant<'_>> = groups.iter().map(Group::claimant).collect();
     let absent = absent(&claimants, &containers, &plan.discovery.rejections, known);
     let owners = Owners::decide(&claimants, &absent, known);
+    let fallback = fallback(&groups, known);
     for (index, group) in groups.iter().enumerate() {
-        plan.discovery.routes.extend(group.route(index, &owners));
+        let route = group.route(index, &owners);
+        plan.discovery.routes.extend(route.map(|route| Route {
+            fallback: fallback == Some(index),
+            ..route
+        }));
+        if group.options.fallback && fallback != Some(index) {
+            let owner = fallback.map(|owner| groups[owner].members[0].container.name.as_str());
+            plan.discovery.rejections.push(group.loss_of_fallback(owner));
+        }
         plan.discovery.rejections.extend(group.losses(index, &owners));
         plan.discovery.owners.extend(group.owner(index, &owners));
     }
@@ -67,6 +78,21 @@ pub(crate) fn plan(mut containers: Vec<Container>, known: &Known) -> Plan {
         .sort_by(|a, b| (&a.hosts, &a.path).cmp(&(&b.hosts, &b.path)));
     plan.discovery.rejections.sort();
     plan
+}
+
+/// Whose route answers for hosts that nobody names: unless it is the operator's, who has it, else the oldest that asks.
+fn fallback(groups: &[Group<'_>], known: &Known) -> Option<usize> {
+    if known.operators.iter().any(|route| route.fallback) {
+        return None;
+    }
+    let mut asking = (0..groups.len()).filter(|index| groups[*index].options.fallback);
+    let present = known.present.routes.iter().find(|route| route.fallback);
+    let has_it = |index: &usize| {
+        present.is_some_and(|route| {
+            route.primary() == Some(groups[*index].primary()) && route.path == *groups[*index].path()
+        })
+    };
+    asking.clone().find(has_it).or_else(|| asking.next())
 }
 
 impl Plan {
@@ -141,6 +167,9 @@ fn admit<'a>(
     let docker = &known.docker;
     let claim = claim.map_err(|fault| fault.to_string())?;
     allow::check(container, &claim.names(), &docker.allow).map_err(|reason| reason.to_string())?;
+    if claim.is_fallback() && !docker.allow.is_empty() {
+        return Err(NO_FALLBACK.to_owned());
+    }
     check_authority(&claim, &known.authorities)?;
     let upstream = match container.state.hindrance() {
         None => upstream(container, &claim, docker)?,
@@ -396,6 +425,19 @@ impl Group<'_> {
             .filter(|edit| seen.insert(edit.name().as_str()))
             .cloned()
             .collect()
+    }
+
+    /// `owner`: the container that has it; `None`: the operator.
+    fn loss_of_fallback(&self, owner: Option<&str>) -> Rejection {
+        let owner = match owner {
+            Some(owner) => format!("the container {owner}"),
+            None => "the operator".to_owned(),
+        };
+        let reason = format!(
+            "the fallback is the route of {owner}, and there can be only one: take fallback out of the labels here, or out \
+             of there"
+        );
+        rejection(self.members[0].container, Vec::new(), &reason)
     }
 
     /// A rejection for each member that asked for hosts which are somebody else's.
@@ -831,6 +873,61 @@ mod tests {
         for discovery in [circle, joined, unheard] {
             assert_eq!(read_back(&discovery).problems, []);
         }
+    }
+
+    #[test]
+    fn there_is_one_fallback_and_who_has_it_keeps_it() {
+        let asking = |name, created, host| {
+            container(
+                name,
+                created,
+                &[("fairlead.hosts", host), ("fairlead.fallback", "true")],
+            )
+        };
+        let fallbacks = |discovery: &Discovery| -> Vec<String> {
+            let routes = discovery.routes.iter().filter(|route| route.fallback);
+            routes.map(|route| route.hosts[0].to_string()).collect()
+        };
+        let first = planned(&[asking("zoe", 5, "z.test")], &Known::default());
+        assert_eq!(fallbacks(&first), ["z.test"]);
+        let both = [asking("zoe", 5, "z.test"), asking("adam", 1, "a.test")];
+        let second = planned(&both, &after(first));
+        assert_eq!(fallbacks(&second), ["z.test"]);
+        assert_eq!(second.routes.len(), 2);
+        assert_eq!(
+            rejections(&second),
+            [
+                "adam: the fallback is the route of the container zoe, and there can be only one: take fallback out of \
+                 the labels here, or out of there"
+            ]
+        );
+        assert_eq!(fallbacks(&planned(&both, &Known::default())), ["a.test"]);
+        assert_eq!(planned(&both, &after(second.clone())), second);
+
+        let known = Known {
+            operators: vec![Route {
+                fallback: true,
+                ..Route::default()
+            }],
+            ..Known::default()
+        };
+        assert_eq!(fallbacks(&planned(&both, &known)), [""; 0]);
+        let known = Known {
+            docker: Docker {
+                allow: vec![Allow {
+                    hosts: vec![HostPattern::parse("*.test").unwrap()],
+                    project: None,
+                    image: None,
+                    network: None,
+                    container: None,
+                }],
+                ..Docker::default()
+            },
+            ..Known::default()
+        };
+        let refused = planned(&both, &known);
+        assert_eq!(refused.routes, []);
+        assert_eq!(rejections(&refused)[0], format!("adam: {NO_FALLBACK}"));
     }
 
     #[test]
