@@ -1,6 +1,7 @@
 //! A reload takes everything or nothing, and disturbs nobody.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
 use fairlead_tests::{Pair, Proxy, Signal, Site, Upstream, Wire, accept, body, get, route, within};
@@ -22,6 +23,31 @@ async fn a_reload_takes_all_changes_at_once() {
     proxy.reload();
     assert!(site.client().connect(proxy.https(), "a.test", &[]).await.is_err());
     assert_eq!(proxy.status().reloads, 2);
+}
+
+/// As Kubernetes and Nix do it, which replace a whole directory by turning a link.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_follows_a_link_that_was_turned() {
+    let site = Site::of("a.test", Upstream::saying("old").await.address());
+    let routes = site.environment.paths().routes_dir();
+    let version = |name| routes.with_file_name(name);
+    let turn_to = |name| {
+        symlink(version(name), version("turned")).unwrap();
+        fs::rename(version("turned"), &routes).unwrap();
+    };
+    fs::rename(&routes, version("1")).unwrap();
+    turn_to("1");
+    let proxy = site.start();
+    assert_eq!(site.client().get(&proxy, "https://a.test/").await.body(), "old");
+    fs::create_dir(version("2")).unwrap();
+    turn_to("2");
+    site.serve(&["a.test"], &[Upstream::saying("new").await.address()]);
+    turn_to("1");
+    assert!(!proxy.reload().contains("refused"));
+    assert_eq!(site.client().get(&proxy, "https://a.test/").await.body(), "old");
+    turn_to("2");
+    assert!(!proxy.reload().contains("refused"));
+    assert_eq!(site.client().get(&proxy, "https://a.test/").await.body(), "new");
 }
 
 /// A kept connection is not a kept snapshot: its next request meets the new routes.

@@ -925,11 +925,17 @@ fn faulty_settings_change_nothing() {
     assert_eq!(discovery(&environment), HEALTHY.as_bytes());
 }
 
-/// In a mount namespace of its own, so that the full disk goes with the command.
+/// In a mount namespace of its own, so that the mount goes with the command.
 const ON_A_FULL_DISK: &str = r#"
 mount -t tmpfs -o size=64k tmpfs "$2" || exit 99
 printf '# Nothing yet.\n' > "$2/docker.toml"
 head -c 1M /dev/zero > "$2/filler" 2> /dev/null
+"#;
+const ON_A_FILE_MOUNTED_BY_ITSELF: &str = r#"
+printf '# Nothing yet.\n' > "$2/docker.toml"
+mount --bind "$2/docker.toml" "$2/docker.toml" || exit 99
+"#;
+const PASS_AND_SHOW: &str = r#"
 "$1"
 code=$?
 cat "$2/docker.toml"
@@ -938,23 +944,29 @@ exit $code
 "#;
 
 #[test]
-fn a_full_disk_is_an_error_that_keeps_the_old_file() {
-    let environment = Environment::new();
-    answering(
-        &environment,
-        Some("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"),
-    );
-    let routes = environment.paths().state.join("routes");
-    let mut command = watcher_under(
-        &environment,
-        "unshare",
-        &["--mount", "sh", "-c", ON_A_FULL_DISK, "sh"],
-    );
-    command.arg(routes);
-    let finished = environment.start(command).finish();
-    assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
-    for part in ["cannot write", "docker.toml", "No space left on device"] {
-        assert!(finished.stderr.contains(part), "{}", finished.stderr);
+fn a_file_that_cannot_be_replaced_is_an_error_and_stays() {
+    for (place, reason, entries) in [
+        (ON_A_FULL_DISK, "No space left on device", "docker.toml\nfiller\n"),
+        (
+            ON_A_FILE_MOUNTED_BY_ITSELF,
+            "Device or resource busy",
+            "docker.toml\n",
+        ),
+    ] {
+        let environment = Environment::new();
+        answering(
+            &environment,
+            Some("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"),
+        );
+        let routes = environment.paths().state.join("routes");
+        let script = format!("{place}{PASS_AND_SHOW}");
+        let mut command = watcher_under(&environment, "unshare", &["--mount", "sh", "-c", &script, "sh"]);
+        command.arg(routes);
+        let finished = environment.start(command).finish();
+        assert_eq!(finished.status.code(), Some(1), "{}", finished.stderr);
+        for part in ["cannot write", "docker.toml", reason] {
+            assert!(finished.stderr.contains(part), "{}", finished.stderr);
+        }
+        assert_eq!(finished.stdout, format!("{HEALTHY}{entries}"));
     }
-    assert_eq!(finished.stdout, format!("{HEALTHY}docker.toml\nfiller\n"));
 }
