@@ -48,7 +48,9 @@ impl Daemon {
             .iter()
             .any(|container| labels::are_ours(&container.labels))
         {
-            self.name_images(&mut containers).await?;
+            if settings.allow.iter().any(|rule| rule.image.is_some()) {
+                self.name_images(&mut containers).await?;
+            }
             self.mark_foreign_networks(&mut containers).await?;
         }
         Ok(containers)

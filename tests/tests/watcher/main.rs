@@ -570,6 +570,7 @@ fn a_service_whose_image_compose_built_itself_is_that_service() {
     ];
     run("shop-web-1", &by_compose);
     run("shop-web-2", &by_compose);
+    machine.pass();
     run("by-hand", &[host]);
     machine.pass();
     let replicas = ["shop-web-1", "shop-web-2"];
