@@ -155,6 +155,38 @@ fn an_image_that_cannot_be_told_about_leaves_out_its_container_alone() {
 }
 
 #[test]
+fn a_container_that_goes_while_it_is_asked_about_stops_no_pass() {
+    let (environment, api) = watched();
+    environment.write_config(&format!(
+        "{}[[docker.allow]]\nhosts = [\"*.test\"]\nimage = \"site\"\n",
+        api.settings()
+    ));
+    api.add_image("sha256:00", json!({}));
+    let of_image = |name: &str, image: &str| {
+        let mut container = listed(name, &[("fairlead.hosts", &format!("{name}.test"))]);
+        container["Image"] = json!(image);
+        container
+    };
+    api.answer(
+        "/containers/old",
+        "200 OK",
+        r#"{"Id":7,"Config":{"Image":"site:1"}}"#,
+    );
+    api.set_containers(vec![
+        of_image("gone", "sha256:00"),
+        of_image("old", "sha256:00"),
+        of_image("web", "site"),
+    ]);
+    let found = found(&environment);
+    assert_eq!(hosts(&found), ["old.test", "web.test"]);
+    let left_out = left_out(&found);
+    assert!(
+        left_out[0].starts_with("gone: no [[docker.allow]]"),
+        "{left_out:?}"
+    );
+}
+
+#[test]
 fn a_network_that_the_machine_is_not_part_of_is_passed_over() {
     let (environment, api) = watched();
     api.add_image("sha256:00", json!({}));
