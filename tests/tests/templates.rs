@@ -195,7 +195,7 @@ fn containers_routes_and_rejections_are_there_for_a_template() {
     let machine = Machine::new();
     let bad = listed("bad\u{1b}", &[("fairlead.hosts", "-a-"), ("note", "two\nlines")]);
     machine.api.set_containers(vec![
-        listed("web", &[("fairlead.hosts", "app.test"), ("note", "one")]),
+        listed("web", &[("fairlead.hosts", "app.test"), ("note", "{{ 1 + 1 }}")]),
         bad,
     ]);
     let text = "{% for c in containers %}{{ c.name }} {{ c.labels.note }} {{ c.ports | join(',') }} {{ c.networks.web }}\n\
@@ -211,7 +211,7 @@ fn containers_routes_and_rejections_are_there_for_a_template() {
         lines[0].starts_with("bad\\u{1b} two\\u{a}lines 80 10.0.0."),
         "{all}"
     );
-    assert!(lines[1].starts_with("web one 80 10.0.0."), "{all}");
+    assert!(lines[1].starts_with("web {{ 1 + 1 }} 80 10.0.0."), "{all}");
     assert!(
         lines[2].starts_with("app.test 10.0.0.") && lines[2].ends_with(":80 web"),
         "{all}"
