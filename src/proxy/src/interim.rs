@@ -142,6 +142,11 @@ impl Hearing {
         (opener.is_some() || client.is_some()).then_some(Self { opener, client })
     }
 
+    /// Whether the body waits for the upstream to ask for it.
+    pub(crate) fn holds_body_back(&self) -> bool {
+        self.opener.as_ref().is_some_and(|opener| !opener.is_closed())
+    }
+
     /// Passes an interim response on, but for 100 (Continue), which opens the gate. 101 has no place here: it
     /// is the answer itself in HTTP/1.1, and unknown to HTTP/2 (RFC 9113 8.6).
     pub(crate) fn hear(&self, status: StatusCode, headers: &HeaderMap) {

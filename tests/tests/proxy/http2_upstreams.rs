@@ -112,6 +112,60 @@ async fn the_upstream_decides_whether_an_upload_may_start() {
     assert!(client.read_head().await.starts_with("HTTP/1.1 200 OK\r\n"));
 }
 
+/// What it sends next could be the body, or another request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_answered_while_it_holds_its_body_back_is_told_to_come_anew() {
+    let mut upstream = Scripted::start(false).await;
+    let (site, proxy) = upstream.site();
+    let mut client = speak_http1(&site.client(), &proxy).await;
+    let fields = "Host: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    client.write(format!("POST / HTTP/1.1\r\n{fields}")).await;
+    let refusal = Response::builder().status(StatusCode::EXPECTATION_FAILED);
+    let _under_way = upstream.answer(refusal.body(()).unwrap()).await;
+    let head = client.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 417 "), "{head}");
+    assert!(head.contains("connection: close\r\n"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_whose_framing_breaks_is_the_client_s_fault() {
+    let mut upstream = Scripted::start(false).await;
+    let (site, proxy) = upstream.site();
+    let mut client = speak_http1(&site.client(), &proxy).await;
+    client
+        .write("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok")
+        .await;
+    let (mut request, _respond) = upstream.next().await;
+    assert_eq!(next_data(request.body_mut()).await.unwrap().unwrap(), "ok");
+    client.write("X\r\n0\r\n\r\n").await;
+    let answer = client.read_rest().await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    let end = next_data(request.body_mut()).await;
+    assert!(matches!(end, Some(Err(_))), "it ended as if it were whole");
+}
+
+/// RFC 9113 8.7.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_they_refuse_to_look_at_is_asked_once_more_unless_it_has_a_body() {
+    let mut upstream = Scripted::start(false).await;
+    let (site, proxy) = upstream.site();
+    let mut client = site.client().h2(&proxy, "a.test").await;
+    for (body, status) in [
+        (body::full("body"), StatusCode::BAD_GATEWAY),
+        (body::empty(), StatusCode::OK),
+    ] {
+        let request = Request::post("https://a.test/").body(body).unwrap();
+        let answer = tokio::spawn(client.send_request(request));
+        upstream.next().await.1.send_reset(Reason::REFUSED_STREAM);
+        if status == StatusCode::OK {
+            upstream.answer(Response::new(())).await;
+        }
+        let answer = within(answer).await.unwrap();
+        assert_eq!(answer.unwrap().status(), status);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_goes_to_them_by_extended_connect() {
     for version in VERSIONS {
