@@ -200,6 +200,7 @@ impl Connection {
         let closes = !stays_open
             || shared.draining.is_cancelled()
             || is_last(&response)
+            || (is_failure(&response) && self.wire.lock().is_being_read())
             || asked.ends_connection(&response)
             || !self.discard().await;
         self.send(response, asked, closes).await?;
@@ -372,6 +373,11 @@ fn expects_continue(request: &Request<()>) -> bool {
     let expectation = request.headers().get(EXPECT);
     request.version() == Version::HTTP_11
         && expectation.is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Whether the client, which is still sending, sends what nobody wants to have: it is to hear that it may stop.
+fn is_failure(response: &Response<ReplyBody>) -> bool {
+    response.status().is_client_error() || response.status().is_server_error()
 }
 
 /// Whether nothing is to be read behind what is answered so.
