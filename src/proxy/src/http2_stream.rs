@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long a stream that breaks off waits for what it has sent to be written.
-const LAST_WORDS: Duration = Duration::from_millis(20);
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// A body that the other side sends.
 pub(crate) struct Http2Body {

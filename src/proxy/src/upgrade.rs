@@ -1,3 +1,4 @@
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, mem};
 
@@ -10,12 +11,13 @@ use http::{Method, Request, Response, StatusCode, Version};
 use sha1::{Digest, Sha1};
 use tokio::io::copy_bidirectional;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::headers::names_option;
 use crate::http1::Stream;
-use crate::http2_stream::Http2Stream;
+use crate::http2_stream::{Http2Stream, LAST_WORDS};
 use crate::received::ReceivedBody;
 
 pub(crate) const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
@@ -139,10 +141,16 @@ impl UpstreamSide {
 }
 
 async fn join(client: Tunnel, upstream: UpstreamSide) -> io::Result<()> {
-    if let Some(mut client) = client.opened().await {
-        copy_bidirectional(&mut client, &mut upstream.into_stream()).await?;
+    let Some(mut client) = client.opened().await else {
+        return Ok(());
+    };
+    let mut upstream = upstream.into_stream();
+    let copied = copy_bidirectional(&mut client, &mut upstream).await;
+    if copied.is_err() {
+        // A stream of HTTP/2 is reset when it is dropped, which would take back what came before.
+        let _ = timeout(LAST_WORDS, pending::<()>()).await;
     }
-    Ok(())
+    copied.map(drop)
 }
 
 /// The client's side of a tunnel, which begins with the response.

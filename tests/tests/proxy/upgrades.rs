@@ -92,6 +92,17 @@ async fn the_end_of_one_side_reaches_the_other() {
     assert_eq!(upstream.read_rest().await, "");
 }
 
+/// In HTTP/2 the reset could overtake what was said before.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_words_of_an_upstream_that_breaks_off_reach_the_client() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let (mut client, mut upstream, _) = open_over_h2(&site.client(), &proxy, &listener).await;
+    upstream.write("last words").await;
+    upstream.into_inner().set_zero_linger().unwrap();
+    client.read_until("last words").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_may_refuse_to_upgrade() {
     let (listener, site) = site().await;
