@@ -28,6 +28,14 @@ const BROTLI_BUFFER: usize = 4096;
 const BROTLI_EFFORT: (u32, u32) = (4, 19);
 const ZSTD_LEVEL: i32 = 3;
 
+/// What holds for the content as it was sent only (RFC 9530 2 and 3, and what was before).
+static DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
 /// A way to compress, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
@@ -40,8 +48,11 @@ impl Coding {
     const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
     /// The one that the client likes most, and of those it likes as much our best; `None` if it likes
-    /// content better as it is.
+    /// content better as it is, or asks for what was sent (RFC 9111 5.2.1.6).
     pub(crate) fn negotiate(headers: &HeaderMap) -> Option<Self> {
+        if forbids_transformation(headers) {
+            return None;
+        }
         let accepted = Accepted::read(headers);
         let mut best = (accepted.identity(), None);
         for coding in Self::ALL {
@@ -95,7 +106,8 @@ fn read_weighted(word: &str) -> (String, u16) {
     let (name, parameter) = word.split_once(';').unwrap_or((word, ""));
     let weight = parameter
         .trim()
-        .strip_prefix("q=")
+        .strip_prefix(['q', 'Q'])
+        .and_then(|q| q.strip_prefix('='))
         .map_or(Some(1.0), |q| q.trim().parse::<f32>().ok());
     // A weight that cannot be read is no wish.
     let weight = (weight.unwrap_or(0.0).clamp(0.0, 1.0) * 1000.0) as u16;
@@ -145,6 +157,7 @@ fn is_compressible(response: &Response<ReplyBody>) -> bool {
     has_whole_content
         && !has(CONTENT_ENCODING)
         && !has(CONTENT_RANGE)
+        && !DIGESTS.iter().any(|digest| headers.contains_key(digest))
         && !forbids_transformation(headers)
         && length(headers).is_none_or(|length| length >= MIN_BYTES)
         && headers
@@ -157,7 +170,7 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// RFC 9111 5.2.2.6.
+/// RFC 9111 5.2.1.6 and 5.2.2.6.
 fn forbids_transformation(headers: &HeaderMap) -> bool {
     let fields = headers
         .get_all(CACHE_CONTROL)
@@ -342,6 +355,7 @@ mod tests {
             ("gzip, deflate, br, zstd", Some(Zstd)),
             ("gzip;q=1.0, br;q=0.5", Some(Gzip)),
             ("GZIP; q=0.5", Some(Gzip)),
+            ("gzip;Q=0", None),
             ("gzip;q=0", None),
             ("*", Some(Zstd)),
             ("*, zstd;q=0", Some(Brotli)),
