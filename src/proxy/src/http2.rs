@@ -354,10 +354,15 @@ async fn wait_for_answer(
     interim: &Interim,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<Response<ReplyBody>, StreamError> {
+    let mut room = MAX_UNSENT_BYTES;
     poll_fn(|context| {
         let answered = answering.as_mut().poll(context);
         while let Some(response) = interim.take(context.waker()) {
-            respond.send_informational(response.into())?;
+            // h2 keeps them all for a client that takes none.
+            if let Some(left) = room.checked_sub(response.size()) {
+                room = left;
+                respond.send_informational(response.into())?;
+            }
         }
         match answered {
             Poll::Ready(response) => Poll::Ready(Ok(response)),
