@@ -10,10 +10,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, VARY,
+    CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, VARY,
 };
 use http::{Response, StatusCode};
 use http_body::Frame;
+use memchr::memmem;
 
 use crate::body::{ReplyBody, ReplyBodyError, UpstreamBody};
 
@@ -38,7 +39,7 @@ static DIGESTS: [HeaderName; 4] = [
 
 /// A way to compress, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Coding {
+enum Coding {
     Zstd,
     Brotli,
     Gzip,
@@ -49,7 +50,7 @@ impl Coding {
 
     /// The one that the client likes most, and of those it likes as much our best; `None` if it likes
     /// content better as it is, or asks for what was sent (RFC 9111 5.2.1.6).
-    pub(crate) fn negotiate(headers: &HeaderMap) -> Option<Self> {
+    fn negotiate(headers: &HeaderMap) -> Option<Self> {
         if forbids_transformation(headers) {
             return None;
         }
@@ -114,15 +115,34 @@ fn read_weighted(word: &str) -> (String, u16) {
     (name.trim().to_ascii_lowercase(), weight)
 }
 
+/// What a client says of how it wants to have the content, and what of that it has.
+pub(crate) struct Wanted {
+    coding: Option<Coding>,
+    known: Option<HeaderValue>,
+}
+
+impl Wanted {
+    pub(crate) fn by(headers: &HeaderMap) -> Self {
+        Self {
+            coding: Coding::negotiate(headers),
+            known: headers.get(IF_NONE_MATCH).cloned(),
+        }
+    }
+}
+
 /// Compresses the response if that is right for what it holds; says of all such responses that they
 /// depend on what the client accepts.
-pub(crate) fn compress(response: Response<ReplyBody>, coding: Option<Coding>) -> Response<ReplyBody> {
+pub(crate) fn compress(mut response: Response<ReplyBody>, wanted: &Wanted) -> Response<ReplyBody> {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        confirm(response.headers_mut(), wanted.known.as_ref());
+        return response;
+    }
     if !is_compressible(&response) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
     add_vary(&mut parts.headers);
-    let body = match (body, coding) {
+    let body = match (body, wanted.coding) {
         (ReplyBody::Upstream(body), Some(coding)) => match Encoder::new(coding) {
             Ok(encoder) => {
                 describe(&mut parts.headers, coding);
@@ -133,6 +153,18 @@ pub(crate) fn compress(response: Response<ReplyBody>, coding: Option<Coding>) ->
         (body, _) => body,
     };
     Response::from_parts(parts, body)
+}
+
+/// Says of content that the client has what was said when it got that (RFC 9110 15.4.5).
+fn confirm(headers: &mut HeaderMap, known: Option<&HeaderValue>) {
+    add_vary(headers);
+    let (Some(tag), Some(known)) = (headers.get(ETAG), known) else {
+        return;
+    };
+    let weak = [b"W/", tag.as_bytes()].concat();
+    if memmem::find(known.as_bytes(), &weak).is_some() {
+        weaken_etag(headers);
+    }
 }
 
 /// Says what becomes of the content, and no longer what it was.

@@ -104,6 +104,24 @@ async fn a_client_may_ask_for_what_the_upstream_sends() {
     assert_eq!(response.headers()["vary"], "accept-encoding");
 }
 
+/// RFC 9110 15.4.5.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_not_changed_is_described_as_when_it_was_sent() {
+    let (proxy, site) = serving(Bytes::new(), &[(":status", "304"), ("etag", "\"tag\"")]).await;
+    for known in ["W/\"tag\"", "\"tag\""] {
+        let request = Request::get("https://a.test/")
+            .header("accept-encoding", "gzip")
+            .header("if-none-match", known);
+        let response = site
+            .client()
+            .fetch(&proxy, request.body(body::empty()).unwrap())
+            .await;
+        assert_eq!(response.status(), 304);
+        assert_eq!(response.headers()["etag"], known);
+        assert_eq!(response.headers()["vary"], "accept-encoding");
+    }
+}
+
 /// RFC 9110 9.3.2.
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_2_the_answer_to_head_has_no_content_either() {
