@@ -1,6 +1,8 @@
 //! Upstreams that speak HTTP/2: what a stream of theirs has beside request and response.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_tests::{Client, Proxy, Site, Wire, body, get, request_on, within};
@@ -10,8 +12,10 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 const VERSIONS: [&str; 2] = ["http/1.1", "h2"];
@@ -110,6 +114,28 @@ async fn the_upstream_decides_whether_an_upload_may_start() {
     assert_eq!(read(request.body_mut()).await, "body");
     respond.send_response(Response::new(()), true).unwrap();
     assert!(client.read_head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+/// What nobody takes holds back the end behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_breaks_off_an_upload_they_do_not_take_is_seen_to_do_so() {
+    const STUCK: Duration = Duration::from_secs(1);
+    let mut upstream = Scripted::start(false).await;
+    let (site, proxy) = upstream.site();
+    let client = site.client();
+    let connected = client.connect(proxy.https(), "a.test", &["http/1.1"]).await;
+    let mut client = connected.unwrap();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000000\r\n\r\n")
+        .await
+        .unwrap();
+    let (_request, mut respond) = upstream.next().await;
+    while timeout(STUCK, client.write_all(&[0; 0x10000])).await.is_ok() {}
+    client.get_ref().0.set_zero_linger().unwrap();
+    drop(client);
+    within(poll_fn(|context| respond.poll_reset(context)))
+        .await
+        .unwrap();
 }
 
 /// What it sends next could be the body, or another request.
@@ -272,7 +298,7 @@ async fn a_client_that_gives_a_download_up_stops_the_upstream() {
             upstream.answer(Response::new(()))
         );
         drop(response);
-        let given_up = within(std::future::poll_fn(|context| download.poll_reset(context)));
+        let given_up = within(poll_fn(|context| download.poll_reset(context)));
         assert_eq!(given_up.await.unwrap(), Reason::CANCEL, "{version}");
     }
 }

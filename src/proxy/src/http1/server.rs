@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Transport;
-use super::half_closed::HalfClosed;
+use super::half_closed::{HalfClosed, LOOK_INTERVAL};
 use super::head::stays_open;
 use super::pieces::{Pieces, Stall, Unsent};
 use super::request_head::{Head, Refusal};
@@ -115,6 +115,8 @@ struct Connection {
     deadline: Deadline,
     stall: Stall,
     half_closed: Option<HalfClosed>,
+    /// Before the next look.
+    pause: Patience,
 }
 
 impl Connection {
@@ -126,6 +128,7 @@ impl Connection {
             deadline: Deadline::new(limits.head),
             stall: Stall::default(),
             half_closed: None,
+            pause: Patience::default(),
         }
     }
 
@@ -273,6 +276,9 @@ impl Connection {
     /// every client has to understand and none has to heed (RFC 9110 15.2). What cannot be asked is taken for gone:
     /// who knows no interim responses, and who is in the midst of an answer that stands still.
     fn poll_gone(&mut self, can_be_asked: bool, context: &mut Context<'_>) -> Poll<Broken> {
+        if let Poll::Ready(gone) = self.poll_broken(context) {
+            return Poll::Ready(gone);
+        }
         if let Err(error) = ready!(self.wire.lock().poll_end(context)) {
             return Poll::Ready(error.into());
         }
@@ -290,6 +296,19 @@ impl Connection {
             InterimResponse::proceed().write_to(self.sending.head());
             if let Err(error) = ready!(self.poll_send_interim(context)) {
                 return Poll::Ready(error);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Ready when the client has broken the connection while its body waits to be read: what is read nowhere is not
+    /// found out by reading.
+    fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<Broken> {
+        while self.wire.lock().is_being_read() {
+            ready!(self.pause.poll(LOOK_INTERVAL, context));
+            self.pause.renew();
+            if self.wire.lock().stream.is_broken() {
+                return Poll::Ready(Broken::Gone);
             }
         }
         Poll::Pending
