@@ -52,6 +52,8 @@ pub(crate) struct Http2Sender {
     /// Some servers refuse one that is not the connection's.
     scheme: Scheme,
     pings: Option<Arc<Mutex<PingPong>>>,
+    /// Held by each sender, and by each exchange that goes on behind it.
+    uses: Arc<()>,
 }
 
 impl Sender {
@@ -103,6 +105,7 @@ impl Http2Sender {
             requests,
             scheme,
             pings,
+            uses: Arc::default(),
         })
     }
 
@@ -110,6 +113,13 @@ impl Http2Sender {
         let mut requests = self.requests.clone();
         let ready = poll_fn(|context| requests.poll_ready(context));
         matches!(ready.now_or_never(), Some(Err(_)))
+    }
+
+    /// Whether the upstream takes a further exchange at once, where nobody but a pool has a sender without one. h2 would
+    /// let it wait until another one is over (RFC 9113 5.1.2).
+    pub(crate) fn has_room(&self) -> bool {
+        let under_way = Arc::strong_count(&self.uses) - 1;
+        under_way < self.requests.current_max_send_streams()
     }
 
     /// Whether the upstream makes tunnels (RFC 8441 3). It says so first of all: when it has answered a ping,
@@ -165,7 +175,9 @@ impl Http2Sender {
         let sending = sending.filter(|_| !is_held_back).map(send_beside);
         settle_length(&mut answer)?;
         let (parts, stream) = answer.into_parts();
-        let body = Http2Body::new(stream, &parts.headers).beside(sending);
+        let body = Http2Body::new(stream, &parts.headers)
+            .beside(sending)
+            .using(self.uses.clone());
         Ok(Response::from_parts(parts, ReceivedBody::Http2(body)))
     }
 
@@ -177,7 +189,7 @@ impl Http2Sender {
         let (answer, mut sending) = self.requests.send_request(request, false)?;
         let (parts, stream) = hear_out(answer, hearing, &mut None).await?.into_parts();
         let body = if parts.status.is_success() {
-            ReceivedBody::Tunnel(Http2Stream::new(sending, stream))
+            ReceivedBody::Tunnel(Http2Stream::new(sending, stream).using(self.uses.clone()))
         } else {
             sending.send_data(Bytes::new(), true)?;
             ReceivedBody::Http2(Http2Body::new(stream, &parts.headers))

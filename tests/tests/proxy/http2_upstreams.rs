@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fairlead_tests::{Client, Proxy, Site, Wire, body, get, request_on, within};
 use h2::ext::Protocol;
-use h2::server::{Connection, SendResponse};
+use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -30,12 +30,20 @@ struct Scripted {
 
 impl Scripted {
     async fn start(makes_tunnels: bool) -> Self {
+        let mut builder = Builder::new();
+        if makes_tunnels {
+            builder.enable_connect_protocol();
+        }
+        Self::made_by(builder).await
+    }
+
+    async fn made_by(builder: Builder) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (accepted, exchanges) = mpsc::channel(16);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(hand_over(stream, makes_tunnels, accepted.clone()));
+                tokio::spawn(hand_over(stream, builder.clone(), accepted.clone()));
             }
         });
         Self { address, exchanges }
@@ -66,11 +74,7 @@ impl Scripted {
     }
 }
 
-async fn hand_over(stream: TcpStream, makes_tunnels: bool, accepted: mpsc::Sender<Exchange>) {
-    let mut builder = h2::server::Builder::new();
-    if makes_tunnels {
-        builder.enable_connect_protocol();
-    }
+async fn hand_over(stream: TcpStream, builder: Builder, accepted: mpsc::Sender<Exchange>) {
     let mut connection: Connection<_, Bytes> = builder.handshake(stream).await.unwrap();
     while let Some(Ok(exchange)) = connection.accept().await {
         accepted.send(exchange).await.unwrap();
@@ -114,6 +118,22 @@ async fn the_upstream_decides_whether_an_upload_may_start() {
     assert_eq!(read(request.body_mut()).await, "body");
     respond.send_response(Response::new(()), true).unwrap();
     assert!(client.read_head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+/// An exchange that lasts must not let the others wait for its end (RFC 9113 5.1.2).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_takes_no_more_exchanges_gets_another_one_beside_it() {
+    let mut builder = Builder::new();
+    builder.max_concurrent_streams(1);
+    let mut upstream = Scripted::made_by(builder).await;
+    let (site, proxy) = upstream.site();
+    let mut client = site.client().h2(&proxy, "a.test").await;
+    let mut under_way = Vec::new();
+    for _ in 0..3 {
+        let answer = client.send_request(get("https://a.test/"));
+        let (answer, exchange) = tokio::join!(within(answer), upstream.answer(Response::new(())));
+        under_way.push((answer.unwrap(), exchange));
+    }
 }
 
 /// What nobody takes holds back the end behind it.
