@@ -56,7 +56,7 @@ pub(crate) fn find_host<B>(request: &Request<B>) -> Result<Host, InvalidAuthorit
             Err(InvalidAuthority::Disagreeing)
         }
         // HTTP/1.1 asks for the field even beside an absolute target (RFC 9112 3.2).
-        (Some(_), None) if request.version() < Version::HTTP_2 => Err(InvalidAuthority::Missing),
+        (Some(_), None) if request.version() == Version::HTTP_11 => Err(InvalidAuthority::Missing),
         (Some((host, _)), _) | (None, Some((host, _))) => Ok(host),
         (None, None) => Err(InvalidAuthority::Missing),
     }
@@ -166,6 +166,16 @@ mod tests {
     fn an_absolute_target_of_http_1_counts_more_than_the_host_field() {
         let host = host_of("http://a.test/", Version::HTTP_11, &["b.test"]);
         assert_eq!(host, Ok("a.test".to_owned()));
+    }
+
+    #[test]
+    fn http_1_0_has_no_host_field() {
+        let host = host_of("http://a.test/", Version::HTTP_10, &[]);
+        assert_eq!(host, Ok("a.test".to_owned()));
+        assert_eq!(
+            host_of("/", Version::HTTP_10, &[]),
+            Err(InvalidAuthority::Missing)
+        );
     }
 
     #[test]

@@ -10,10 +10,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, VARY,
+    CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, VARY,
 };
 use http::{Response, StatusCode};
 use http_body::Frame;
+use memchr::memmem;
 
 use crate::body::{ReplyBody, ReplyBodyError, UpstreamBody};
 
@@ -28,9 +29,17 @@ const BROTLI_BUFFER: usize = 4096;
 const BROTLI_EFFORT: (u32, u32) = (4, 19);
 const ZSTD_LEVEL: i32 = 3;
 
+/// What holds for the content as it was sent only (RFC 9530 2 and 3, and what was before).
+static DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
 /// A way to compress, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Coding {
+enum Coding {
     Zstd,
     Brotli,
     Gzip,
@@ -40,8 +49,11 @@ impl Coding {
     const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
     /// The one that the client likes most, and of those it likes as much our best; `None` if it likes
-    /// content better as it is.
-    pub(crate) fn negotiate(headers: &HeaderMap) -> Option<Self> {
+    /// content better as it is, or asks for what was sent (RFC 9111 5.2.1.6).
+    fn negotiate(headers: &HeaderMap) -> Option<Self> {
+        if forbids_transformation(headers) {
+            return None;
+        }
         let accepted = Accepted::read(headers);
         let mut best = (accepted.identity(), None);
         for coding in Self::ALL {
@@ -95,22 +107,42 @@ fn read_weighted(word: &str) -> (String, u16) {
     let (name, parameter) = word.split_once(';').unwrap_or((word, ""));
     let weight = parameter
         .trim()
-        .strip_prefix("q=")
+        .strip_prefix(['q', 'Q'])
+        .and_then(|q| q.strip_prefix('='))
         .map_or(Some(1.0), |q| q.trim().parse::<f32>().ok());
     // A weight that cannot be read is no wish.
     let weight = (weight.unwrap_or(0.0).clamp(0.0, 1.0) * 1000.0) as u16;
     (name.trim().to_ascii_lowercase(), weight)
 }
 
+/// What a client says of how it wants to have the content, and what of that it has.
+pub(crate) struct Wanted {
+    coding: Option<Coding>,
+    known: Option<HeaderValue>,
+}
+
+impl Wanted {
+    pub(crate) fn by(headers: &HeaderMap) -> Self {
+        Self {
+            coding: Coding::negotiate(headers),
+            known: headers.get(IF_NONE_MATCH).cloned(),
+        }
+    }
+}
+
 /// Compresses the response if that is right for what it holds; says of all such responses that they
 /// depend on what the client accepts.
-pub(crate) fn compress(response: Response<ReplyBody>, coding: Option<Coding>) -> Response<ReplyBody> {
+pub(crate) fn compress(mut response: Response<ReplyBody>, wanted: &Wanted) -> Response<ReplyBody> {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        confirm(response.headers_mut(), wanted.known.as_ref());
+        return response;
+    }
     if !is_compressible(&response) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
     add_vary(&mut parts.headers);
-    let body = match (body, coding) {
+    let body = match (body, wanted.coding) {
         (ReplyBody::Upstream(body), Some(coding)) => match Encoder::new(coding) {
             Ok(encoder) => {
                 describe(&mut parts.headers, coding);
@@ -121,6 +153,18 @@ pub(crate) fn compress(response: Response<ReplyBody>, coding: Option<Coding>) ->
         (body, _) => body,
     };
     Response::from_parts(parts, body)
+}
+
+/// Says of content that the client has what was said when it got that (RFC 9110 15.4.5).
+fn confirm(headers: &mut HeaderMap, known: Option<&HeaderValue>) {
+    add_vary(headers);
+    let (Some(tag), Some(known)) = (headers.get(ETAG), known) else {
+        return;
+    };
+    let weak = [b"W/", tag.as_bytes()].concat();
+    if memmem::find(known.as_bytes(), &weak).is_some() {
+        weaken_etag(headers);
+    }
 }
 
 /// Says what becomes of the content, and no longer what it was.
@@ -145,6 +189,7 @@ fn is_compressible(response: &Response<ReplyBody>) -> bool {
     has_whole_content
         && !has(CONTENT_ENCODING)
         && !has(CONTENT_RANGE)
+        && !DIGESTS.iter().any(|digest| headers.contains_key(digest))
         && !forbids_transformation(headers)
         && length(headers).is_none_or(|length| length >= MIN_BYTES)
         && headers
@@ -157,7 +202,7 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// RFC 9111 5.2.2.6.
+/// RFC 9111 5.2.1.6 and 5.2.2.6.
 fn forbids_transformation(headers: &HeaderMap) -> bool {
     let fields = headers
         .get_all(CACHE_CONTROL)
@@ -342,6 +387,7 @@ mod tests {
             ("gzip, deflate, br, zstd", Some(Zstd)),
             ("gzip;q=1.0, br;q=0.5", Some(Gzip)),
             ("GZIP; q=0.5", Some(Gzip)),
+            ("gzip;Q=0", None),
             ("gzip;q=0", None),
             ("*", Some(Zstd)),
             ("*, zstd;q=0", Some(Brotli)),

@@ -110,6 +110,7 @@ impl Dispatch<'_> {
             Err(unanswered) => unanswered,
         };
         // An answer that is not HTTP comes from a living connection; asking again would not help.
+        let may_repeat = may_repeat || error.is_unprocessed();
         match again.filter(|_| may_repeat && !error.is_nonsense()) {
             Some(request) => Box::pin(self.send_anew(request, upload)).await,
             None => Err(error.into()),

@@ -19,7 +19,7 @@ use tracing::field::display;
 use crate::access_log::Record;
 use crate::body::{Allowance, ReplyBody, RequestBody, UpstreamBody};
 use crate::caller::Caller;
-use crate::compress::{Coding, compress};
+use crate::compress::{Wanted, compress};
 use crate::dispatch::{Dispatch, ForwardError, Settled};
 use crate::forward_auth::Vouched;
 use crate::headers::{
@@ -58,7 +58,7 @@ impl Exchange<'_> {
     /// Passes the request on and the answer back, or makes the page that says why not.
     pub(crate) async fn run(&self, request: Box<Request<ReceivedBody>>) -> Response<ReplyBody> {
         let compression = self.site.route.compress;
-        let coding = compression.then(|| Coding::negotiate(request.headers()));
+        let wanted = compression.then(|| Wanted::by(request.headers()));
         let path = self
             .site
             .error_pages
@@ -68,8 +68,8 @@ impl Exchange<'_> {
         if let Some((pages, path)) = path {
             response = Box::pin(pages.replace(response, &path)).await;
         }
-        if let Some(coding) = coding {
-            response = compress(response, coding);
+        if let Some(wanted) = &wanted {
+            response = compress(response, wanted);
         }
         dress(response.headers_mut(), &self.site.route, self.caller.is_secure);
         response
@@ -221,13 +221,13 @@ impl Exchange<'_> {
             require_upgrade(response.headers_mut(), protocol);
         }
         match (upstream, wish) {
-            (Some(upstream), Some(wish)) => {
+            (Some(upstream), Some(wish)) if wish.is_taken_up(&upstream, response.headers()) => {
                 let mut response = response.map(|_| ReplyBody::empty());
                 wish.fulfil(upstream, protocol, &mut response, &self.shared.tasks, self.host);
                 response
             }
-            // An upstream that switches protocols unasked is not understood any more.
-            (Some(_), None) => reply::page(StatusCode::BAD_GATEWAY),
+            // An upstream that switches protocols unasked, or not to what was asked, is not understood any more.
+            (Some(_), _) => reply::page(StatusCode::BAD_GATEWAY),
             // To an extended CONNECT any success would mean that there is a tunnel (RFC 8441 5).
             (None, Some(wish)) if wish.is_http2() && response.status().is_success() => {
                 reply::page(StatusCode::BAD_GATEWAY)

@@ -98,7 +98,8 @@ pub async fn read_answer(
 pub async fn read_proxy_header(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<SocketAddr>, impl Error> {
-    proxy_protocol::read_header(stream).await
+    let link = proxy_protocol::read_header(stream).await;
+    link.map(|link| link.map(|link| link.source))
 }
 
 /// What a connection to an upstream begins with that is made for a client.

@@ -17,8 +17,10 @@ use tracing::warn;
 use crate::certificate::{ACME_TLS, Certificate, configure_validation};
 use crate::snapshot::Snapshot;
 
-/// A fatal alert record: unrecognized_name (RFC 6066 3, RFC 8446 6).
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+/// Fatal alerts (RFC 6066 3, RFC 8446 6).
+const UNRECOGNIZED_NAME: u8 = 112;
+const PROTOCOL_VERSION: u8 = 70;
+const TLS_1_2: [u8; 2] = [3, 3];
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: usize = 64 * 1024;
 
@@ -29,6 +31,8 @@ pub(crate) enum HandshakeError {
     UnknownName(String),
     #[error("the client asked for no name")]
     NoName,
+    #[error("the client speaks nothing newer than TLS 1.1")]
+    Outdated,
     #[error("the handshake took too long")]
     Timeout,
     #[error(transparent)]
@@ -45,6 +49,11 @@ pub(crate) async fn accept(
     paths: &Paths,
 ) -> Result<Option<(TlsStream<TcpStream>, Arc<Certificate>)>, HandshakeError> {
     let deadline = Instant::now() + snapshot.config.proxy.header_timeout.get();
+    let outdated = timeout_at(deadline, outdated_version(&stream));
+    if let Some(version) = outdated.await.map_err(|_| HandshakeError::Timeout)?? {
+        refuse(stream, version, PROTOCOL_VERSION).await;
+        return Err(HandshakeError::Outdated);
+    }
     let start = timeout_at(deadline, LazyConfigAcceptor::new(Acceptor::default(), stream))
         .await
         .map_err(|_| HandshakeError::Timeout)??;
@@ -55,7 +64,7 @@ pub(crate) async fn accept(
         false => snapshot.certificate(&host).cloned().map(Identity::Site),
     });
     let Some(identity) = identity else {
-        refuse(start.io).await;
+        refuse(start.io, TLS_1_2, UNRECOGNIZED_NAME).await;
         return Err(name.map_or(HandshakeError::NoName, HandshakeError::UnknownName));
     };
     let config = identity.config(&start.client_hello());
@@ -103,10 +112,25 @@ fn validation_config(file: &Path) -> Option<Arc<ServerConfig>> {
         .map(Arc::new)
 }
 
-/// rustls would say access_denied (49), so the alert is ours.
-async fn refuse(mut stream: TcpStream) {
+/// The version of a client that knows no later one than TLS 1.1. rustls would look for what such a client does not
+/// send first, and say handshake_failure.
+async fn outdated_version(stream: &TcpStream) -> io::Result<Option<[u8; 2]>> {
+    const HANDSHAKE: u8 = 22;
+    const CLIENT_HELLO: u8 = 1;
+    let mut start = [0; 11];
+    let length = stream.peek(&mut start).await?;
+    Ok(match start {
+        [HANDSHAKE, _, _, _, _, CLIENT_HELLO, _, _, _, major, minor] if length == start.len() => {
+            Some([major, minor]).filter(|version| *version < TLS_1_2)
+        }
+        _ => None,
+    })
+}
+
+/// rustls would say access_denied (49) to an unknown name, so the alert is ours.
+async fn refuse(mut stream: TcpStream, [major, minor]: [u8; 2], alert: u8) {
     let farewell = async {
-        stream.write_all(&UNRECOGNIZED_NAME).await?;
+        stream.write_all(&[21, major, minor, 0, 2, 2, alert]).await?;
         stream.shutdown().await?;
         // Bytes left unread would turn the close into a reset that overtakes the alert.
         let mut rest = stream.take(MAX_LINGER_BYTES as u64);

@@ -134,7 +134,12 @@ pub(crate) fn count_hop(parts: &mut Parts) -> bool {
         .headers
         .get(MAX_FORWARDS)
         .and_then(|hops| hops.to_str().ok());
-    match hops.and_then(|hops| hops.parse::<u32>().ok()) {
+    let is_number = |hops: &&str| !hops.is_empty() && hops.bytes().all(|byte| byte.is_ascii_digit());
+    // More than can be counted is the most that can be.
+    let hops = hops
+        .filter(is_number)
+        .map(|hops| hops.parse().unwrap_or(u32::MAX));
+    match hops {
         Some(0) => false,
         Some(hops) => {
             parts.headers.insert(MAX_FORWARDS, HeaderValue::from(hops - 1));

@@ -95,10 +95,15 @@ pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, client: C
     let (asked, leaving) = (CancellationToken::new(), CancellationToken::new());
     let accepting = accept_streams(stream, client, shared, &asked, &leaving, PATIENCE);
     let mut serving = pin!(accepting);
+    let unwanted = async {
+        tokio::select! {
+            Err(_) = timeout(limit, asked.cancelled()) => {}
+            () = farewell(&draining, &asked) => {}
+        }
+    };
     let ended = tokio::select! {
         ended = &mut serving => ended,
-        Err(_) = timeout(limit, asked.cancelled()) => return,
-        () = farewell(&draining, &asked) => {
+        () = unwanted => {
             leaving.cancel();
             // Not every client sends a preface, or answers the ping with which a connection ends.
             tokio::select! {
@@ -283,6 +288,7 @@ async fn answer(
         return Ok(());
     }
     let interim = Interim::default();
+    let is_head = request.method() == Method::HEAD;
     let (request, tunnel) = take(request);
     let hears = interim.sender().saying_continue();
     let answering = pin!(shared.answer(client, request, Some(hears)));
@@ -294,7 +300,8 @@ async fn answer(
         offer.open(Box::new(Http2Stream::new(to_client, from_client)));
         return Ok(());
     }
-    let is_over = body.is_end_stream();
+    // Whatever is there for it (RFC 9110 9.3.2).
+    let is_over = is_head || body.is_end_stream();
     let stream = respond.send_response(response, is_over)?;
     if is_over {
         return Ok(());
@@ -347,10 +354,15 @@ async fn wait_for_answer(
     interim: &Interim,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<Response<ReplyBody>, StreamError> {
+    let mut room = MAX_UNSENT_BYTES;
     poll_fn(|context| {
         let answered = answering.as_mut().poll(context);
         while let Some(response) = interim.take(context.waker()) {
-            respond.send_informational(response.into())?;
+            // h2 keeps them all for a client that takes none.
+            if let Some(left) = room.checked_sub(response.size()) {
+                room = left;
+                respond.send_informational(response.into())?;
+            }
         }
         match answered {
             Poll::Ready(response) => Poll::Ready(Ok(response)),

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long a stream that breaks off waits for what it has sent to be written.
-const LAST_WORDS: Duration = Duration::from_millis(20);
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// A body that the other side sends.
 pub(crate) struct Http2Body {
@@ -29,6 +30,7 @@ pub(crate) struct Http2Body {
     is_data_over: bool,
     /// Sends what belongs to the same exchange, for as long as anybody hears of it.
     sending: Option<AbortOnDropHandle<()>>,
+    _use: Option<Arc<()>>,
 }
 
 impl Http2Body {
@@ -39,11 +41,18 @@ impl Http2Body {
             left: length.and_then(|length| length.to_str().ok()?.parse().ok()),
             is_data_over: false,
             sending: None,
+            _use: None,
         }
     }
 
     pub(crate) fn beside(mut self, sending: Option<AbortOnDropHandle<()>>) -> Self {
         self.sending = sending;
+        self
+    }
+
+    /// Holds this as long as it lasts.
+    pub(crate) fn using(mut self, it: Arc<()>) -> Self {
+        self._use = Some(it);
         self
     }
 
@@ -216,6 +225,7 @@ pub(crate) struct Http2Stream {
     sending: SendStream<Bytes>,
     receiving: RecvStream,
     unread: Bytes,
+    _use: Option<Arc<()>>,
 }
 
 impl Http2Stream {
@@ -224,7 +234,14 @@ impl Http2Stream {
             sending,
             receiving,
             unread: Bytes::new(),
+            _use: None,
         }
+    }
+
+    /// Holds this as long as it lasts.
+    pub(crate) fn using(mut self, it: Arc<()>) -> Self {
+        self._use = Some(it);
+        self
     }
 }
 

@@ -41,6 +41,14 @@ impl InterimResponse {
         }
     }
 
+    /// What it takes to keep it, as HTTP/2 counts (RFC 9113 10.5.1).
+    pub(crate) fn size(&self) -> usize {
+        const OF_FIELD: usize = 32;
+        let fields = self.headers.iter();
+        let sizes = fields.map(|(name, value)| name.as_str().len() + value.len() + OF_FIELD);
+        OF_FIELD + sizes.sum::<usize>()
+    }
+
     /// As HTTP/1.1 has it (RFC 9112 4).
     pub(crate) fn write_to(&self, bytes: &mut BytesMut) {
         let reason = self.status.canonical_reason().unwrap_or_default();
@@ -140,6 +148,11 @@ impl Hearing {
     /// `None` if nothing that is said would matter.
     pub(crate) fn new(opener: Option<mpsc::Sender<()>>, client: Option<InterimSender>) -> Option<Self> {
         (opener.is_some() || client.is_some()).then_some(Self { opener, client })
+    }
+
+    /// Whether the body waits for the upstream to ask for it.
+    pub(crate) fn holds_body_back(&self) -> bool {
+        self.opener.as_ref().is_some_and(|opener| !opener.is_closed())
     }
 
     /// Passes an interim response on, but for 100 (Continue), which opens the gate. 101 has no place here: it

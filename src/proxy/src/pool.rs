@@ -25,7 +25,8 @@ pub(crate) const PRUNING: Duration = Duration::from_secs(5);
 pub(crate) struct Peer {
     dial: Dial,
     idle: Mutex<Vec<Idle>>,
-    /// The connection over which HTTP/2 exchanges go, if it is spoken.
+    /// The connection over which HTTP/2 exchanges go, if it is spoken: the last one that was made. One before it
+    /// that was full closes with its exchanges.
     shared: Mutex<Option<Http2Sender>>,
     load: AtomicUsize,
     is_failing: AtomicBool,
@@ -75,8 +76,10 @@ impl Peer {
             return None;
         }
         if self.url().protocol().is_http2() {
-            let shared = lock(&self.shared).clone().filter(|sender| !sender.is_closed())?;
-            return Some((Sender::Http2(shared), self.lease(true)));
+            let shared = lock(&self.shared);
+            let sender = shared.as_ref()?;
+            let may_be_used = !sender.is_closed() && sender.has_room();
+            return may_be_used.then(|| (Sender::Http2(sender.clone()), self.lease(true)));
         }
         loop {
             let mut last = lock(&self.idle).pop()?;

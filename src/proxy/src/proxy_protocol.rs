@@ -36,7 +36,7 @@ pub(crate) enum InvalidHeader {
 /// does not know the client.
 pub(crate) async fn read_header(
     stream: &mut (impl AsyncRead + Unpin),
-) -> Result<Option<SocketAddr>, InvalidHeader> {
+) -> Result<Option<Link>, InvalidHeader> {
     // As long as the shortest header of either version.
     let mut start = [0; SIGNATURE.len()];
     stream.read_exact(&mut start).await?;
@@ -52,7 +52,7 @@ pub(crate) async fn read_header(
 async fn read_line(
     stream: &mut (impl AsyncRead + Unpin),
     mut line: Vec<u8>,
-) -> Result<Option<SocketAddr>, InvalidHeader> {
+) -> Result<Option<Link>, InvalidHeader> {
     while !line.ends_with(b"\r\n") {
         if line.len() == MAX_LINE {
             return Err(InvalidHeader::Malformed);
@@ -64,7 +64,7 @@ async fn read_line(
 }
 
 /// `PROXY TCP4 SOURCE DESTINATION PORT PORT`; behind UNKNOWN anything may stand.
-fn parse_line(line: &str) -> Option<Option<SocketAddr>> {
+fn parse_line(line: &str) -> Option<Option<Link>> {
     let words: Vec<&str> = line.split(' ').collect();
     let (family, source, destination, ports) = match words[..] {
         ["PROXY", "UNKNOWN", ..] => return Some(None),
@@ -78,8 +78,10 @@ fn parse_line(line: &str) -> Option<Option<SocketAddr>> {
     };
     let address = |text: &str| text.parse::<IpAddr>().ok().filter(is_of_family);
     let [from, to] = ports.map(parse_port);
-    address(destination).zip(to)?;
-    Some(Some(SocketAddr::new(address(source)?, from?)))
+    Some(Some(Link {
+        source: SocketAddr::new(address(source)?, from?),
+        destination: SocketAddr::new(address(destination)?, to?),
+    }))
 }
 
 /// Digits alone: the standard library's parser takes a sign, too.
@@ -88,7 +90,7 @@ fn parse_port(text: &str) -> Option<u16> {
     is_number.then(|| text.parse().ok()).flatten()
 }
 
-async fn read_block(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, InvalidHeader> {
+async fn read_block(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Link>, InvalidHeader> {
     let (version_and_command, family) = (stream.read_u8().await?, stream.read_u8().await?);
     let length = stream.read_u16().await?;
     if length > MAX_BLOCK {
@@ -104,24 +106,33 @@ async fn read_block(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Sock
     }
 }
 
-fn parse_block(family: u8, block: &[u8]) -> Option<Option<SocketAddr>> {
-    let (address, ports): (IpAddr, _) = match family {
+fn parse_block(family: u8, block: &[u8]) -> Option<Option<Link>> {
+    let (addresses, ports): ([IpAddr; 2], _) = match family {
         TCP4 => {
             let (source, rest) = block.split_first_chunk::<4>()?;
-            (Ipv4Addr::from(*source).into(), rest.get(4..)?)
+            let (destination, ports) = rest.split_first_chunk::<4>()?;
+            (
+                [source, destination].map(|octets| Ipv4Addr::from(*octets).into()),
+                ports,
+            )
         }
         TCP6 => {
             let (source, rest) = block.split_first_chunk::<16>()?;
-            (Ipv6Addr::from(*source).into(), rest.get(16..)?)
+            let (destination, ports) = rest.split_first_chunk::<16>()?;
+            (
+                [source, destination].map(|octets| Ipv6Addr::from(*octets).into()),
+                ports,
+            )
         }
         // Not TCP over IP.
         _ => return Some(None),
     };
-    let (ports, _) = ports.split_first_chunk::<4>()?;
-    Some(Some(SocketAddr::new(
-        address,
-        u16::from_be_bytes([ports[0], ports[1]]),
-    )))
+    let ([from, from_low, to, to_low], _) = ports.split_first_chunk::<4>()?;
+    let [source, destination] = addresses;
+    Some(Some(Link {
+        source: SocketAddr::new(source, u16::from_be_bytes([*from, *from_low])),
+        destination: SocketAddr::new(destination, u16::from_be_bytes([*to, *to_low])),
+    }))
 }
 
 /// A client's connection.
@@ -191,11 +202,12 @@ fn mapped(address: IpAddr) -> Ipv6Addr {
 mod tests {
     use super::*;
 
-    /// The address that was read, and what was left.
+    /// The addresses that were read, and what was left.
     async fn read(bytes: &[u8]) -> Result<(Option<String>, Vec<u8>), InvalidHeader> {
         let mut stream = bytes;
-        let address = read_header(&mut stream).await?;
-        Ok((address.map(|address| address.to_string()), stream.to_vec()))
+        let link = read_header(&mut stream).await?;
+        let addresses = link.map(|Link { source, destination }| format!("{source} to {destination}"));
+        Ok((addresses, stream.to_vec()))
     }
 
     fn block(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
@@ -211,17 +223,20 @@ mod tests {
         for (bytes, address) in [
             (
                 b"PROXY TCP4 192.0.2.1 10.0.0.1 8080 80\r\nrest".to_vec(),
-                Some("192.0.2.1:8080"),
+                Some("192.0.2.1:8080 to 10.0.0.1:80"),
             ),
             (
                 b"PROXY TCP6 2001:db8::1 ::1 1 2\r\nrest".to_vec(),
-                Some("[2001:db8::1]:1"),
+                Some("[2001:db8::1]:1 to [::1]:2"),
             ),
             (b"PROXY UNKNOWN\r\nrest".to_vec(), None),
             (b"PROXY UNKNOWN a b\r\nrest".to_vec(), None),
-            (block(0x21, 0x11, &ipv4), Some("192.0.2.1:8080")),
-            (block(0x21, 0x11, &extended), Some("192.0.2.1:8080")),
-            (block(0x21, 0x21, &ipv6), Some("[2001:db8::1]:1")),
+            (block(0x21, 0x11, &ipv4), Some("192.0.2.1:8080 to 10.0.0.1:80")),
+            (
+                block(0x21, 0x11, &extended),
+                Some("192.0.2.1:8080 to 10.0.0.1:80"),
+            ),
+            (block(0x21, 0x21, &ipv6), Some("[2001:db8::1]:1 to [::]:2")),
             (block(0x20, 0x00, &[]), None),
             (block(0x21, 0x31, &[0; 216]), None),
         ] {
@@ -233,17 +248,25 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_is_what_is_read() {
         for (source, destination, expected) in [
-            ("192.0.2.1:8080", "10.0.0.1:443", "192.0.2.1:8080"),
-            ("[::ffff:192.0.2.1]:8080", "10.0.0.1:443", "192.0.2.1:8080"),
-            ("[2001:db8::1]:1", "[::1]:2", "[2001:db8::1]:1"),
-            ("192.0.2.1:8080", "[::1]:443", "[::ffff:192.0.2.1]:8080"),
+            ("192.0.2.1:8080", "10.0.0.1:443", "192.0.2.1:8080 to 10.0.0.1:443"),
+            (
+                "[::ffff:192.0.2.1]:8080",
+                "10.0.0.1:443",
+                "192.0.2.1:8080 to 10.0.0.1:443",
+            ),
+            ("[2001:db8::1]:1", "[::1]:2", "[2001:db8::1]:1 to [::1]:2"),
+            (
+                "192.0.2.1:8080",
+                "[::1]:443",
+                "[::ffff:192.0.2.1]:8080 to [::1]:443",
+            ),
         ] {
             let [source, destination] = [source, destination].map(|address| address.parse().unwrap());
             for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
                 let header = header(version, Some(Link { source, destination }));
-                let (address, rest) = read(&header).await.unwrap();
+                let (addresses, rest) = read(&header).await.unwrap();
                 assert_eq!(
-                    (address.as_deref(), rest),
+                    (addresses.as_deref(), rest),
                     (Some(expected), vec![]),
                     "{version:?}"
                 );

@@ -2,9 +2,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use h2::Reason;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
+use crate::body::RequestBodyError;
 use crate::http1::{AnswerBody, ClientBody, Http1Connection, Http1Error, Stream};
 use crate::http2_stream::{Http2Body, Http2Stream, has_malformed_field};
 use crate::message_length::AmbiguousLength;
@@ -35,6 +37,8 @@ pub(crate) enum PeerError {
     Field,
     #[error("the request cannot be written in HTTP/2")]
     Request(#[from] http::Error),
+    #[error("the request's body was not sent to its end")]
+    RequestBody(#[source] Box<RequestBodyError>),
 }
 
 impl PeerError {
@@ -44,7 +48,7 @@ impl PeerError {
             Self::Http2(error) => error.is_library(),
             Self::Http1(error) => error.is_nonsense(),
             Self::Length(_) | Self::Field => true,
-            Self::Request(_) => false,
+            Self::Request(_) | Self::RequestBody(_) => false,
         }
     }
 
@@ -55,7 +59,19 @@ impl PeerError {
 
     /// Whether what broke off was the client, in the middle of its request.
     pub(crate) fn is_of_client(&self) -> bool {
-        matches!(self, Self::Http1(error) if error.is_of_client())
+        match self {
+            Self::Http1(error) => error.is_of_client(),
+            Self::RequestBody(error) => matches!(**error, RequestBodyError::Client(_)),
+            _ => false,
+        }
+    }
+
+    /// Whether the other side has said that it did nothing of what was asked (RFC 9113 8.7).
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        let Self::Http2(error) = self else {
+            return false;
+        };
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
     }
 }
 

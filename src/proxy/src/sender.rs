@@ -1,11 +1,12 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use h2::client::ResponseFuture;
 use h2::{Ping, PingPong, RecvStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, UPGRADE};
@@ -16,9 +17,9 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use crate::body::RequestBody;
+use crate::body::{RequestBody, RequestBodyError};
 use crate::http1::{Http1Connection, Stream};
-use crate::http2_stream::{Http2Body, Http2Stream, has_malformed_field, send_body};
+use crate::http2_stream::{Http2Body, Http2Stream, Unsent, has_malformed_field, send_body};
 use crate::interim::Hearing;
 use crate::message_length::settle_length;
 use crate::received::{PeerError, ReceivedBody};
@@ -41,7 +42,7 @@ pub(crate) enum Sender {
 /// What there is instead of an answer.
 pub(crate) struct Unanswered {
     pub(crate) error: PeerError,
-    /// The request, if it may be sent again: nothing of it has reached the upstream, or it is safe to repeat.
+    /// The request, if it may be sent again: nothing of it has been acted on, or it is safe to repeat.
     pub(crate) again: Option<Box<Request<RequestBody>>>,
 }
 
@@ -51,6 +52,8 @@ pub(crate) struct Http2Sender {
     /// Some servers refuse one that is not the connection's.
     scheme: Scheme,
     pings: Option<Arc<Mutex<PingPong>>>,
+    /// Held by each sender, and by each exchange that goes on behind it.
+    uses: Arc<()>,
 }
 
 impl Sender {
@@ -102,6 +105,7 @@ impl Http2Sender {
             requests,
             scheme,
             pings,
+            uses: Arc::default(),
         })
     }
 
@@ -109,6 +113,13 @@ impl Http2Sender {
         let mut requests = self.requests.clone();
         let ready = poll_fn(|context| requests.poll_ready(context));
         matches!(ready.now_or_never(), Some(Err(_)))
+    }
+
+    /// Whether the upstream takes a further exchange at once, where nobody but a pool has a sender without one. h2 would
+    /// let it wait until another one is over (RFC 9113 5.1.2).
+    pub(crate) fn has_room(&self) -> bool {
+        let under_way = Arc::strong_count(&self.uses) - 1;
+        under_way < self.requests.current_max_send_streams()
     }
 
     /// Whether the upstream makes tunnels (RFC 8441 3). It says so first of all: when it has answered a ping,
@@ -132,10 +143,13 @@ impl Http2Sender {
                 again: Some(request),
             });
         }
-        let again = is_repeatable(&request).then(|| copy(&request));
-        self.send(*request, hearing, stall_limit)
-            .await
-            .map_err(|error| Unanswered { error, again })
+        let is_repeatable = is_repeatable(&request);
+        let copy = request.body().is_end_stream().then(|| copy(&request));
+        let answered = self.send(*request, hearing, stall_limit).await;
+        answered.map_err(|error| Unanswered {
+            again: copy.filter(|_| is_repeatable || error.is_unprocessed()),
+            error,
+        })
     }
 
     async fn send(
@@ -154,20 +168,16 @@ impl Http2Sender {
         let (answer, stream) = self
             .requests
             .send_request(Request::from_parts(parts, ()), is_whole)?;
-        let sending = (!is_whole).then(|| {
-            AbortOnDropHandle::new(tokio::spawn(async move {
-                if let Err(error) = send_body(stream, body, Some(stall_limit)).await {
-                    debug!(
-                        error = &error as &dyn std::error::Error,
-                        "a body was not sent to its end"
-                    );
-                }
-            }))
-        });
-        let mut answer = hear_out(answer, hearing).await?;
+        let mut sending = (!is_whole).then(|| send_body(stream, body, Some(stall_limit)).boxed());
+        let mut answer = hear_out(answer, hearing, &mut sending).await?;
+        // What is held back was not asked for, and will not be.
+        let is_held_back = hearing.is_some_and(Hearing::holds_body_back);
+        let sending = sending.filter(|_| !is_held_back).map(send_beside);
         settle_length(&mut answer)?;
         let (parts, stream) = answer.into_parts();
-        let body = Http2Body::new(stream, &parts.headers).beside(sending);
+        let body = Http2Body::new(stream, &parts.headers)
+            .beside(sending)
+            .using(self.uses.clone());
         Ok(Response::from_parts(parts, ReceivedBody::Http2(body)))
     }
 
@@ -177,9 +187,9 @@ impl Http2Sender {
         hearing: Option<&Hearing>,
     ) -> Result<Response<ReceivedBody>, PeerError> {
         let (answer, mut sending) = self.requests.send_request(request, false)?;
-        let (parts, stream) = hear_out(answer, hearing).await?.into_parts();
+        let (parts, stream) = hear_out(answer, hearing, &mut None).await?.into_parts();
         let body = if parts.status.is_success() {
-            ReceivedBody::Tunnel(Http2Stream::new(sending, stream))
+            ReceivedBody::Tunnel(Http2Stream::new(sending, stream).using(self.uses.clone()))
         } else {
             sending.send_data(Bytes::new(), true)?;
             ReceivedBody::Http2(Http2Body::new(stream, &parts.headers))
@@ -188,12 +198,17 @@ impl Http2Sender {
     }
 }
 
-/// Waits for an answer, and tells what comes before it.
+/// The body of a request on its way.
+type Sending = BoxFuture<'static, Result<(), Unsent<RequestBodyError>>>;
+
+/// Waits for an answer while the body is sent, and tells what comes before it.
 async fn hear_out(
     mut answer: ResponseFuture,
     hearing: Option<&Hearing>,
+    sending: &mut Option<Sending>,
 ) -> Result<Response<RecvStream>, PeerError> {
     let answer = poll_fn(|context| {
+        send_on(sending, context)?;
         while let Poll::Ready(Some(interim)) = answer.poll_informational(context) {
             let interim = well_formed(interim?)?;
             if let Some(hearing) = hearing {
@@ -209,6 +224,35 @@ fn well_formed<B>(answer: Response<B>) -> Result<Response<B>, PeerError> {
     match has_malformed_field(answer.headers()) {
         true => Err(PeerError::Field),
         false => Ok(answer),
+    }
+}
+
+/// Fails if the body broke off. An upstream that does not want to have it may still answer.
+fn send_on(sending: &mut Option<Sending>, context: &mut Context<'_>) -> Result<(), PeerError> {
+    let Some(Poll::Ready(sent)) = sending.as_mut().map(|sending| sending.poll_unpin(context)) else {
+        return Ok(());
+    };
+    *sending = None;
+    match sent {
+        Err(Unsent::Body(error)) => Err(PeerError::RequestBody(Box::new(error))),
+        sent => {
+            tell(sent);
+            Ok(())
+        }
+    }
+}
+
+/// Sends the rest of a body while the answer is received.
+fn send_beside(sending: Sending) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(sending.map(tell)))
+}
+
+fn tell(sent: Result<(), Unsent<RequestBodyError>>) {
+    if let Err(error) = sent {
+        debug!(
+            error = &error as &dyn std::error::Error,
+            "a body was not sent to its end"
+        );
     }
 }
 

@@ -15,7 +15,7 @@ use crate::handshake;
 use crate::http1;
 use crate::http2;
 use crate::metrics::Open;
-use crate::proxy_protocol::read_header;
+use crate::proxy_protocol::{Link, read_header};
 use crate::service::{Client, Shared};
 
 /// After a failed accept; the usual cause, no free descriptor, does not pass by itself.
@@ -81,26 +81,30 @@ async fn serve_connection(
     shared: Arc<Shared>,
 ) {
     let _open = Open::count(&shared.metrics);
-    let Some(address) = find_client(&mut stream, address, &shared).await else {
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
+    let connected = Link {
+        source: address,
+        destination: local,
+    };
+    let Some(Link { source, destination }) = find_client(&mut stream, connected, &shared).await else {
         return;
     };
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot switch delays off");
     }
-    let Ok(local) = stream.local_addr() else {
-        return;
-    };
     // Boxed one by one: a connection that is idle takes the room of the stage it is in, not of the largest.
     match protocol {
         Protocol::Plain => {
-            let client = Client::new(address, local, None);
+            let client = Client::new(source, destination, None);
             Box::pin(http1::serve(Box::new(stream), client, shared)).await;
         }
         Protocol::Tls => {
-            let Some((stream, certificate)) = Box::pin(secure(stream, address, &shared)).await else {
+            let Some((stream, certificate)) = Box::pin(secure(stream, source, &shared)).await else {
                 return;
             };
-            let client = Client::new(address, local, Some(certificate));
+            let client = Client::new(source, destination, Some(certificate));
             // By what was negotiated, not by the first bytes: a guess would wait for them for ever.
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                 Box::pin(http2::serve(stream, client, shared)).await;
@@ -113,12 +117,13 @@ async fn serve_connection(
 
 /// Who is behind the connection: the peer, or whom it speaks for. `None` if it should have said so and
 /// did not, or if the drain began before it had.
-async fn find_client(stream: &mut TcpStream, peer: SocketAddr, shared: &Shared) -> Option<SocketAddr> {
+async fn find_client(stream: &mut TcpStream, connected: Link, shared: &Shared) -> Option<Link> {
+    let peer = connected.source;
     let limit = {
         let settings = &shared.snapshot().config.proxy;
         let mut announcers = settings.proxy_protocol.iter();
         if !announcers.any(|network| network.contains(peer.ip())) {
-            return Some(peer);
+            return Some(connected);
         }
         settings.header_timeout.get()
     };
@@ -128,7 +133,7 @@ async fn find_client(stream: &mut TcpStream, peer: SocketAddr, shared: &Shared) 
         () = farewell(&shared.draining, &unasked) => return None,
     };
     match announced {
-        Ok(Ok(client)) => Some(client.unwrap_or(peer)),
+        Ok(Ok(announced)) => Some(announced.unwrap_or(connected)),
         Ok(Err(error)) => {
             let error = &error as &dyn std::error::Error;
             info!(%peer, error, "a connection from [proxy] proxy-protocol was dropped");

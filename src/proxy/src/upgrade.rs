@@ -1,3 +1,4 @@
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, mem};
 
@@ -6,16 +7,17 @@ use fairlead_contract::Host;
 use h2::ext::Protocol;
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use sha1::{Digest, Sha1};
 use tokio::io::copy_bidirectional;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::headers::names_option;
 use crate::http1::Stream;
-use crate::http2_stream::Http2Stream;
+use crate::http2_stream::{Http2Stream, LAST_WORDS};
 use crate::received::ReceivedBody;
 
 pub(crate) const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
@@ -26,6 +28,8 @@ pub(crate) struct Wish {
     protocol: HeaderValue,
     client: Tunnel,
     is_http2: bool,
+    /// What the upstream is to answer to: the client's, or ours for one of HTTP/2, which has none where HTTP/1.1 asks
+    /// for one (RFC 8441 5, RFC 6455 4.1).
     key: Option<HeaderValue>,
 }
 
@@ -47,7 +51,11 @@ impl Wish {
                 .clone()
         };
         let client = parts.extensions.remove()?;
-        let key = parts.headers.get(SEC_WEBSOCKET_KEY).cloned();
+        let key = if is_http2 {
+            HeaderValue::try_from(random_key()).ok()
+        } else {
+            parts.headers.get(SEC_WEBSOCKET_KEY).cloned()
+        };
         (!names_http(&protocol)).then_some(Self {
             protocol,
             client,
@@ -68,11 +76,25 @@ impl Wish {
         parts.headers.insert(UPGRADE, self.protocol.clone());
         if self.is_http2() {
             parts.method = Method::GET;
-            // HTTP/2 has no key; HTTP/1.1 asks for one (RFC 8441 5, RFC 6455 4.1).
-            if let Ok(key) = HeaderValue::try_from(random_key()) {
-                parts.headers.insert(SEC_WEBSOCKET_KEY, key);
+            if let Some(key) = &self.key {
+                parts.headers.insert(SEC_WEBSOCKET_KEY, key.clone());
             }
         }
+    }
+
+    /// Whether the upstream's answer, with these fields, takes up what it was asked. A client of HTTP/1.1 sees to that
+    /// itself; for one of HTTP/2 it was us who asked for a websocket (RFC 6455 4.1).
+    pub(crate) fn is_taken_up(&self, upstream: &UpstreamSide, answer: &HeaderMap) -> bool {
+        let is_ours = self.is_http2() && matches!(upstream, UpstreamSide::Http1(_));
+        let (true, true, Some(key)) = (is_ours, self.is_for_websocket(), &self.key) else {
+            return true;
+        };
+        let accept = answer.get(SEC_WEBSOCKET_ACCEPT);
+        accept.is_some_and(|accept| accept.as_bytes() == acceptance(key).as_bytes())
+    }
+
+    fn is_for_websocket(&self) -> bool {
+        self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
     }
 
     /// Joins both sides once the upstream has agreed; the tunnel counts as an exchange of its own.
@@ -139,10 +161,16 @@ impl UpstreamSide {
 }
 
 async fn join(client: Tunnel, upstream: UpstreamSide) -> io::Result<()> {
-    if let Some(mut client) = client.opened().await {
-        copy_bidirectional(&mut client, &mut upstream.into_stream()).await?;
+    let Some(mut client) = client.opened().await else {
+        return Ok(());
+    };
+    let mut upstream = upstream.into_stream();
+    let copied = copy_bidirectional(&mut client, &mut upstream).await;
+    if copied.is_err() {
+        // A stream of HTTP/2 is reset when it is dropped, which would take back what came before.
+        let _ = timeout(LAST_WORDS, pending::<()>()).await;
     }
-    Ok(())
+    copied.map(drop)
 }
 
 /// The client's side of a tunnel, which begins with the response.

@@ -1,8 +1,9 @@
 //! Bodies that are too large, and pages for errors that another service makes.
 
-use fairlead_tests::{Proxy, Site, Upstream, Wire, body, get, within};
+use fairlead_tests::{Proxy, Site, Upstream, Wire, accept, body, get, within};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::net::TcpListener;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_may_have_its_limit_and_not_a_byte_more() {
@@ -69,6 +70,29 @@ async fn a_client_that_sends_on_hears_that_its_body_is_too_large() {
     let answer = client.read_head().await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+}
+
+/// It could send for long what nobody wants to have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_request_fails_while_it_sends_hears_that_nothing_more_is_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = Site::of("a.test", listener.local_addr().unwrap());
+    let proxy = site.start();
+    for (status, is_last) in [("403 Forbidden", true), ("200 OK", false)] {
+        let client = site.client();
+        let connected = client.connect(proxy.https(), "a.test", &["http/1.1"]).await;
+        let mut client = Wire::new(connected.unwrap());
+        client
+            .write("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nbegin")
+            .await;
+        let mut upstream = accept(&listener).await;
+        upstream.read_until("begin").await;
+        upstream
+            .write(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
+            .await;
+        let answer = client.read_head().await;
+        assert_eq!(answer.contains("\r\nconnection: close\r\n"), is_last, "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fairlead_tests::{Proxy, Site, Upstream, body, get, within};
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use tokio::sync::mpsc;
 
 const ENCODINGS: [&str; 3] = ["gzip", "br", "zstd"];
@@ -77,12 +77,64 @@ async fn what_must_not_be_touched_is_not() {
             &long,
             vec![text, (":status", "206"), ("content-range", "bytes 0-999/2000")],
         ),
+        (&long, vec![text, ("content-digest", "sha-256=:x:")]),
+        (&long, vec![text, ("repr-digest", "sha-256=:x:")]),
         ("short", vec![text]),
     ] {
         let (proxy, site) = serving(content.to_owned().into(), &fields).await;
         let response = body::read_response(fetch(&site, &proxy, "gzip").await).await;
         assert_eq!(response.body(), content, "{fields:?}");
         assert!(!response.headers().contains_key("vary"), "{fields:?}");
+    }
+}
+
+/// RFC 9111 5.2.1.6.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_may_ask_for_what_the_upstream_sends() {
+    let long = "x".repeat(1000);
+    let (proxy, site) = serving(long.clone().into(), &[("content-type", "text/plain")]).await;
+    let request = Request::get("https://a.test/")
+        .header("accept-encoding", "gzip")
+        .header("cache-control", "no-transform");
+    let response = site
+        .client()
+        .fetch(&proxy, request.body(body::empty()).unwrap())
+        .await;
+    assert_eq!(response.body(), &long);
+    assert_eq!(response.headers()["vary"], "accept-encoding");
+}
+
+/// RFC 9110 15.4.5.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_not_changed_is_described_as_when_it_was_sent() {
+    let (proxy, site) = serving(Bytes::new(), &[(":status", "304"), ("etag", "\"tag\"")]).await;
+    for known in ["W/\"tag\"", "\"tag\""] {
+        let request = Request::get("https://a.test/")
+            .header("accept-encoding", "gzip")
+            .header("if-none-match", known);
+        let response = site
+            .client()
+            .fetch(&proxy, request.body(body::empty()).unwrap())
+            .await;
+        assert_eq!(response.status(), 304);
+        assert_eq!(response.headers()["etag"], known);
+        assert_eq!(response.headers()["vary"], "accept-encoding");
+    }
+}
+
+/// RFC 9110 9.3.2.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http_2_the_answer_to_head_has_no_content_either() {
+    let (proxy, site) = serving("x".repeat(1000).into(), &[("content-type", "text/plain")]).await;
+    let mut client = site.client().h2(&proxy, "a.test").await;
+    // The second is a page of our own.
+    for (host, status) in [("a.test", 200), ("b.test", 421)] {
+        let request = Request::head(format!("https://{host}/")).header("accept-encoding", "gzip");
+        let response = within(client.send_request(request.body(body::empty()).unwrap())).await;
+        let mut response = response.unwrap();
+        assert_eq!(response.status(), status);
+        let is_over = response.body().is_end_stream() || response.body_mut().frame().await.is_none();
+        assert!(is_over, "{host}: content behind HEAD");
     }
 }
 

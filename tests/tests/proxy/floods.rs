@@ -153,6 +153,37 @@ async fn answers_that_are_not_taken_are_not_collected() {
     attack.assert_harmless().await;
 }
 
+/// An upstream may say without end what comes before its answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_responses_that_are_not_taken_are_not_collected() {
+    let over_http2 = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(SETTINGS, 0, 0, &[]),
+        frame(HEADERS, END_STREAM | END_HEADERS, 1, &head("GET")),
+    ];
+    for (protocol, request) in [
+        ("http/1.1", b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n".to_vec()),
+        ("h2", over_http2.concat()),
+    ] {
+        let attack = Attack::begin().await;
+        let talkative = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        attack.site.serve(&["a.test"], &[talkative.local_addr().unwrap()]);
+        attack.proxy.reload();
+        let client = attack.site.client();
+        let connected = client.connect(attack.proxy.https(), "a.test", &[protocol]).await;
+        let mut client = connected.unwrap();
+        client.write_all(&request).await.unwrap();
+        let mut upstream = accept(&talkative).await;
+        upstream.read_head().await;
+        for number in 0..64_000 {
+            // HTTP/2 would make little of one that has come before.
+            let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: <{number:01000}>\r\n\r\n");
+            upstream.write(hint).await;
+        }
+        attack.assert_small();
+    }
+}
+
 /// A proxy, what it took before the attack, and a site whose answers are large.
 struct Attack {
     site: Site,

@@ -171,7 +171,10 @@ async fn a_request_goes_no_further_than_it_may() {
     assert_eq!(ask("OPTIONS", "0").await.status(), 200);
     assert_eq!(ask("TRACE", "0").await.status(), 501);
     assert_eq!(upstream.connections(), 0);
-    assert_eq!(fields(ask("OPTIONS", "3").await.body())["max-forwards"], ["2"]);
+    for (hops, left) in [("3", "2"), ("99999999999", "4294967294"), ("+3", "+3")] {
+        let echo = ask("OPTIONS", hops).await;
+        assert_eq!(fields(echo.body())["max-forwards"], [left]);
+    }
     assert_eq!(fields(ask("GET", "0").await.body())["max-forwards"], ["0"]);
 }
 

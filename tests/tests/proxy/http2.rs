@@ -156,6 +156,21 @@ async fn a_client_that_has_just_come_is_not_asked_whether_it_is_there() {
     }
 }
 
+/// RFC 9113 6.8: it may send its request anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_nothing_hears_why_the_connection_ends() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    site.environment
+        .write_config("[proxy]\nheader-timeout = \"1s\"\n");
+    let proxy = site.start();
+    let mut client = frames::connect(&site, &proxy).await;
+    let mut said = Vec::new();
+    while let Some((kind, ..)) = read_frame(&mut client).await {
+        said.push(kind);
+    }
+    assert!(said.contains(&GOAWAY), "{said:?}");
+}
+
 /// As a client of gRPC sends its messages.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_may_come_in_many_small_parts() {

@@ -1,17 +1,21 @@
 //! Upstreams that speak HTTP/2: what a stream of theirs has beside request and response.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_tests::{Client, Proxy, Site, Wire, body, get, request_on, within};
 use h2::ext::Protocol;
-use h2::server::{Connection, SendResponse};
+use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 const VERSIONS: [&str; 2] = ["http/1.1", "h2"];
@@ -26,12 +30,20 @@ struct Scripted {
 
 impl Scripted {
     async fn start(makes_tunnels: bool) -> Self {
+        let mut builder = Builder::new();
+        if makes_tunnels {
+            builder.enable_connect_protocol();
+        }
+        Self::made_by(builder).await
+    }
+
+    async fn made_by(builder: Builder) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (accepted, exchanges) = mpsc::channel(16);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(hand_over(stream, makes_tunnels, accepted.clone()));
+                tokio::spawn(hand_over(stream, builder.clone(), accepted.clone()));
             }
         });
         Self { address, exchanges }
@@ -62,11 +74,7 @@ impl Scripted {
     }
 }
 
-async fn hand_over(stream: TcpStream, makes_tunnels: bool, accepted: mpsc::Sender<Exchange>) {
-    let mut builder = h2::server::Builder::new();
-    if makes_tunnels {
-        builder.enable_connect_protocol();
-    }
+async fn hand_over(stream: TcpStream, builder: Builder, accepted: mpsc::Sender<Exchange>) {
     let mut connection: Connection<_, Bytes> = builder.handshake(stream).await.unwrap();
     while let Some(Ok(exchange)) = connection.accept().await {
         accepted.send(exchange).await.unwrap();
@@ -110,6 +118,98 @@ async fn the_upstream_decides_whether_an_upload_may_start() {
     assert_eq!(read(request.body_mut()).await, "body");
     respond.send_response(Response::new(()), true).unwrap();
     assert!(client.read_head().await.starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+/// An exchange that lasts must not let the others wait for its end (RFC 9113 5.1.2).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_takes_no_more_exchanges_gets_another_one_beside_it() {
+    let mut builder = Builder::new();
+    builder.max_concurrent_streams(1);
+    let mut upstream = Scripted::made_by(builder).await;
+    let (site, proxy) = upstream.site();
+    let mut client = site.client().h2(&proxy, "a.test").await;
+    let mut under_way = Vec::new();
+    for _ in 0..3 {
+        let answer = client.send_request(get("https://a.test/"));
+        let (answer, exchange) = tokio::join!(within(answer), upstream.answer(Response::new(())));
+        under_way.push((answer.unwrap(), exchange));
+    }
+}
+
+/// What nobody takes holds back the end behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_breaks_off_an_upload_they_do_not_take_is_seen_to_do_so() {
+    const STUCK: Duration = Duration::from_secs(1);
+    let mut upstream = Scripted::start(false).await;
+    let (site, proxy) = upstream.site();
+    let client = site.client();
+    let connected = client.connect(proxy.https(), "a.test", &["http/1.1"]).await;
+    let mut client = connected.unwrap();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000000\r\n\r\n")
+        .await
+        .unwrap();
+    let (_request, mut respond) = upstream.next().await;
+    while timeout(STUCK, client.write_all(&[0; 0x10000])).await.is_ok() {}
+    client.get_ref().0.set_zero_linger().unwrap();
+    drop(client);
+    within(poll_fn(|context| respond.poll_reset(context)))
+        .await
+        .unwrap();
+}
+
+/// What it sends next could be the body, or another request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_answered_while_it_holds_its_body_back_is_told_to_come_anew() {
+    let mut upstream = Scripted::start(false).await;
+    let (site, proxy) = upstream.site();
+    let mut client = speak_http1(&site.client(), &proxy).await;
+    let fields = "Host: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    client.write(format!("POST / HTTP/1.1\r\n{fields}")).await;
+    let refusal = Response::builder().status(StatusCode::EXPECTATION_FAILED);
+    let _under_way = upstream.answer(refusal.body(()).unwrap()).await;
+    let head = client.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 417 "), "{head}");
+    assert!(head.contains("connection: close\r\n"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_whose_framing_breaks_is_the_client_s_fault() {
+    let mut upstream = Scripted::start(false).await;
+    let (site, proxy) = upstream.site();
+    let mut client = speak_http1(&site.client(), &proxy).await;
+    client
+        .write("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok")
+        .await;
+    let (mut request, _respond) = upstream.next().await;
+    assert_eq!(next_data(request.body_mut()).await.unwrap().unwrap(), "ok");
+    client.write("X\r\n0\r\n\r\n").await;
+    let answer = client.read_rest().await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    let end = next_data(request.body_mut()).await;
+    assert!(matches!(end, Some(Err(_))), "it ended as if it were whole");
+}
+
+/// RFC 9113 8.7.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_they_refuse_to_look_at_is_asked_once_more_unless_it_has_a_body() {
+    let mut upstream = Scripted::start(false).await;
+    let (site, proxy) = upstream.site();
+    let mut client = site.client().h2(&proxy, "a.test").await;
+    for (body, status) in [
+        (body::full("body"), StatusCode::BAD_GATEWAY),
+        (body::empty(), StatusCode::OK),
+    ] {
+        let request = Request::post("https://a.test/").body(body).unwrap();
+        let answer = tokio::spawn(client.send_request(request));
+        upstream.next().await.1.send_reset(Reason::REFUSED_STREAM);
+        if status == StatusCode::OK {
+            upstream.answer(Response::new(())).await;
+        }
+        let answer = within(answer).await.unwrap();
+        assert_eq!(answer.unwrap().status(), status);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,7 +318,7 @@ async fn a_client_that_gives_a_download_up_stops_the_upstream() {
             upstream.answer(Response::new(()))
         );
         drop(response);
-        let given_up = within(std::future::poll_fn(|context| download.poll_reset(context)));
+        let given_up = within(poll_fn(|context| download.poll_reset(context)));
         assert_eq!(given_up.await.unwrap(), Reason::CANCEL, "{version}");
     }
 }

@@ -8,7 +8,7 @@ use fairlead_contract::write_atomically;
 use fairlead_tests::{Environment, Proxy, Running, Site, Wire, accept, body, get, request_on, within};
 use h2::server::Connection;
 use http::Response;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 
@@ -102,6 +102,26 @@ async fn a_health_check_names_nobody() {
         head.starts_with("PROXY UNKNOWN\r\nGET /healthz HTTP/1.1\r\n"),
         "{head}"
     );
+}
+
+/// One before us may know better where a client connected to.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_load_balancer_says_of_a_connection_is_passed_on() {
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = Site::new();
+    site.certify(&["a.test"]);
+    site.environment
+        .write_config("[proxy]\nproxy-protocol = [\"127.0.0.1\"]\n");
+    serve(&site, &format!("http://{}", upstream.local_addr().unwrap()), "v1");
+    let proxy = site.start();
+    let introduction = "PROXY TCP4 192.0.2.7 192.0.2.8 1111 443\r\n";
+    let mut tcp = TcpStream::connect(proxy.https()).await.unwrap();
+    tcp.write_all(introduction.as_bytes()).await.unwrap();
+    let tls = site.client().connect_on(tcp, "a.test", &["http/1.1"]).await;
+    let mut client = Wire::new(tls.unwrap());
+    client.write("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let head = accept(&upstream).await.read_head().await;
+    assert!(head.starts_with(introduction), "{head}");
 }
 
 /// A route for `a.test` whose connections begin in this version.

@@ -210,6 +210,19 @@ async fn tls_1_2_and_1_3_are_spoken() {
     }
 }
 
+/// RFC 8446 appendix D.2. Such a client offers no signature algorithms either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_before_tls_1_2_hears_that_it_is_too_old() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let proxy = site.start();
+    for version in ["-tls1", "-tls1_1"] {
+        let old = [version, "-cipher", "DEFAULT@SECLEVEL=0", "-servername", "a.test"];
+        let said = s_client(proxy.https(), &old).stderr;
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("alert protocol version"), "{version}: {said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_exchange_resists_quantum_computers() {
     let site = Site::of("a.test", Upstream::saying("a").await.address());

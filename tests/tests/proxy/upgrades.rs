@@ -1,14 +1,16 @@
 //! Websockets and other upgrades: a tunnel once the upstream agrees.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use fairlead_tests::{Client, Proxy, Site, Upstream, Wire, accept, body, get, within};
 use http::{Request, StatusCode};
+use hyper::client::conn::http2::SendRequest;
 use hyper::ext::Protocol;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use sha1::{Digest, Sha1};
 use tokio::net::{TcpListener, TcpStream};
 
-const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_over_http_1_speaks_both_ways() {
@@ -70,7 +72,7 @@ async fn what_the_upstream_says_right_behind_its_head_is_not_lost() {
     let answering = async {
         let mut upstream = accept(&listener).await;
         upstream.read_head().await;
-        upstream.write(format!("{SWITCHING}early")).await;
+        upstream.write(format!("{}early", switching(ACCEPT))).await;
         upstream
     };
     let (mut client, _upstream) = tokio::join!(exchange, answering);
@@ -90,6 +92,31 @@ async fn the_end_of_one_side_reaches_the_other() {
     let (client, mut upstream, _) = open_over_h2(&site.client(), &proxy, &listener).await;
     drop(client);
     assert_eq!(upstream.read_rest().await, "");
+}
+
+/// It was us who asked for it in HTTP/1.1, and who has to fail then (RFC 6455 4.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http_2_a_switch_that_does_not_answer_the_key_is_a_bad_gateway() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let mut sender = warmed_up(&site.client(), &proxy, &listener).await;
+    let (response, ()) = tokio::join!(within(sender.send_request(extended_connect())), async {
+        let mut upstream = accept(&listener).await;
+        upstream.read_head().await;
+        upstream.write(switching(ACCEPT)).await;
+    });
+    assert_eq!(response.unwrap().status(), StatusCode::BAD_GATEWAY);
+}
+
+/// In HTTP/2 the reset could overtake what was said before.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_words_of_an_upstream_that_breaks_off_reach_the_client() {
+    let (listener, site) = site().await;
+    let proxy = site.start();
+    let (mut client, mut upstream, _) = open_over_h2(&site.client(), &proxy, &listener).await;
+    upstream.write("last words").await;
+    upstream.into_inner().set_zero_linger().unwrap();
+    client.read_until("last words").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +151,7 @@ async fn a_switch_nobody_asked_for_is_a_bad_gateway() {
     let answering = async {
         let mut upstream = accept(&listener).await;
         upstream.read_head().await;
-        upstream.write(SWITCHING).await;
+        upstream.write(switching(ACCEPT)).await;
     };
     let (response, ()) = tokio::join!(client.get(&proxy, "https://a.test/"), answering);
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
@@ -146,7 +173,7 @@ async fn a_switch_in_the_middle_of_a_request_is_a_bad_gateway() {
     .await;
     let mut upstream = accept(&listener).await;
     upstream.read_until("part").await;
-    upstream.write(SWITCHING).await;
+    upstream.write(switching(ACCEPT)).await;
     let answer = wire.read_head().await;
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
 }
@@ -233,10 +260,7 @@ async fn upgrade_over_h1(client: &Client, proxy: &Proxy) -> Tunnel {
     let mut sender = client.h1(proxy, "a.test").await;
     let response = client.send(&mut sender, websocket()).await;
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
-    assert_eq!(
-        response.headers()["sec-websocket-accept"],
-        "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-    );
+    assert_eq!(response.headers()["sec-websocket-accept"], ACCEPT);
     assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
     let upgraded = within(hyper::upgrade::on(response))
         .await
@@ -244,11 +268,11 @@ async fn upgrade_over_h1(client: &Client, proxy: &Proxy) -> Tunnel {
     Wire::new(TokioIo::new(upgraded))
 }
 
-async fn open_over_h2(
+async fn warmed_up(
     client: &Client,
     proxy: &Proxy,
     listener: &TcpListener,
-) -> (Tunnel, Wire<TcpStream>, String) {
+) -> SendRequest<fairlead_tests::Body> {
     let mut sender = client.h2(proxy, "a.test").await;
     // The server's settings allow the extension; they have surely arrived with the first response.
     let (warm_up, ()) = tokio::join!(sender.send_request(get("https://a.test/")), async {
@@ -259,6 +283,15 @@ async fn open_over_h2(
             .await;
     });
     assert_eq!(warm_up.unwrap().status(), 200);
+    sender
+}
+
+async fn open_over_h2(
+    client: &Client,
+    proxy: &Proxy,
+    listener: &TcpListener,
+) -> (Tunnel, Wire<TcpStream>, String) {
+    let mut sender = warmed_up(client, proxy, listener).await;
     let (response, (upstream, head)) =
         tokio::join!(within(sender.send_request(extended_connect())), switch(listener));
     let response = response.expect("there is a response");
@@ -275,10 +308,26 @@ async fn open_over_h2(
     (Wire::new(TokioIo::new(upgraded)), upstream, head)
 }
 
+fn switching(accept: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
+    )
+}
+
+/// What answers the key in the head of a request (RFC 6455 4.2.2).
+fn acceptance(head: &str) -> String {
+    const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+    let key = fields.find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
+    let (_, key) = key.expect("HTTP/1.1 demands a key (RFC 6455 4.1)");
+    BASE64_STANDARD.encode(Sha1::digest(format!("{key}{GUID}")))
+}
+
 async fn switch(listener: &TcpListener) -> (Wire<TcpStream>, String) {
     let mut upstream = accept(listener).await;
     let head = upstream.read_head().await;
-    upstream.write(SWITCHING).await;
+    upstream.write(switching(&acceptance(&head))).await;
     (upstream, head)
 }
 

@@ -9,7 +9,7 @@ use crate::patience::Patience;
 
 /// Between two looks. The first thing that is sent is only refused, which the second one finds out; both have to
 /// happen within a second.
-const LOOK_INTERVAL: Duration = Duration::from_millis(300);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 
 pub(crate) struct HalfClosed {
     pause: Patience,

@@ -21,6 +21,7 @@ pub(super) const MAX_FIELDS: usize = 100;
 pub(super) fn parse(unread: &mut BytesMut) -> Result<Option<Response<()>>, Error> {
     let empty = unread.iter().take_while(|byte| b"\r\n".contains(byte)).count();
     unread.advance(empty);
+    settle_version(unread);
     let Some(length) = length(unread)? else {
         return Ok(None);
     };
@@ -43,6 +44,16 @@ pub(super) fn parse(unread: &mut BytesMut) -> Result<Option<Response<()>>, Error
     }
     *head.headers_mut() = read_fields(&section, parsed.headers)?;
     Ok(Some(head))
+}
+
+/// Makes of every later minor version a 1.1, as which it is to be read (RFC 9110 6.2); httparse knows no others.
+fn settle_version(unread: &mut [u8]) {
+    const BEGINNING: &[u8] = b"HTTP/1.";
+    if unread.starts_with(BEGINNING)
+        && let Some(minor @ b'2'..=b'9') = unread.get_mut(BEGINNING.len())
+    {
+        *minor = b'1';
+    }
 }
 
 fn parser() -> ParserConfig {
@@ -235,6 +246,17 @@ mod tests {
             head.extensions().get::<ReasonPhrase>().unwrap().as_bytes(),
             b"Quite fine"
         );
+    }
+
+    #[test]
+    fn a_later_minor_version_is_read_as_1_1() {
+        for version in ["1.2", "1.9"] {
+            let head = parsed(&format!("HTTP/{version} 204 No Content\r\n\r\n"))
+                .unwrap()
+                .unwrap();
+            assert_eq!(head.version(), Version::HTTP_11, "{version}");
+        }
+        assert!(parsed("HTTP/1.20 204 No Content\r\n\r\n").is_err());
     }
 
     #[test]

@@ -50,6 +50,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(crate) trait Transport: Stream {
     /// Sees to it that the end of the connection does not look like an end of what was sent.
     fn break_off(&self);
+
+    /// Whether the client has broken the connection, though there may be something unread before that.
+    fn is_broken(&self) -> bool;
 }
 
 impl Transport for TcpStream {
@@ -58,11 +61,19 @@ impl Transport for TcpStream {
             debug!(%error, "a connection cannot be reset");
         }
     }
+
+    fn is_broken(&self) -> bool {
+        !matches!(self.take_error(), Ok(None))
+    }
 }
 
 impl Transport for TlsStream<TcpStream> {
     /// Without a close_notify the client knows (RFC 8446 6.1).
     fn break_off(&self) {}
+
+    fn is_broken(&self) -> bool {
+        self.get_ref().0.is_broken()
+    }
 }
 
 /// What is spoken on behind an answer that leaves HTTP.

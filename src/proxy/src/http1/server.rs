@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Transport;
-use super::half_closed::HalfClosed;
+use super::half_closed::{HalfClosed, LOOK_INTERVAL};
 use super::head::stays_open;
 use super::pieces::{Pieces, Stall, Unsent};
 use super::request_head::{Head, Refusal};
@@ -115,6 +115,8 @@ struct Connection {
     deadline: Deadline,
     stall: Stall,
     half_closed: Option<HalfClosed>,
+    /// Before the next look.
+    pause: Patience,
 }
 
 impl Connection {
@@ -126,6 +128,7 @@ impl Connection {
             deadline: Deadline::new(limits.head),
             stall: Stall::default(),
             half_closed: None,
+            pause: Patience::default(),
         }
     }
 
@@ -200,6 +203,7 @@ impl Connection {
         let closes = !stays_open
             || shared.draining.is_cancelled()
             || is_last(&response)
+            || (is_failure(&response) && self.wire.lock().is_being_read())
             || asked.ends_connection(&response)
             || !self.discard().await;
         self.send(response, asked, closes).await?;
@@ -272,6 +276,9 @@ impl Connection {
     /// every client has to understand and none has to heed (RFC 9110 15.2). What cannot be asked is taken for gone:
     /// who knows no interim responses, and who is in the midst of an answer that stands still.
     fn poll_gone(&mut self, can_be_asked: bool, context: &mut Context<'_>) -> Poll<Broken> {
+        if let Poll::Ready(gone) = self.poll_broken(context) {
+            return Poll::Ready(gone);
+        }
         if let Err(error) = ready!(self.wire.lock().poll_end(context)) {
             return Poll::Ready(error.into());
         }
@@ -289,6 +296,19 @@ impl Connection {
             InterimResponse::proceed().write_to(self.sending.head());
             if let Err(error) = ready!(self.poll_send_interim(context)) {
                 return Poll::Ready(error);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Ready when the client has broken the connection while its body waits to be read: what is read nowhere is not
+    /// found out by reading.
+    fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<Broken> {
+        while self.wire.lock().is_being_read() {
+            ready!(self.pause.poll(LOOK_INTERVAL, context));
+            self.pause.renew();
+            if self.wire.lock().stream.is_broken() {
+                return Poll::Ready(Broken::Gone);
             }
         }
         Poll::Pending
@@ -372,6 +392,11 @@ fn expects_continue(request: &Request<()>) -> bool {
     let expectation = request.headers().get(EXPECT);
     request.version() == Version::HTTP_11
         && expectation.is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Whether the client, which is still sending, sends what nobody wants to have: it is to hear that it may stop.
+fn is_failure(response: &Response<ReplyBody>) -> bool {
+    response.status().is_client_error() || response.status().is_server_error()
 }
 
 /// Whether nothing is to be read behind what is answered so.

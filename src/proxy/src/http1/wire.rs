@@ -137,6 +137,11 @@ impl Inner {
         self.unread.bytes.is_empty()
     }
 
+    /// Whether somebody reads a body that has not come to its end.
+    pub(super) fn is_being_read(&self) -> bool {
+        matches!(self.body, BodyState::Taken(_))
+    }
+
     /// Waits until the client ends its side, or is gone. It may send further requests before.
     pub(super) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_ended {
