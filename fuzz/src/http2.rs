@@ -164,10 +164,13 @@ fn is_well_formed((name, value): &(Vec<u8>, Vec<u8>)) -> bool {
         && (name != b"te" || value == b"trailers")
 }
 
-/// h2 cuts it off.
-fn without_fragment(mut path: Vec<u8>) -> Vec<u8> {
-    path.truncate(path.iter().position(|byte| *byte == b'#').unwrap_or(path.len()));
-    path
+/// h2 cuts it off, and takes nothing before it for the root.
+fn without_fragment(path: Vec<u8>) -> Vec<u8> {
+    match path.iter().position(|byte| *byte == b'#') {
+        Some(0) => b"/".to_vec(),
+        Some(length) => path[..length].to_vec(),
+        None => path,
+    }
 }
 
 /// h2 forgets pseudo-fields there.
