@@ -151,6 +151,7 @@ impl Http2Sender {
             return self.open_tunnel(Request::from_parts(parts, ()), hearing).await;
         }
         let is_whole = body.is_end_stream();
+        let host = parts.uri.authority().cloned();
         let (answer, stream) = self
             .requests
             .send_request(Request::from_parts(parts, ()), is_whole)?;
@@ -158,6 +159,7 @@ impl Http2Sender {
             AbortOnDropHandle::new(tokio::spawn(async move {
                 if let Err(error) = send_body(stream, body, Some(stall_limit)).await {
                     debug!(
+                        host = host.as_ref().map(display),
                         error = &error as &dyn std::error::Error,
                         "a body was not sent to its end"
                     );
