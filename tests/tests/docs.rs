@@ -23,7 +23,7 @@ const RUN_ON_A_MACHINE: [&str; 7] = [
     "systemd-analyze",
 ];
 /// What builds, tests or installs the project itself. `./check` is the tests, and they are started by
-/// `vm-tests/run`; the others are run by `cli_dev.rs` and `install.rs`.
+/// `vm-tests/run`; the others are run by `cli_dev.rs`, `install.rs` and `vm-tests/debian/install.py`.
 const OF_THE_PROJECT: [&str; 4] = ["./check", "./dev", "./install", "vm-tests/run"];
 
 #[derive(Debug)]
