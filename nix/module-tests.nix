@@ -205,11 +205,7 @@ let
       let
         inputs.nixpkgs.lib.nixosSystem = made: made.specialArgs.inputs;
       in
-      (flake.outputs inputs).nixosConfigurations.HOST == inputs
-      && lib.attrNames flake.inputs == lib.attrNames {
-        fairlead = null;
-        nixpkgs = null;
-      };
+      flake.inputs ? fairlead && (flake.outputs inputs).nixosConfigurations.HOST == inputs;
     "each unit is wanted by what its [Install] says" = lib.all lib.id (
       lib.mapAttrsToList isWantedAsShipped shipped
     );
@@ -545,6 +541,23 @@ let
         acme.acceptTerms = true;
         settings.docker.socket = "/run/podman/podman.sock";
       } == [ ];
+    "Podman's socket is opened in the group that NixOS gives it to" =
+      let
+        groups =
+          podman: service:
+          (evaluate {
+            virtualisation.podman.enable = podman;
+            services.fairlead = {
+              enable = true;
+              docker.enable = true;
+              settings.docker.socket = "/run/podman/podman.sock";
+            };
+          }).systemd.services.${service}.serviceConfig.SupplementaryGroups or [ ];
+      in
+      lib.all (service: groups true service == [ "podman" ] && groups false service == [ ]) [
+        "fairlead-watcher"
+        "fairlead-docker-events"
+      ];
   };
 
   # For nix/check-without-store.
