@@ -69,6 +69,11 @@ let
     map (listener "listen.http") cfg.listen.http ++ map (listener "listen.https") cfg.listen.https;
   listeningAt = addresses: [ "" ] ++ addresses;
 
+  # NixOS gives Podman's socket to a group of its own.
+  socketGroups = lib.optional (
+    config.virtualisation.podman.enable && cfg.settings ? docker.socket
+  ) "podman";
+
   systemctl = lib.getExe' config.systemd.package "systemctl";
   deliver = "+${systemctl} start --no-block ${name}-watcher.service ${name}-deliver.service";
 
@@ -145,8 +150,8 @@ in
         cfg.docker.enable -> config.virtualisation.docker.enable || cfg.settings ? docker.socket;
       message = ''
         ${option}.docker.enable reads the containers of Docker, and there is no Docker. Set
-        virtualisation.docker.enable = true, or name another socket, which group docker must be able
-        to open: ${option}.settings.docker.socket.'';
+        virtualisation.docker.enable = true, or name another socket, Podman's ("/run/podman/podman.sock", with
+        virtualisation.podman.enable) or one that group docker can open: ${option}.settings.docker.socket.'';
     }
     {
       assertion = namingBoth == [ ];
@@ -261,7 +266,11 @@ in
       };
     };
 
+    services."${name}-watcher".serviceConfig = mkIf (socketGroups != [ ]) {
+      SupplementaryGroups = socketGroups;
+    };
     services."${name}-docker-events" = mkIf cfg.docker.enable {
+      serviceConfig = mkIf (socketGroups != [ ]) { SupplementaryGroups = socketGroups; };
       wantedBy = [ "multi-user.target" ];
       restartTriggers = [
         sandbox

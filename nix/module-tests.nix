@@ -16,6 +16,7 @@ let
     import (pkgs.path + "/nixos/lib/eval-config.nix") {
       inherit lib;
       system = null;
+      specialArgs.inputs.fairlead.nixosModules.default = module;
       modules = [
         host
         module
@@ -38,17 +39,18 @@ let
     in
     map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) assertions);
 
-  # The blocks of Nix in a page.
-  examples =
-    page:
+  # The blocks in a page whose first line is this.
+  blocks =
+    kind: page:
     map (block: lib.head (lib.splitString "```" block)) (
-      lib.tail (lib.splitString "```nix\n" (builtins.readFile page))
+      lib.tail (lib.splitString "```${kind}\n" (builtins.readFile page))
     );
+  examples = blocks "nix";
 
   # The example that people copy: the first block of Nix in the README.
-  readme = import (builtins.toFile "readme.nix" "{ inputs }: ${lib.head (examples ../README.md)}") {
-    inputs.fairlead.nixosModules.default = module;
-  };
+  readme = import (builtins.toFile "readme.nix" (lib.head (examples ../README.md)));
+  # And the flake around it.
+  flake = import (builtins.toFile "flake.nix" (lib.head (blocks "nix flake" ../docs/nixos.md)));
 
   # The lines in a configuration that has what they build on.
   inPlace =
@@ -199,6 +201,11 @@ let
   claims = {
     "the README's example builds a system" = lib.isString (evaluate readme)
       .system.build.toplevel.drvPath;
+    "the flake of docs/nixos.md hands the modules what the README's example takes" =
+      let
+        inputs.nixpkgs.lib.nixosSystem = made: made.specialArgs.inputs;
+      in
+      flake.inputs ? fairlead && (flake.outputs inputs).nixosConfigurations.HOST == inputs;
     "each unit is wanted by what its [Install] says" = lib.all lib.id (
       lib.mapAttrsToList isWantedAsShipped shipped
     );
@@ -534,6 +541,23 @@ let
         acme.acceptTerms = true;
         settings.docker.socket = "/run/podman/podman.sock";
       } == [ ];
+    "Podman's socket is opened in the group that NixOS gives it to" =
+      let
+        groups =
+          podman: service:
+          (evaluate {
+            virtualisation.podman.enable = podman;
+            services.fairlead = {
+              enable = true;
+              docker.enable = true;
+              settings.docker.socket = "/run/podman/podman.sock";
+            };
+          }).systemd.services.${service}.serviceConfig.SupplementaryGroups or [ ];
+      in
+      lib.all (service: groups true service == [ "podman" ] && groups false service == [ ]) [
+        "fairlead-watcher"
+        "fairlead-docker-events"
+      ];
   };
 
   # For nix/check-without-store.

@@ -45,15 +45,19 @@ pkgs.testers.runNixOSTest {
 
   testScript = ''
     CA = "/var/lib/fairlead/certificates/internal-ca.pem"
+    BY_HAND = '[[route]]\\nhosts = ["hand.test"]\\nupstreams = ["http://127.0.0.1:${toString port}"]\\n'
 
 
     def get(host: str) -> str:
         return f"curl --fail --silent --show-error --cacert {CA} --resolve {host}:443:127.0.0.1 https://{host}/"
 
 
+    def to(system: str) -> str:
+        return f"/run/booted-system/{system}/bin/switch-to-configuration test 2>&1"
+
+
     def switch(specialisation: str) -> None:
-        base = "/run/booted-system/specialisation"
-        machine.succeed(f"{base}/{specialisation}/bin/switch-to-configuration test >&2")
+        machine.succeed(to(f"specialisation/{specialisation}"))
 
 
     def pid() -> str:
@@ -66,15 +70,24 @@ pkgs.testers.runNixOSTest {
         machine.wait_until_succeeds(f"{get('one.test')} | grep -x hello", timeout=60)
         machine.fail(get("two.test"))
 
-    with subtest("a new route is live without a restart"):
+    with subtest("a new route is live without a restart, beside one that was written by hand"):
         before = pid()
+        machine.succeed(f"printf '{BY_HAND}' > /etc/fairlead/routes.d/hand.toml")
         switch("routes")
-        machine.wait_until_succeeds(f"{get('two.test')} | grep -x hello", timeout=60)
+        for host in ["two.test", "hand.test"]:
+            machine.wait_until_succeeds(f"{get(host)} | grep -x hello", timeout=60)
         assert pid() == before, "the proxy was restarted"
 
     with subtest("and in the file of a template"):
         machine.wait_until_succeeds("grep -x two.test /srv/sites", timeout=60)
         assert machine.succeed("stat -c %a /srv/sites").strip() == "600"
+
+    with subtest("a switch whose reload is refused fails with the reason, and the routes before serve"):
+        machine.succeed("echo wrong > /etc/fairlead/routes.d/wrong.toml")
+        machine.fail(to("."))
+        machine.succeed("journalctl -u fairlead-apply.service | grep wrong.toml:1")
+        machine.succeed(f"{get('two.test')} | grep -x hello")
+        machine.succeed("rm /etc/fairlead/routes.d/wrong.toml", "fairlead reload")
 
     with subtest("a new program takes over and no connection is refused"):
         before = pid()

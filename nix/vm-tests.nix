@@ -1,5 +1,6 @@
-# Every script in vm-tests/ as the testScript of a NixOS VM test. The machine has the same files,
-# neighbours and names as the Debian machine of vm-tests/lab, from the same fixtures.
+# Every script in vm-tests/ as the testScript of a NixOS VM test. The machines have the same files,
+# neighbours and names as the Debian machine of vm-tests/lab, from the same fixtures; the ACME server has one
+# of its own.
 {
   lib,
   pkgs,
@@ -34,11 +35,42 @@ let
     sed -i 's|/usr/bin/pebble|${pkgs.pebble}/bin/pebble|' $out/lib/systemd/system/*.service
   '';
 
-  machine = {
-    imports = [ module ];
+  # On both: the files, a name server, and what the scripts call.
+  common = {
+    environment.etc."resolv.conf".source = neighbours + "/resolv.conf";
+    # They start commands as units without a word about where those are.
+    environment.etc."systemd/system.conf.d/path.conf".text = ''
+      [Manager]
+      DefaultEnvironment=PATH=/run/current-system/sw/bin
+    '';
+    environment.systemPackages = [
+      pkgs.curl
+      pkgs.jq
+    ];
+    systemd.packages = [ units ];
+    systemd.services.pebble-challtestsrv.wantedBy = [ "multi-user.target" ];
+    systemd.tmpfiles.rules = [ "C /etc/fairlead-test - - - - ${fixtures}" ];
+    documentation.enable = false;
+  };
+
+  acme =
+    { nodes, ... }:
+    {
+      imports = [ common ];
+      networking.firewall.enable = false;
+      systemd.services.pebble.wantedBy = [ "multi-user.target" ];
+      systemd.services.pebble-challtestsrv.environment.SITES = nodes.machine.networking.primaryIPAddress;
+    };
+
+  machine = { nodes, ... }: {
+    imports = [
+      common
+      module
+    ];
 
     services.fairlead = {
       enable = true;
+      openFirewall = true;
       docker.enable = true;
       acme.acceptTerms = true;
       instances.internal = {
@@ -53,30 +85,18 @@ let
       "fairlead/routes.d/nixos.toml".enable = false;
       "fairlead-internal/fairlead.toml".enable = false;
       "fairlead-internal/routes.d/nixos.toml".enable = false;
-      "resolv.conf".source = neighbours + "/resolv.conf";
-      # They start commands as units without a word about where those are.
-      "systemd/system.conf.d/path.conf".text = ''
-        [Manager]
-        DefaultEnvironment=PATH=/run/current-system/sw/bin
-      '';
     };
     systemd.tmpfiles.rules = [
-      "C /etc/fairlead-test - - - - ${fixtures}"
       "C /etc/fairlead/fairlead.toml - - - - ${neighbours}/fairlead/fairlead.toml"
     ];
+    networking.hosts.${nodes.acme.networking.primaryIPAddress} = [ "acme.test" ];
 
-    documentation.enable = false;
     virtualisation.docker.enable = true;
     virtualisation.podman.enable = true;
     virtualisation.memorySize = 2048;
     security.pki.certificateFiles = [ "${fixtures}/ca.pem" ];
-    systemd.packages = [ units ];
-    systemd.services.pebble.wantedBy = [ "multi-user.target" ];
-    systemd.services.pebble-challtestsrv.wantedBy = [ "multi-user.target" ];
     environment.systemPackages = [
       busyboxProgram
-      pkgs.curl
-      pkgs.jq
       pkgs.openssl
       pkgs.python3
     ];
@@ -91,7 +111,7 @@ let
       pkgs.testers.runNixOSTest {
         name = "fairlead-${name}";
         globalTimeout = 900;
-        nodes.machine = machine;
+        nodes = { inherit machine acme; };
         testScript = steps + builtins.readFile (../vm-tests + "/${file}");
       }
     );

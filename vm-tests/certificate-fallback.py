@@ -5,7 +5,7 @@ import tomllib
 
 STORE = "/var/lib/fairlead/certificates/app.test"
 CURL = f"curl -s -o /dev/null --max-time 20 --cacert {ISSUING_ROOT}"
-AWAY = "OUTPUT -p tcp -d 127.0.0.1 --dport 14000 -j REJECT --reject-with tcp-reset"
+AWAY = "OUTPUT -p tcp --dport 14000 -j REJECT --reject-with tcp-reset"
 
 
 def ledger() -> dict:

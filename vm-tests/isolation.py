@@ -46,7 +46,7 @@ drop_in("fairlead-certs.service", "quiet", "[Service]", "ExecStopPost=")
 curl = tool("curl")
 touch = tool("touch")
 ask_docker = f"{curl} -sSf --unix-socket /run/docker.sock http://docker/_ping"
-ask_network = f"{curl} -sS -k -o /dev/null https://127.0.0.1:14000/dir"
+ask_network = f"{curl} -sS -k -o /dev/null https://acme.test:14000/dir"
 
 with subtest("only the watcher reaches Docker"):
     allowed("fairlead-watcher.service", ask_docker)
@@ -59,7 +59,7 @@ with subtest("the proxy does not even see the socket"):
     allowed("fairlead-proxy.service", "test -d /run/fairlead/challenges")
 
 with subtest("the watcher has no network, the certs program has one"):
-    machine.wait_for_unit("pebble.service")
+    acme.wait_for_unit("pebble.service")
     allowed("fairlead-certs.service", ask_network)
     denied("fairlead-watcher.service", ask_network)
     denied("fairlead-docker-events.service", ask_network)

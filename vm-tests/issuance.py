@@ -23,7 +23,7 @@ def wait_for_page(host: str, container: str) -> float:
 
 
 def orders() -> int:
-    return int(machine.succeed("journalctl -u pebble.service | grep -c 'There are now .* orders in the db' || true"))
+    return int(acme.succeed("journalctl -u pebble.service | grep -c 'There are now .* orders in the db' || true"))
 
 
 start_all()

@@ -49,10 +49,17 @@ with subtest("the other messages of the proxy have their route as well"):
 with subtest("an upstream that is gone is said with the route that needed it"):
     messages("fairlead-proxy", "FAIRLEAD_ROUTE=app.test", "FAIRLEAD_UPSTREAM=http://127.0.0.1:8001", "no connection to")
 
+with subtest("the line that people read says why, and of whom, without a look at the fields"):
+    read = "journalctl -o cat -u fairlead-proxy.service | grep 'no connection to an upstream'"
+    said = machine.succeed(read).splitlines()[0]
+    for part in ["Connection refused", "upstream=http://127.0.0.1:8001", "route=app.test"]:
+        assert part in said, said
+
 with subtest("what is said of a certificate has its name"):
     # The proxy may have read the route when it started, of which the certs program hears only from its timer.
     machine.succeed("systemctl start fairlead-certs.service")
     messages("fairlead-certs", "FAIRLEAD_CERTIFICATE=app.test", "obtained from")
+    machine.succeed("journalctl -o cat -u fairlead-certs.service | grep 'obtained from .*certificate=app.test'")
 
 with subtest("what is said of a route has the names of all its containers"):
     machine.wait_for_unit("docker.service")

@@ -16,8 +16,8 @@ with subtest("a container of the test image serves its host name"):
     machine.succeed("docker stop one", timeout=5)
 
 with subtest("Pebble answers under its name, over HTTPS that the machine trusts"):
-    machine.wait_for_unit("pebble.service")
-    machine.wait_for_open_port(14000)
+    acme.wait_for_unit("pebble.service")
+    acme.wait_for_open_port(14000)
     directory = machine.succeed("curl --fail --silent --show-error https://acme.test:14000/dir")
     assert "newOrder" in directory, directory
     root = machine.succeed("curl --fail --silent --show-error https://acme.test:15000/roots/0")
@@ -29,7 +29,7 @@ with subtest("a service's sandbox holds: what works without a line of it fails w
         "ProtectSystem=strict": "touch /usr/witness",
         "InaccessiblePaths=/run/docker.sock": "docker version",
         "RestrictAddressFamilies=AF_INET": "docker version",
-        "PrivateNetwork=yes": "curl --silent --insecure https://127.0.0.1:14000/dir",
+        "PrivateNetwork=yes": "curl --silent https://acme.test:14000/dir",
         "CapabilityBoundingSet=": "chown 1:1 /root/witness",
         "SystemCallFilter=~uname": "uname",
     }

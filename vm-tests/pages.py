@@ -18,7 +18,7 @@ ENDLESS = ("fairlead dev", "journalctl -t fairlead-access -f")
 def commands(page: str) -> list[str]:
     blocks = "".join(re.findall(r"^ *```sh\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL))
     lines = [line.partition(" #")[0].strip() for line in blocks.replace("\\\n", " ").splitlines()]
-    # The machine was set up by these, and tests/tests/install.rs runs them.
+    # The machine was set up by these, and debian/install.py runs them.
     return [line for line in lines if line and not line.startswith(("#", "./install"))]
 
 

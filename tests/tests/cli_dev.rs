@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::{env, fs};
 
 use fairlead_contract::{Paths, write_atomically};
 use fairlead_tests::{Docker, Environment, Program, Running, Signal, Upstream};
@@ -315,4 +316,26 @@ fn a_container_is_a_site_as_long_as_it_runs() {
         [""; 0].map(PathBuf::from),
         "a child is left"
     );
+}
+
+/// The script of the repository. Its cargo only notes what it is asked for; the programs are those of the tests.
+#[test]
+fn the_script_for_a_newcomer_builds_the_programs_and_starts_the_command() {
+    let built = Program::Cli.path();
+    let tools = tempfile::tempdir().unwrap();
+    let cargo = "#!/bin/sh\necho \"asked for: $*\"\n";
+    write_atomically(&tools.path().join("cargo"), cargo.as_bytes(), 0o755).unwrap();
+    symlink(built.parent().unwrap(), tools.path().join("debug")).unwrap();
+    let path = env::var("PATH").unwrap();
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../dev"))
+        .arg("--help")
+        .env("PATH", format!("{}:{path}", tools.path().display()))
+        .env("CARGO_TARGET_DIR", tools.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    for program in ["fairlead", "fairlead-proxy", "fairlead-watcher", "fairlead-certs"] {
+        assert!(said.split_whitespace().any(|word| word == program), "{said}");
+    }
+    assert!(said.contains("Usage: fairlead dev"), "{said}");
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs};
@@ -136,6 +137,48 @@ fn an_older_systemd_is_refused_before_anything_is_written() {
             "{said}"
         );
     }
+}
+
+/// With a cargo that only notes what it is asked for: the real one would take minutes.
+#[test]
+fn programs_are_built_one_by_one_by_who_has_cargo_and_others_are_told_so() {
+    let system = System::new();
+    let tools = tempfile::tempdir().unwrap();
+    for tool in ["dirname", "id", "mktemp", "rm"] {
+        let output = Command::new("sh")
+            .args(["-c", &format!("command -v {tool}")])
+            .output();
+        let path = String::from_utf8(output.unwrap().stdout).unwrap();
+        symlink(path.trim(), tools.path().join(tool)).unwrap();
+    }
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(INSTALL);
+        command.args(arguments).env("PATH", tools.path());
+        command.output().unwrap()
+    };
+    let refused = run(&["--destdir", system.0.path().to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("./install --build"),
+        "{said}"
+    );
+    assert!(system.files().is_empty());
+    let cargo = "#!/bin/sh\necho \"$*\"\n";
+    write_atomically(&tools.path().join("cargo"), cargo.as_bytes(), 0o755).unwrap();
+    let built = run(&["--build"]);
+    let said = String::from_utf8_lossy(&built.stdout).into_owned();
+    let packages: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.split(" --release --locked -p ").nth(1))
+        .collect();
+    let expected = [
+        "fairlead",
+        "fairlead-proxy",
+        "fairlead-watcher",
+        "fairlead-certs",
+        "fairlead-manual",
+    ];
+    assert_eq!(packages, expected, "{built:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from lab.machine import Machine
 
 machine: Machine
+acme: Machine
 machines: list[Machine]
 start_all: Callable[[], None]
 subtest: Callable[[str], AbstractContextManager[None]]

@@ -85,7 +85,7 @@ def _received(receiver: Connection, test: Path) -> Report:
 
 
 def _parse() -> argparse.Namespace:
-    found = {path.stem: path for path in sorted(TESTS.glob("*.py"))}
+    found = {path.stem: path for path in sorted([*TESTS.glob("*.py"), *TESTS.glob("debian/*.py")])}
     parser = argparse.ArgumentParser(prog="vm-tests/run", description=__doc__)
     parser.add_argument("names", metavar="NAME", nargs="*", help="; ".join(found) + " (default: all)")
     parser.add_argument(
@@ -117,6 +117,8 @@ def _parse() -> argparse.Namespace:
 def _run(test: Path, root: Path, arguments: argparse.Namespace, report: Report) -> None:
     """Runs one test in a machine that exists only for it."""
     with fresh_tree(root) as tree:
+        tree.show(PROJECT, "usr/src/fairlead")
+        tree.show(arguments.bin_dir, "usr/src/fairlead-programs")
         _furnish(tree, arguments.bin_dir, report)
         machine = Machine(tree, report.say)
         try:

@@ -36,7 +36,7 @@ class Report:
 
 
 class Script:
-    """A test script and the globals it may use: `machine`, `machines`, `start_all`, `subtest`, and the steps."""
+    """A test script and the globals it may use: `machine`, `acme`, `machines`, `start_all`, `subtest`, and the steps."""
 
     def __init__(self, path: Path, machine: Machine, report: Report) -> None:
         self._path = path
@@ -67,6 +67,8 @@ class Script:
         return {
             "__name__": self._path.stem,
             "machine": self._machine,
+            # Who issues is a neighbour on the same machine here.
+            "acme": self._machine,
             "machines": [self._machine],
             "start_all": self._machine.start,
             "subtest": self._subtest,

@@ -21,6 +21,13 @@ class Tree:
         """The machine's /."""
         return self.directory / "root"
 
+    def show(self, outside: Path, inside: str) -> None:
+        """Lets the machine read a directory of the host. What it writes there goes nowhere."""
+        place = self.root / inside
+        place.mkdir(parents=True)
+        mount("--bind", str(outside.resolve()), str(place))
+        mount("-o", "remount,bind,ro", str(place))
+
     @property
     def docker(self) -> Path:
         """The machine's /var/lib/docker. Docker's overlays cannot lie on another overlay."""

@@ -46,8 +46,9 @@ pub(crate) fn archive_unused(
         if wanted.contains(&name) {
             continue;
         }
+        let _about = tracing::error_span!("about", certificate = %name).entered();
         if let Err(error) = archive_if_unused(paths, configuration, &name, &hosts, now) {
-            tracing::warn!(certificate = %name, "{}", chain(&error));
+            tracing::warn!("{}", chain(&error));
         }
     }
 }
@@ -76,7 +77,11 @@ fn archive_if_unused(
             for acme in configuration.config.authorities() {
                 forget_order(paths, &acme.directory, name);
             }
-            tracing::info!(certificate = %name, "no route has needed it for {} days: it is in {} now", GRACE.as_hours() / 24, place.display());
+            tracing::info!(
+                "no route has needed it for {} days: it is in {} now",
+                GRACE.as_hours() / 24,
+                place.display()
+            );
             Ok(())
         }
     }

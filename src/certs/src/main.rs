@@ -31,19 +31,26 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
-use fairlead_contract::{Configuration, Confinement, DnsProvider, Files, Paths, start_logging};
+use fairlead_contract::{Configuration, Confinement, DnsProvider, Files, Paths, chain, start_logging};
 use rustls::crypto::aws_lc_rs;
 
 use crate::arguments::Arguments;
 use crate::pass::Outcome;
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging();
+    start(arguments).unwrap_or_else(|fault| {
+        tracing::error!("{}", chain(&*fault));
+        ExitCode::FAILURE
+    })
+}
+
+fn start(Arguments { command, paths }: Arguments) -> anyhow::Result<ExitCode> {
     // Before any TLS configuration is made: with two providers in the graph rustls does not choose.
     aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow!("another cryptography provider is installed already"))?;
-    let Arguments { command, paths } = Arguments::parse();
-    start_logging();
     if command.is_some() {
         commands::check_user(&paths)?;
     }

@@ -1,8 +1,6 @@
-use std::error::Error;
 use std::io::{self, ErrorKind, Write, stderr, stdout};
 use std::process::ExitCode;
 
-use fairlead_contract::escaped;
 use serde::Serialize;
 
 /// What a command has to say.
@@ -69,12 +67,4 @@ fn unless_closed(written: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
-}
-
-/// An error and its sources in one line.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes: Vec<_> = anyhow::Chain::new(error)
-        .map(|cause| escaped(&cause.to_string()))
-        .collect();
-    causes.join(": ")
 }

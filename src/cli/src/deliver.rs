@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use fairlead_contract::{
-    Config, Configuration, Destination, FileError, Files, PairCopy, Paths, Template, UnitName, escaped,
-    read_file, remove_if_present,
+    Config, Configuration, Destination, FileError, Files, PairCopy, Paths, Template, UnitName, chain,
+    escaped, read_file, remove_if_present,
 };
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::Serialize;
@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::answer::{Answer, Exit, chain};
+use crate::answer::{Answer, Exit};
 use crate::arguments::Format;
 use crate::service::{self, SystemctlError};
 

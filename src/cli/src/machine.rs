@@ -1,11 +1,12 @@
 use std::io;
 use std::path::PathBuf;
 
-use fairlead_contract::{Configuration, Digest, Files, Orders, Paths, Status, Subject, escaped, read_file};
+use fairlead_contract::{
+    Configuration, Digest, Files, Orders, Paths, Status, Subject, chain, escaped, read_file,
+};
 use jiff::Timestamp;
 
 use crate::admin::{NoStatus, ask_status};
-use crate::answer::chain;
 use crate::compare::Digests;
 use crate::keeper::Keeper;
 use crate::service::{Doubt, LastPass, is_stopped};

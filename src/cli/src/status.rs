@@ -1,8 +1,8 @@
-use fairlead_contract::{Paths, Refusal, Status, escaped};
+use fairlead_contract::{Paths, Refusal, Status, chain, escaped};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::answer::{Answer, Exit, chain};
+use crate::answer::{Answer, Exit};
 use crate::arguments::Format;
 use crate::budget::{Budget, budgets};
 use crate::certificates::{self, Certificate, State};

@@ -4,6 +4,7 @@
 //! Nothing here is asynchronous or opens a socket. Reading ([`Files`]) is apart from judging
 //! ([`Configuration::parse`]), so that every rule is a pure function of bytes.
 
+mod chain;
 mod challenge;
 mod config;
 mod configuration;
@@ -22,6 +23,7 @@ mod files;
 mod health_check;
 mod host;
 mod hsts;
+mod journal;
 mod key_type;
 mod ledger;
 mod logging;
@@ -45,6 +47,7 @@ mod upstream;
 mod words;
 mod write;
 
+pub use chain::chain;
 pub use challenge::{Challenge, InvalidToken, Token};
 pub use config::{AccessLog, Acme, Allow, Certificates, Config, Docker, ExternalAccount, Proxy};
 pub use configuration::Configuration;
@@ -62,6 +65,7 @@ pub use files::{Digest, FileError, Files, MAX_FILE_BYTES, PairFiles, read_file};
 pub use health_check::{CheckPath, HealthCheck, InvalidCheckPath};
 pub use host::{Host, HostPattern, InvalidHost};
 pub use hsts::{Hsts, InvalidHsts};
+pub use journal::{JOURNAL, JournalEntry, is_journal};
 pub use key_type::KeyType;
 pub use ledger::{Failure, Issued, Ledger, RenewalInfo, Window};
 pub use logging::start_logging;

@@ -94,7 +94,7 @@ where
     L: Listener<Io: AsyncRead + AsyncWrite + Send + Unpin + 'static>,
 {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut failures = AcceptFailures::default();
+    let mut failures = AcceptFailures::of("admin or metrics");
     while let Ok(slot) = slots.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {

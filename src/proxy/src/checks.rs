@@ -1,14 +1,17 @@
 //! Upstreams are asked whether they are well, where their route says so.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Uri};
+use http::{Request, StatusCode, Uri};
+use thiserror::Error;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{debug, info};
+use tracing::info;
 
 use crate::body::{RequestBody, UpstreamBody};
+use crate::dispatch::ForwardError;
 use crate::helper::Helper;
 use crate::pool::Peer;
 
@@ -54,33 +57,40 @@ impl Check {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let is_well = self.is_well().await;
-            if self.peer.health.checked(is_well) {
+            let unwell = self.ask().await.err();
+            if self.peer.health.checked(unwell.is_none()) {
                 continue;
             }
             let upstream = self.peer.url();
-            if is_well {
-                info!(%upstream, "the upstream is well again");
-            } else {
-                info!(%upstream, path = %self.path, "the upstream says that it is not well, or nothing");
+            match &unwell {
+                None => info!(%upstream, "the upstream is well again"),
+                Some(cause) => {
+                    let error = cause as &dyn Error;
+                    info!(%upstream, path = %self.path, error, "the upstream is not well");
+                }
             }
         }
     }
 
-    /// Any answer of success or of a redirect means that it is.
-    async fn is_well(&self) -> bool {
+    /// Any answer of success or of a redirect means that it is well.
+    async fn ask(&self) -> Result<(), Unwell> {
         let question = Request::new(RequestBody::empty());
-        match self.helper.ask(question, &self.path, self.interval).await {
-            Ok((answer, lease)) => {
-                let status = answer.status();
-                // Without a body the connection is free again.
-                drop(UpstreamBody::new(answer.into_body(), lease));
-                status.is_success() || status.is_redirection()
-            }
-            Err(error) => {
-                debug!(upstream = %self.peer.url(), error = &error as &dyn std::error::Error, "no answer to a check");
-                false
-            }
+        let (answer, lease) = self.helper.ask(question, &self.path, self.interval).await?;
+        let status = answer.status();
+        // Without a body the connection is free again.
+        drop(UpstreamBody::new(answer.into_body(), lease));
+        if status.is_success() || status.is_redirection() {
+            return Ok(());
         }
+        Err(Unwell::Status(status))
     }
+}
+
+/// Why an upstream gets no requests.
+#[derive(Debug, Error)]
+enum Unwell {
+    #[error("it answers with {0}")]
+    Status(StatusCode),
+    #[error(transparent)]
+    Silent(#[from] ForwardError),
 }

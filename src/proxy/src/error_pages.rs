@@ -65,11 +65,11 @@ impl ErrorPages {
                 Response::from_parts(parts, ReplyBody::Upstream(UpstreamBody::new(body, lease)))
             }
             Ok((page, _)) => {
-                debug!(status = %page.status(), "no page for an error");
+                debug!(page = %helper.resource(path), "no page for an error: its server answers with {}", page.status());
                 response
             }
             Err(error) => {
-                debug!(error = &error as &dyn Error, "no page for an error");
+                debug!(page = %helper.resource(path), error = &error as &dyn Error, "no page for an error");
                 response
             }
         }

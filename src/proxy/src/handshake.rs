@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_contract::{Host, Paths, read_file};
+use fairlead_contract::{Host, Paths, chain, read_file};
 use rustls::ServerConfig;
 use rustls::server::{Acceptor, ClientHello};
 use thiserror::Error;
@@ -105,9 +105,12 @@ fn validates(hello: &ClientHello<'_>) -> bool {
 
 /// `None` if no challenge is open for the name.
 fn validation_config(file: &Path) -> Option<Arc<ServerConfig>> {
-    let pem = read_file(file).ok()?;
-    configure_validation(&pem)
-        .inspect_err(|error| warn!(file = %file.display(), "{}: {error}; the challenge is not answered", file.display()))
+    let pem = match read_file(file) {
+        Err(error) if error.is_not_found() => return None,
+        read => read.map_err(|error| chain(&error)),
+    };
+    pem.and_then(|pem| configure_validation(&pem).map_err(|error| chain(&error)))
+        .inspect_err(|cause| warn!(file = %file.display(), "a challenge is not answered: {cause}"))
         .ok()
         .map(Arc::new)
 }

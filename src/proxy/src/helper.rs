@@ -55,8 +55,7 @@ impl Helper {
         path: &Uri,
         patience: Duration,
     ) -> Result<(Response<ReceivedBody>, Lease), ForwardError> {
-        let target = self.target.as_ref().or_else(|| path.path_and_query());
-        *request.uri_mut() = target.cloned().map_or_else(Uri::default, Uri::from);
+        *request.uri_mut() = self.target(path).cloned().map_or_else(Uri::default, Uri::from);
         request.headers_mut().insert(HOST, self.host.clone());
         let dispatch = Dispatch {
             route: None,
@@ -69,5 +68,15 @@ impl Helper {
             stall_timeout: patience,
         };
         dispatch.send(Box::new(request), None, false).await
+    }
+
+    /// For the log: what is asked for in place of `path`.
+    pub(crate) fn resource(&self, path: &Uri) -> String {
+        let host = self.host.to_str().unwrap_or_default();
+        format!("{host}{}", self.target(path).map_or("", PathAndQuery::as_str))
+    }
+
+    fn target<'a>(&'a self, path: &'a Uri) -> Option<&'a PathAndQuery> {
+        self.target.as_ref().or_else(|| path.path_and_query())
     }
 }

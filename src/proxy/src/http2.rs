@@ -92,6 +92,7 @@ impl StreamError {
 pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, client: Client, shared: Arc<Shared>) {
     let limit = shared.snapshot().config.proxy.header_timeout.get();
     let draining = shared.draining.clone();
+    let address = client.address;
     let (asked, leaving) = (CancellationToken::new(), CancellationToken::new());
     let accepting = accept_streams(stream, client, shared, &asked, &leaving, PATIENCE);
     let mut serving = pin!(accepting);
@@ -114,6 +115,7 @@ pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, client: C
     };
     if let Err(error) = ended {
         debug!(
+            client = %address,
             error = &error as &dyn std::error::Error,
             "an HTTP/2 connection broke"
         );
@@ -273,7 +275,8 @@ async fn serve_stream(
 ) {
     if let Err(error) = answer(&shared, &client, request, &mut respond).await {
         given_up.fetch_add(u32::from(error.is_given_up()), Ordering::Relaxed);
-        debug!(error = &error as &dyn std::error::Error, "an HTTP/2 stream broke");
+        let error = &error as &dyn std::error::Error;
+        debug!(client = %client.address, error, "an HTTP/2 stream broke");
     }
 }
 

@@ -51,6 +51,7 @@ mod supervisor;
 mod upgrade;
 mod upload;
 
+use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use fairlead_contract::{
-    CheckReport, Configuration, Confinement, Files, Paths, ReloadAnswer, read_file, start_logging,
+    CheckReport, Configuration, Confinement, Files, Paths, ReloadAnswer, chain, read_file, start_logging,
 };
 use jiff::Timestamp;
 use sd_notify::NotifyState;
@@ -78,9 +79,16 @@ use crate::snapshot::{Built, Snapshot};
 use crate::supervisor::{History, notify, one_line, summary};
 
 /// The program.
-pub fn main() -> Result<ExitCode> {
+pub fn main() -> ExitCode {
     let args = Arguments::parse();
     start_logging();
+    start(args).unwrap_or_else(|fault| {
+        error!("{}", chain(&*fault));
+        ExitCode::FAILURE
+    })
+}
+
+fn start(args: Arguments) -> Result<ExitCode> {
     // With several providers in the graph rustls would choose none.
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
@@ -194,7 +202,7 @@ fn start_serving(listeners: Listeners, shared: &Arc<Shared>, history: &Arc<Histo
     let tls = https.into_iter().map(|listener| (listener, Protocol::Tls));
     for (listener, protocol) in plain.chain(tls) {
         let listener = TcpListener::from_std(listener)?;
-        info!(address = %listener.local_addr()?, "listening for {protocol:?}");
+        info!("listening for {protocol} at {}", listener.local_addr()?);
         // Tracked too: a drain must not end between the acceptance of a connection and its first step.
         shared.tasks.spawn(serve(listener, protocol, shared.clone()));
     }
@@ -204,7 +212,7 @@ fn start_serving(listeners: Listeners, shared: &Arc<Shared>, history: &Arc<Histo
     }
     for listener in metrics {
         let listener = TcpListener::from_std(listener)?;
-        info!(address = %listener.local_addr()?, "listening for Prometheus");
+        info!("listening for Prometheus at {}", listener.local_addr()?);
         tokio::spawn(admin::serve(listener, Pages::metrics(shared)));
     }
     Ok(())
@@ -217,7 +225,10 @@ async fn reload(history: &Arc<History>, shared: &Arc<Shared>, paths: &Paths) -> 
     let reloading = tokio::task::spawn_blocking(move || work.reload(&for_whom, &from));
     let answer = reloading
         .await
-        .inspect_err(|error| error!(%error, "the reload broke off; what was loaded before still serves"))
+        .inspect_err(|error| {
+            let error = error as &dyn Error;
+            error!(error, "the reload broke off; what was loaded before still serves");
+        })
         .ok();
     let status = one_line(&summary(&history.status(shared)));
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);

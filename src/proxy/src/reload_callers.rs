@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
@@ -25,7 +26,7 @@ impl ReloadCallers {
         let listeners = listeners.into_iter().map(UnixListener::from_std);
         Ok(Self {
             listeners: listeners.collect::<io::Result<_>>()?,
-            failures: AcceptFailures::default(),
+            failures: AcceptFailures::of("reload"),
         })
     }
 
@@ -52,7 +53,10 @@ pub(crate) async fn tell(mut caller: UnixStream, answer: ReloadAnswer) {
     let written = async { caller.write_all(&serde_json::to_vec(&answer)?).await };
     match timeout(PATIENCE, written).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(%error, "who asked for the reload does not hear how it ended"),
+        Ok(Err(error)) => warn!(
+            error = &error as &dyn Error,
+            "who asked for the reload does not hear how it ended"
+        ),
         Err(_) => warn!("who asked for the reload did not read how it ended"),
     }
 }

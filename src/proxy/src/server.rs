@@ -1,3 +1,4 @@
+use std::fmt;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
@@ -32,10 +33,20 @@ pub(crate) enum Protocol {
     Tls,
 }
 
+impl fmt::Display for Protocol {
+    /// As the sockets are called.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "http",
+            Self::Tls => "https",
+        })
+    }
+}
+
 /// Accepts until the drain begins. Then the listener closes here; systemd holds it open.
 pub(crate) async fn serve(listener: TcpListener, protocol: Protocol, shared: Arc<Shared>) {
     let draining = shared.draining.clone();
-    let mut failures = AcceptFailures::default();
+    let mut failures = AcceptFailures::of(protocol);
     let accepting = async {
         loop {
             match listener.accept().await {
@@ -51,12 +62,20 @@ pub(crate) async fn serve(listener: TcpListener, protocol: Protocol, shared: Arc
 }
 
 /// What to do when no connection can be accepted: wait, and say so now and then.
-#[derive(Default)]
 pub(crate) struct AcceptFailures {
+    listener: String,
     told: Option<Instant>,
 }
 
 impl AcceptFailures {
+    /// `listener` is its name, for the log.
+    pub(crate) fn of(listener: impl fmt::Display) -> Self {
+        Self {
+            listener: listener.to_string(),
+            told: None,
+        }
+    }
+
     pub(crate) async fn pause(&mut self, error: &io::Error) {
         // A client that left before it was accepted is no reason to wait.
         if error.kind() == io::ErrorKind::ConnectionAborted {
@@ -67,7 +86,7 @@ impl AcceptFailures {
             let error = error as &dyn std::error::Error;
             error!(
                 error,
-                "cannot accept connections; those that wait are tried again"
+                "{}: cannot accept connections; those that wait are tried again", self.listener
             );
         }
         let _ = timeout(ACCEPT_PAUSE, pending::<()>()).await;
@@ -92,7 +111,7 @@ async fn serve_connection(
         return;
     };
     if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "cannot switch delays off");
+        debug!(client = %address, error = &error as &dyn std::error::Error, "cannot switch delays off");
     }
     // Boxed one by one: a connection that is idle takes the room of the stage it is in, not of the largest.
     match protocol {
@@ -139,7 +158,10 @@ async fn find_client(stream: &mut TcpStream, connected: Link, shared: &Shared) -
             info!(%peer, error, "a connection from [proxy] proxy-protocol was dropped");
             None
         }
-        Err(_) => None,
+        Err(_) => {
+            info!(%peer, "a connection from [proxy] proxy-protocol was dropped: no header came in time");
+            None
+        }
     }
 }
 

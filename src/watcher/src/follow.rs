@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use fairlead_contract::{Paths, notify_manager};
+use fairlead_contract::{Paths, chain, notify_manager};
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::select;
@@ -37,8 +37,9 @@ pub(crate) async fn follow(paths: &Paths, socket: Option<&Path>) -> Result<Infal
         }
         let delay = delay(failures, fastrand::f64());
         failures += 1;
-        warn!("{lost:#}; trying again in {delay:.1?}");
-        tell_systemd(&format!("not following: {lost:#}"));
+        let cause = chain(&*lost);
+        warn!("{cause}; trying again in {delay:.1?}");
+        tell_systemd(&format!("not following: {cause}"));
         sleep_until(Instant::now() + delay).await;
     }
 }

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use fairlead_contract::start_logging;
+use fairlead_contract::{chain, start_logging};
 use tracing::error;
 
 use crate::arguments::Arguments;
@@ -36,7 +36,7 @@ pub async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("{error:#}");
+            error!("{}", chain(&*error));
             ExitCode::FAILURE
         }
     }

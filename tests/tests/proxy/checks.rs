@@ -23,9 +23,7 @@ async fn an_upstream_that_says_it_is_not_well_gets_no_requests_until_it_says_it_
     );
 
     one.is_well.store(false, Ordering::SeqCst);
-    proxy
-        .running()
-        .wait_for_log("the upstream says that it is not well");
+    proxy.running().wait_for_log("the upstream is not well");
     assert_eq!(who_answers(&site, &proxy).await, BTreeSet::from(["other".into()]));
     // That it answers requests does not make it well, and neither does a reload.
     proxy.reload();
@@ -46,9 +44,7 @@ async fn without_another_upstream_one_that_is_not_well_is_better_than_none() {
     site.serve_with(&["a.test"], &[one.address], CHECKED);
     let proxy = site.start();
     one.is_well.store(false, Ordering::SeqCst);
-    proxy
-        .running()
-        .wait_for_log("the upstream says that it is not well");
+    proxy.running().wait_for_log("the upstream is not well");
     assert_eq!(who_answers(&site, &proxy).await, BTreeSet::from(["one".into()]));
 }
 
@@ -60,9 +56,7 @@ async fn what_an_upstream_said_is_forgotten_when_it_is_not_asked_any_more() {
     site.serve_with(&["a.test"], &[one.address, other.address], CHECKED);
     let proxy = site.start();
     one.is_well.store(false, Ordering::SeqCst);
-    proxy
-        .running()
-        .wait_for_log("the upstream says that it is not well");
+    proxy.running().wait_for_log("the upstream is not well");
     site.serve(&["a.test"], &[one.address, other.address]);
     proxy.reload();
     assert_eq!(

@@ -5,8 +5,11 @@ use std::time::Duration;
 use fairlead_tests::{Client, Proxy, Signal, Site, Upstream, Wire, accept, body, get, request_on, within};
 use http::Response;
 use hyper::body::Incoming;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+
+use crate::frames::{self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, frame, head, read_frame};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_exchange_is_finished() {
@@ -70,6 +73,24 @@ async fn silent_clients_do_not_hold_up_the_end() {
     assert_eq!(proxy.finish().0.status.code(), Some(0));
 }
 
+/// So that it asks elsewhere next time (RFC 9113 6.8).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_http2_is_told_that_the_connection_ends() {
+    let (listener, site) = site("30s").await;
+    let proxy = site.start();
+    let mut client = frames::connect(&site, &proxy).await;
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("GET"));
+    client.write_all(&request).await.unwrap();
+    let mut upstream = accept(&listener).await;
+    upstream.read_head().await;
+    proxy.terminate();
+    while read_frame(&mut client).await.unwrap().0 != GOAWAY {}
+    upstream
+        .write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    while read_frame(&mut client).await.unwrap().0 != HEADERS {}
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_is_an_exchange_too() {
     let (listener, site) = site("30s").await;
@@ -113,13 +134,15 @@ async fn an_exchange_without_end_is_cut_at_the_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_it_at_once() {
-    let (listener, site) = site("1h").await;
-    let proxy = site.start();
-    let (_response, _upstream) = start_download(&site.client(), &proxy, &listener, "http/1.1").await;
-    proxy.terminate();
-    proxy.running().wait_for_notification("STOPPING=1");
-    proxy.terminate();
-    proxy.finish();
+    for second in [Signal::TERM, Signal::INT] {
+        let (listener, site) = site("1h").await;
+        let proxy = site.start();
+        let (_response, _upstream) = start_download(&site.client(), &proxy, &listener, "http/1.1").await;
+        proxy.terminate();
+        proxy.running().wait_for_notification("STOPPING=1");
+        proxy.running().signal(second);
+        proxy.finish();
+    }
 }
 
 /// To a client that has connected but not asked yet, the end of the proxy would be a refusal: it has
@@ -140,6 +163,7 @@ async fn whoever_is_connected_may_still_ask_once() {
     for stream in [shaken, late] {
         let response = request_on(stream, get("https://a.test/")).await;
         assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["connection"], "close");
         assert_eq!(body::read(response.into_body()).await.0, "a");
     }
     assert_eq!(proxy.finish().0.status.code(), Some(0));

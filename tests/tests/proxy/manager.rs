@@ -100,7 +100,10 @@ async fn readiness_is_told_once_routes_and_listeners_work() {
     let running = environment.start(activate(&environment, sockets.named()));
     let ready = running.next_notification();
     assert!(ready.starts_with("READY=1\n"), "{ready}");
-    assert!(ready.contains("STATUS=1 routes, 0 certificates"), "{ready}");
+    assert!(
+        ready.contains("STATUS=1 routes, 0 certificates, loaded 2"),
+        "{ready}"
+    );
     drop(running);
     let proxy = Proxy::start_on(&environment, sockets);
     assert_eq!(proxy.status().loaded.routes, 1);

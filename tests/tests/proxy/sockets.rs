@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 
+use command_fds::{CommandFdExt, FdMapping};
 use fairlead_tests::{
     Environment, Program, Proxy, Running, Site, Sockets, Upstream, Wire, activate, ask, get, request_on,
 };
@@ -132,6 +133,25 @@ fn sockets_of_another_process_are_left_alone() {
         "it says what to do instead: {}",
         finished.stderr
     );
+    let strangers = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = environment.command(Program::Proxy);
+    command
+        .args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
+        .env("LISTEN_PID", "1")
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDNAMES", "http");
+    let mapping = FdMapping {
+        parent_fd: strangers.into(),
+        child_fd: 3,
+    };
+    command.fd_mappings(vec![mapping]).unwrap();
+    let running = environment.start(command);
+    running.wait_for_notification("READY=1");
+    let descriptor = std::fs::read_link(format!("/proc/{}/fd/3", running.pid())).unwrap();
+    assert!(
+        descriptor.to_string_lossy().starts_with("socket:"),
+        "{descriptor:?}"
+    );
 }
 
 /// Without a service manager the ports are no usual ones, and a redirect must name them.
@@ -156,7 +176,7 @@ async fn flags_name_the_listeners_and_redirects_their_port() {
     tokio::net::UnixStream::connect(&admin).await.unwrap();
     let mode = std::fs::metadata(&admin).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660, "as the unit of the socket has it");
-    let (http, https) = (listening(&running, "Plain"), listening(&running, "Tls"));
+    let (http, https) = (listening(&running, "http"), listening(&running, "https"));
     let metrics = std::net::TcpStream::connect(listening(&running, "Prometheus")).unwrap();
     assert!(ask(metrics, "/metrics", "").contains("fairlead_routes 1\n"));
     let mut wire = Wire::new(TcpStream::connect(http).await.unwrap());
@@ -171,8 +191,8 @@ async fn flags_name_the_listeners_and_redirects_their_port() {
 }
 
 fn listening(running: &Running, protocol: &str) -> SocketAddr {
-    let line = running.wait_for_log(&format!("listening for {protocol} "));
-    line.rsplit('=').next().unwrap().parse().unwrap()
+    let line = running.wait_for_log(&format!("listening for {protocol} at "));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::acme::budget::Budget;
 use crate::acme::error::{Rejection, is_of_type};
 use crate::acme::pending::Pending;
 use crate::pause::pause;
+use crate::words;
 
 /// The caller's limit ends the polling; this one only has to be longer.
 const POLLING: RetryPolicy = RetryPolicy::new()
@@ -76,7 +77,7 @@ async fn open(account: &Account, pending: &mut Pending, wishes: &Wishes<'_>) -> 
                 }
             }
             Err(error) if error.is_gone() => {
-                tracing::debug!("the order {url} cannot be taken up: {error}");
+                tracing::debug!("the order {url} cannot be taken up: {}", words::chain(&error));
             }
             Err(error) => return Err(error),
         }
@@ -101,7 +102,10 @@ async fn make(account: &Account, names: &[Identifier], wishes: &Wishes<'_>) -> R
     };
     match send(account, &plain().replaces(replaces.clone())).await {
         Err(error) if may_be_for_replacing(&error) => {
-            tracing::debug!("ordered without saying what it replaces: {error}");
+            tracing::debug!(
+                "ordered without saying what it replaces: {}",
+                words::chain(&error)
+            );
             send(account, &plain()).await
         }
         made => made,
@@ -259,7 +263,7 @@ async fn find_rejections(order: &mut Order) -> Vec<Rejection> {
 async fn finalize(order: &mut Order, request: &[u8]) -> Result<(), AcmeError> {
     for time in NOT_READY_PAUSES {
         match persist(async || Ok(order.finalize_csr(request).await?)).await {
-            Err(error) if is_problem(&error, "orderNotReady") => tracing::debug!("{error}"),
+            Err(error) if is_problem(&error, "orderNotReady") => tracing::debug!("{}", words::chain(&error)),
             ended => return ended,
         }
         pause(time).await;

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use crate::acme::AcmeError;
 use crate::dns::{Addresses, Lookup};
 use crate::wanted::Wanted;
+use crate::words;
 
 /// How long all questions before an order may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -65,7 +66,7 @@ pub(crate) async fn find_obstacle(
         .buffered(QUESTIONS_AT_ONCE)
         .filter_map(async |judged| {
             judged.unwrap_or_else(|error| {
-                tracing::debug!("not known before the order: {error}");
+                tracing::debug!("not known before the order: {}", words::chain(&error));
                 None
             })
         });

@@ -12,6 +12,7 @@ use crate::acme::error::is_of_type;
 use crate::acme::signed::{By, Resources};
 use crate::acme::{AcmeError, account_file};
 use crate::pair::InvalidPair;
+use crate::words;
 
 /// Revokes the certificate of a pair, both PEM (RFC 8555 7.6): in the name of our account, or by its own
 /// key if there is no account that may. One that is revoked already counts.
@@ -36,7 +37,10 @@ pub(crate) async fn revoke(
     if let Some(Identity { url, key }) = account::identify(&account_file(paths, acme), client).await? {
         match ask(By::Account(&url, &key)).await {
             Err(error) if is_not_allowed(&error) => {
-                tracing::debug!("the account may not revoke it, so its own key does: {error}");
+                tracing::debug!(
+                    "the account may not revoke it, so its own key does: {}",
+                    words::chain(&error)
+                );
             }
             ended => return ended,
         }

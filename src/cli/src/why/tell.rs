@@ -2,12 +2,11 @@ use std::path::Path;
 
 use fairlead_contract::{
     Configuration, HostPattern, Located, Network, PlainHttp, Problem, Redirect, Rejection, Route, Scope,
-    Status, Upstream, Waiting, escaped,
+    Status, Upstream, Waiting, chain, escaped,
 };
 
 use super::find::{Found, as_host, find, left_out_with, nearest};
 use super::{Done, Step, Story};
-use crate::answer::chain;
 use crate::certificates::{Certificate, State, of_host};
 use crate::compare::{Difference, Kind, Standing, differences, standing};
 use crate::machine::{Machine, READERS};

@@ -2,7 +2,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use fairlead_contract::{AccessLog as Form, is_hidden};
+use fairlead_contract::{AccessLog as Form, JournalEntry, is_hidden};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
@@ -68,22 +68,22 @@ impl Line {
         )
     }
 
-    /// An entry in the protocol of the journal: fields that are searched for, and the line.
-    pub(super) fn entry(&self, form: Form) -> String {
-        let mut entry = "PRIORITY=6\nSYSLOG_IDENTIFIER=fairlead-access\n".to_owned();
+    /// An entry of the journal: the line, and the fields that are searched for.
+    pub(super) fn entry(&self, form: Form) -> JournalEntry {
         let status = self.status.to_string();
         let client = self.client.to_string();
         let fields = [
-            ("MESSAGE", Some(self.shown(form).as_str())),
-            ("FAIRLEAD_CLIENT", Some(&client)),
+            ("FAIRLEAD_CLIENT", Some(client.as_str())),
             ("FAIRLEAD_HOST", self.host.as_deref()),
             ("FAIRLEAD_ROUTE", self.route.as_deref()),
             ("FAIRLEAD_STATUS", Some(&status)),
             ("FAIRLEAD_UPSTREAM", self.upstream.as_deref()),
-        ]
-        .map(|(name, value)| Some(format!("{name}={}\n", value?)));
-        entry.extend(fields.into_iter().flatten());
-        entry
+        ];
+        let known = fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        let entry = JournalEntry::new("fairlead-access", 6, &self.shown(form));
+        known.fold(entry, |entry, (name, value)| entry.with(name, value))
     }
 }
 
@@ -164,18 +164,18 @@ mod tests {
         );
         let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(read["path"], nasty, "and nothing is lost");
-        assert_eq!(forged.entry(Form::Json).lines().count(), 8);
+        assert_eq!(forged.entry(Form::Json).as_str().lines().count(), 8);
     }
 
     #[test]
     fn an_entry_of_the_journal_can_be_found_by_its_route() {
         let entry = line().entry(Form::Combined);
-        let has = |field: &str| entry.lines().any(|line| line == field);
+        let has = |field: &str| entry.as_str().lines().any(|line| line == field);
         assert!(has("FAIRLEAD_ROUTE=a.test") && has("SYSLOG_IDENTIFIER=fairlead-access"));
         let unrouted = Line {
             route: None,
             ..line()
         };
-        assert!(!unrouted.entry(Form::Json).contains("FAIRLEAD_ROUTE"));
+        assert!(!unrouted.entry(Form::Json).as_str().contains("FAIRLEAD_ROUTE"));
     }
 }

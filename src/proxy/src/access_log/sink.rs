@@ -1,20 +1,18 @@
-use std::env;
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Write, stdout};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use fairlead_contract::AccessLog as Form;
+use fairlead_contract::{AccessLog as Form, JOURNAL, is_journal};
 use tracing::warn;
 
 use crate::access_log::Message;
 use crate::access_log::line::Line;
 use crate::metrics::Metrics;
 
-const JOURNAL: &str = "/run/systemd/journal/socket";
 const MAX_BATCH: usize = 64 * 1024;
 /// Between two lines about lost ones.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -78,9 +76,8 @@ impl Sink {
     fn write(&mut self, form: Form, line: &Line) -> Result<(), Loss> {
         match self {
             Self::Journal(socket) => {
-                // By its path each time: the journal may be started anew.
-                let sent = socket.send_to(line.entry(form).as_bytes(), JOURNAL);
-                sent.map(drop).map_err(|error| Loss(1, error))
+                let sent = line.entry(form).send(socket, JOURNAL.as_ref());
+                sent.map_err(|error| Loss(1, error))
             }
             Self::Output(batch) => batch.add(&line.shown(form)),
             Self::Nowhere => Err(Loss(1, io::ErrorKind::NotConnected.into())),
@@ -114,14 +111,6 @@ impl Batch {
     }
 }
 
-/// systemd.exec(5): the variable has the device and inode of the stream it connected.
-fn is_journal(output: &File) -> bool {
-    let (Ok(stream), Ok(metadata)) = (env::var("JOURNAL_STREAM"), output.metadata()) else {
-        return false;
-    };
-    stream == format!("{}:{}", metadata.dev(), metadata.ino())
-}
-
 /// What became of lines that were not written.
 #[derive(Default)]
 struct Losses {
@@ -145,7 +134,10 @@ impl Losses {
         }
         let count = lost - self.told;
         match self.cause.take() {
-            Some(error) => warn!(%error, "{count} lines of the access log were lost"),
+            Some(error) => warn!(
+                error = &error as &dyn Error,
+                "{count} lines of the access log were lost"
+            ),
             None => warn!("{count} lines of the access log were lost: they came faster than they are taken"),
         }
         (self.told, self.when) = (lost, Some(Instant::now()));

@@ -58,7 +58,10 @@ pub(crate) trait Transport: Stream {
 impl Transport for TcpStream {
     fn break_off(&self) {
         if let Err(error) = self.set_zero_linger() {
-            debug!(%error, "a connection cannot be reset");
+            debug!(
+                error = &error as &dyn std::error::Error,
+                "a connection cannot be reset"
+            );
         }
     }
 

@@ -100,6 +100,7 @@ pub(crate) async fn serve(stream: Box<dyn Transport>, client: Client, shared: Ar
             wire.stream.break_off();
             wire.break_body();
             debug!(
+                client = %client.address,
                 error = &error as &dyn std::error::Error,
                 "an HTTP/1.1 connection broke"
             );
