@@ -35,9 +35,6 @@ const ORDERS_AT_ONCE: usize = 4;
 /// How long a pass asks about renewals. Whoever was not asked about then is in a later pass.
 const ASKING_LIMIT: Duration = Duration::from_secs(2 * 60);
 
-/// What a ledger says while an attempt runs, and for ever if nothing ends it.
-const UNDER_WAY: &str = "an attempt began and has not ended";
-
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -368,8 +365,8 @@ impl<'a> Round<'a> {
 
     fn hinder(&self, wanted: &Wanted, known: &Known, hindrance: String) {
         tracing::error!("no certificate: {hindrance}");
-        // Whatever cannot be read is not overwritten either.
-        if matches!(known.stored, Stored::Unreadable(_)) {
+        // What cannot be read is not overwritten either.
+        if matches!(known.stored, Stored::Unknown(_)) {
             return;
         }
         let previous = known.ledger.as_ref().and_then(|ledger| ledger.failure.as_ref());
@@ -462,7 +459,7 @@ impl<'a> Round<'a> {
         }
         // Counted before it begins: whatever kills this pass, the next one waits, and a disk that cannot
         // hold the count spends no order.
-        let begun = self.add_failure(task, UNDER_WAY.to_owned(), None);
+        let begun = self.add_failure(task, Failure::UNDER_WAY.to_owned(), None);
         let ledger = add_to_ledger(&task.wanted, &task.known, begun);
         store::write_ledger(&self.directory(&task.wanted), &ledger)?;
         let pair = authority.obtain(&task.wanted, replaced).await?;

@@ -44,7 +44,7 @@ pub(crate) fn take_stock(paths: &Paths, name: &HostPattern) -> Known {
             ledger,
         },
         Err(error) => Known {
-            stored: Stored::Unreadable(chain(&error)),
+            stored: Stored::Unknown(chain(&error)),
             ledger: None,
         },
     }
