@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::acme::{AcmeError, Authority, forget_order, remove_leftover_answers};
+use crate::acme::{AcmeError, Authority, forget_order, remove_leftover_answers, remove_leftover_records};
 use crate::archive::archive_unused;
 use crate::attempt::AttemptError;
 use crate::backoff::{AskedToWait, Attempt, add_failure, add_hindrance};
@@ -51,6 +51,7 @@ pub(crate) async fn run(paths: &Paths) -> anyhow::Result<Outcome> {
     remove_if_present(&paths.certs_dirty_file())?;
     remove_leftover_answers(&paths.challenges_dir())
         .with_context(|| format!("cannot clear {}", paths.challenges_dir().display()))?;
+    remove_leftover_records(paths).await;
     let mut failed = BTreeSet::new();
     loop {
         let files = Files::read_without_pairs(paths);
