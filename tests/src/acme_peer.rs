@@ -98,6 +98,8 @@ pub enum Delivery {
     Cut,
     /// It is for the names that were ordered, and for a key of the server's own.
     ForAnotherKey,
+    /// It is for `other.test`, whatever was ordered.
+    ForAnotherName,
     /// 503 instead.
     Unavailable,
 }
@@ -297,6 +299,7 @@ impl State {
                 send(201, &json!({ "status": "valid" })),
                 &format!("{base}/account/1"),
             ),
+            ("account", Some(_)) => send(200, &json!({ "status": "valid" })),
             ("order", None) => self.make_order(&request.payload, base),
             ("order", Some(id)) => self.show_order(id, base),
             ("authorization", Some(id)) => self.authorization(id, base),
@@ -408,7 +411,8 @@ impl State {
             return answer(Some(&Answer::problem(403, "orderNotReady")));
         }
         let (before, after) = self.script.validity;
-        let leaf = self.authority.sign(&request, before, after);
+        let name = (self.script.delivery == Delivery::ForAnotherName).then_some("other.test");
+        let leaf = self.authority.sign(&request, name, before, after);
         if let Some(order) = self.orders.get_mut(id) {
             order.leaf = Some(leaf);
         }
@@ -438,7 +442,7 @@ impl State {
         };
         let mut chain = format!("{leaf}{issuer}");
         match self.script.delivery {
-            Delivery::Whole => {}
+            Delivery::Whole | Delivery::ForAnotherName => {}
             Delivery::Unavailable => return send(503, &Value::Null),
             Delivery::Cut => chain.truncate(chain.len() - issuer.len() / 2),
             Delivery::ForAnotherKey => chain = self.authority.issue(&["a.test"]).chain,

@@ -480,6 +480,27 @@ fn what_cannot_be_read_is_told_and_left_alone_and_harms_no_other() {
 }
 
 #[test]
+fn a_certificates_key_that_others_can_read_is_closed_and_that_is_said() {
+    let environment = Environment::new();
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    environment.declare(&["a.test"], "");
+    environment.pass();
+    let (pair, key) = (
+        environment.pair("a.test"),
+        environment.certificate("a.test").key_file(),
+    );
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let expected = format!(
+        "{} was open to others (mode 0644) and is not any more",
+        key.display()
+    );
+    let told = environment.pass().stderr;
+    assert!(told.contains(&expected), "{told}");
+    assert_eq!((mode(&key), environment.pair("a.test")), (0o640, pair));
+    assert!(!environment.pass().stderr.contains("was open to others"));
+}
+
+#[test]
 fn an_account_key_that_others_can_read_is_refused_until_that_is_put_right() {
     let installation = Installation::new();
     let environment = &installation.environment;

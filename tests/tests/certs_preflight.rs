@@ -58,7 +58,7 @@ async fn a_name_that_leads_nowhere_costs_no_order_and_is_ordered_as_soon_as_it_l
 async fn an_authority_that_caa_records_do_not_name_is_not_asked() {
     let environment = Environment::new();
     let script = AcmeScript {
-        caa_identities: vec!["peer.test"],
+        caa_identities: vec!["Peer.test"],
         ..AcmeScript::default()
     };
     let peer = AcmePeer::start(&environment, script).await;
@@ -74,7 +74,7 @@ async fn an_authority_that_caa_records_do_not_name_is_not_asked() {
     assert_eq!(
         error,
         "nothing was ordered: the CAA records of a.test let other.test issue for www.a.test, and this \
-         authority is peer.test; add a record for it, or ask another authority"
+         authority is Peer.test; add a record for it, or ask another authority"
     );
     assert_eq!(orders(&peer), 1);
 

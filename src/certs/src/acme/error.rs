@@ -67,6 +67,8 @@ pub(crate) enum AcmeError {
         "the authority wants it renewed between {start} and {end}, which is no time it could be renewed in"
     )]
     Window { start: Timestamp, end: Timestamp },
+    #[error("an order was made, and where it is cannot be written down")]
+    OrderNotKept(#[source] Box<Self>),
     #[error("the authority's order became invalid without a reason")]
     InvalidOrder,
     #[error("the authority delivered something else than a certificate for our key; it was rejected")]

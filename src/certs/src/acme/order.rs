@@ -83,7 +83,8 @@ async fn open(account: &Account, pending: &mut Pending, wishes: &Wishes<'_>) -> 
     }
     let identifiers: Vec<_> = pending.names().iter().map(identify).collect();
     let order = make(account, &identifiers, wishes).await?;
-    pending.set_order(Some(order.url().to_owned()))?;
+    let kept = pending.set_order(Some(order.url().to_owned()));
+    kept.map_err(|error| AcmeError::OrderNotKept(Box::new(error)))?;
     Ok(order)
 }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use fairlead_contract::{HostPattern, KeyType, remove_if_present};
@@ -40,8 +41,11 @@ impl Pending {
         key_type: KeyType,
     ) -> Result<Option<Self>, AcmeError> {
         let kept = read_secret(&path)?.and_then(|text| toml::from_str::<Record>(&text).ok());
+        // In which order the names are matters to nobody.
+        let names: BTreeSet<_> = names.iter().collect();
         let is_ours = |record: &Record| {
-            record.directory == directory && record.names == names && record.key_type == key_type
+            let kept: BTreeSet<_> = record.names.iter().collect();
+            record.directory == directory && kept == names && record.key_type == key_type
         };
         Ok(kept.filter(is_ours).map(|record| Self { path, record }))
     }
@@ -136,6 +140,8 @@ mod tests {
         let other_names = open("https://ca.test", &["a.test", "b.test"]);
         assert_eq!(other_names.order(), None);
         assert_ne!(other_names.key(), first.key());
+        let same_names = open("https://ca.test", &["b.test", "a.test"]);
+        assert_eq!(same_names.key(), other_names.key());
         let other_directory = open("https://other.test", &["a.test", "b.test"]);
         assert_ne!(other_directory.key(), other_names.key());
         let other_kind = open_for("https://other.test", &["a.test", "b.test"], KeyType::P384);
