@@ -150,6 +150,8 @@ impl Hooked {
     const NAME: &str = "a.test";
     /// With this file the certs program is killed as soon as the record is there.
     const KILLS: &str = "kills";
+    /// With this one there is another route as soon as the record is there.
+    const CHURNS: &str = "churns";
     /// With this one nothing is taken back.
     const STICKS: &str = "sticks";
 
@@ -160,9 +162,12 @@ impl Hooked {
         let script = format!(
             "#!/bin/sh\nset -eu\ncd {root}\necho \"$*\" >>log\n\
              if [ \"$1\" = cleanup ]; then test ! -e sticks; exit; fi\n\
+             if [ -e churns ]; then n=n$(ls etc/routes.d | wc -l).test; \
+             sed s/{name}/$n/ etc/routes.d/{name}.toml >new; mv new etc/routes.d/$n.toml; fi\n\
              curl -sf --data \"{{\\\"host\\\": \\\"$2\\\", \\\"value\\\": \\\"$3\\\"}}\" {}/set-txt\n\
              [ ! -e kills ] || kill -9 $PPID\n",
-            pebble.records().url()
+            pebble.records().url(),
+            name = Self::NAME,
         );
         let hook = environment.root().join("hook");
         write_atomically(&hook, script.as_bytes(), 0o755).expect("a program can be written");
@@ -227,6 +232,19 @@ fn a_record_of_a_killed_pass_is_taken_back_by_the_next_one_and_its_order_goes_on
     assert_eq!(hooked.calls(), calls(&["present", "cleanup"], &value));
     assert_eq!(hooked.remembered(), [] as [PathBuf; 0]);
     assert_eq!(hooked.pebble.orders(), 1);
+}
+
+#[test]
+fn a_pass_ends_although_the_files_never_stay_as_they_are_and_asks_for_another() {
+    let hooked = Hooked::new();
+    let environment = &hooked.environment;
+    let is_another_wanted = || environment.paths().certs_dirty_file().exists();
+    hooked.ask_for(Hooked::CHURNS);
+    environment.pass();
+    assert_eq!((hooked.pebble.orders(), is_another_wanted()), (3, true));
+    hooked.ask_no_more_for(Hooked::CHURNS);
+    environment.pass();
+    assert_eq!((hooked.pebble.orders(), is_another_wanted()), (4, false));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use fairlead_contract::{
     Acme, CertificateDir, Configuration, Failure, Files, HostPattern, Issued, Ledger, PairPaths, Paths,
-    remove_if_present,
+    remove_if_present, want_certificates,
 };
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -35,6 +35,9 @@ const ORDERS_AT_ONCE: usize = 4;
 /// How long a pass asks about renewals. Whoever was not asked about then is in a later pass.
 const ASKING_LIMIT: Duration = Duration::from_secs(2 * 60);
 
+/// After so many rounds a pass ends although the files changed again: what it stored is used only then.
+const MOST_ROUNDS: usize = 3;
+
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -43,17 +46,18 @@ pub(crate) enum Outcome {
     Failed,
 }
 
-/// Makes rounds until the files are as they were when the last round began.
+/// Makes rounds until the files are as they were when the last round began, or there were [`MOST_ROUNDS`].
 ///
 /// The mark that something changed is removed before the first look, so no change is lost: one that
-/// comes later makes a new mark.
+/// comes later makes a new mark. So does this, for what it leaves to the next pass.
 pub(crate) async fn run(paths: &Paths) -> anyhow::Result<Outcome> {
     remove_if_present(&paths.certs_dirty_file())?;
     remove_leftover_answers(&paths.challenges_dir())
         .with_context(|| format!("cannot clear {}", paths.challenges_dir().display()))?;
     remove_leftover_records(paths).await;
     let mut failed = BTreeSet::new();
-    loop {
+    let mut rounds = 0;
+    let is_done = loop {
         let files = Files::read_without_pairs(paths);
         let configuration = Configuration::parse(&files);
         for problem in &configuration.problems {
@@ -65,11 +69,16 @@ pub(crate) async fn run(paths: &Paths) -> anyhow::Result<Outcome> {
             paths.config_file().display()
         );
         failed.extend(Round::open(paths, &configuration).make().await);
-        if Files::read_without_pairs(paths).digests() == files.digests() {
-            break;
+        rounds += 1;
+        let is_done = Files::read_without_pairs(paths).digests() == files.digests();
+        if is_done || rounds == MOST_ROUNDS {
+            break is_done;
         }
-    }
+    };
     store::announce(paths)?;
+    if !is_done {
+        want_certificates(paths)?;
+    }
     Ok(if failed.is_empty() {
         Outcome::Done
     } else {
