@@ -204,7 +204,7 @@ impl Certificate {
     fn describe_attempt(&self, now: Timestamp) -> String {
         let last = self.failure.as_ref().map_or(now, |failure| failure.last);
         format!(
-            "an attempt began {} and has not ended{}",
+            "an attempt began {}, and has not ended{}",
             moment(last, now),
             self.describe_present(now)
         )
@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(state, State::UnderWay);
         assert_eq!(
             said,
-            "an attempt began 1970-01-01 00:16 UTC, 10 s ago and has not ended"
+            "an attempt began 1970-01-01 00:16 UTC, 10 s ago, and has not ended"
         );
         let renewed = ledger(&names, Some(issued(900, 1000 + 86_400 * 3)), Some(begun(990)));
         let (_, said) = told("", Some(renewed));

@@ -119,7 +119,7 @@ impl Authority {
             Ok(delivered) => delivered,
             Err(error) => {
                 if error.is_final() {
-                    pending.remove()?;
+                    forget_order(&self.paths, &self.acme.directory, &wanted.name);
                 }
                 return Err(self.explain(error).await);
             }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use fairlead_contract::{HostPattern, KeyType, remove_if_present};
+use fairlead_contract::{HostPattern, KeyType};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde::{Deserialize, Serialize};
 
@@ -101,10 +101,6 @@ impl Pending {
         parameters.distinguished_name = DistinguishedName::new();
         let request = parameters.serialize_request(&KeyPair::from_pem(self.key())?)?;
         Ok(request.der().to_vec())
-    }
-
-    pub(crate) fn remove(&self) -> Result<(), AcmeError> {
-        Ok(remove_if_present(&self.path)?)
     }
 
     fn write(&self) -> Result<(), AcmeError> {
