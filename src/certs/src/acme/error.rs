@@ -15,6 +15,7 @@ use crate::backoff::AskedToWait;
 use crate::dns::DnsError;
 use crate::pair::InvalidPair;
 use crate::secret::SecretError;
+use crate::store::StoreError;
 use crate::words::escaped;
 
 const URN: &str = "urn:ietf:params:acme:error:";
@@ -130,6 +131,8 @@ pub(crate) enum AcmeError {
     Read(#[from] FileError),
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("cannot write what is kept of an account or order as TOML")]
     Render(#[from] toml::ser::Error),
 }
@@ -188,6 +191,7 @@ impl AcmeError {
                 | Self::Secret(_)
                 | Self::Read(_)
                 | Self::Write(_)
+                | Self::Store(_)
                 | Self::Render(_)
         )
     }
