@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,11 +14,14 @@ use serde_json::{Value, json};
 
 use crate::{Authority, Body, Environment, Transport, Upstream, body};
 
+/// Of each challenge.
+const TOKEN: &str = "DGyRejmCefe7v4NfDGDKfA";
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An ACME server of the test's own (RFC 8555), for what Debian's Pebble does not speak.
 ///
-/// It believes every signature, and every order is ready at once.
+/// It believes every signature, and every order is ready at once unless the script says otherwise.
 pub struct AcmePeer {
     upstream: Upstream,
     state: Arc<Mutex<State>>,
@@ -45,6 +49,9 @@ pub struct AcmeScript {
     pub refused_nonces: usize,
     /// Everything is below this path now, as the directory says.
     pub below: &'static str,
+    /// Orders are pending, and their challenges told of and in validation (RFC 8555 7.1.6), until the answer of HTTP-01
+    /// is in this directory.
+    pub validating: Option<PathBuf>,
     /// Orders stay in processing for as long as this is there, which their `Retry-After` says.
     pub processing: Option<&'static str>,
     /// What CAA records call it, as its directory says.
@@ -72,6 +79,7 @@ impl Default for AcmeScript {
             not_ready: 0,
             refused_nonces: 0,
             below: "",
+            validating: None,
             processing: None,
             caa_identities: Vec::new(),
             profiles: Vec::new(),
@@ -90,6 +98,8 @@ pub enum Delivery {
     Cut,
     /// It is for the names that were ordered, and for a key of the server's own.
     ForAnotherKey,
+    /// It is for `other.test`, whatever was ordered.
+    ForAnotherName,
     /// 503 instead.
     Unavailable,
 }
@@ -289,8 +299,10 @@ impl State {
                 send(201, &json!({ "status": "valid" })),
                 &format!("{base}/account/1"),
             ),
+            ("account", Some(_)) => send(200, &json!({ "status": "valid" })),
             ("order", None) => self.make_order(&request.payload, base),
             ("order", Some(id)) => self.show_order(id, base),
+            ("authorization", Some(id)) => self.authorization(id, base),
             ("finalize", Some(id)) => self.finalize(id, &request.payload, base),
             ("certificate", Some(id)) => self.certificate(id, base),
             ("alternate", Some(id)) => self.alternate(id),
@@ -347,6 +359,12 @@ impl State {
         described["authorizations"] = json!([]);
         described["finalize"] = json!(format!("{base}/finalize/{id}"));
         described["status"] = json!("ready");
+        if self.script.validating.is_some() {
+            described["authorizations"] = json!([format!("{base}/authorization/{id}")]);
+        }
+        if self.is_validating() {
+            described["status"] = json!("pending");
+        }
         if order.leaf.is_none() {
             return send(200, &described);
         }
@@ -363,6 +381,26 @@ impl State {
         send(200, &described)
     }
 
+    fn is_validating(&self) -> bool {
+        let answers = self.script.validating.as_ref();
+        answers.is_some_and(|answers| !answers.join(TOKEN).exists())
+    }
+
+    fn authorization(&self, id: &str, base: &str) -> Response<Body> {
+        let Some(order) = self.orders.get(id) else {
+            return answer(None);
+        };
+        let challenge = json!({
+            "type": "http-01", "status": "processing", "url": format!("{base}/challenge/{id}"), "token": TOKEN,
+        });
+        let authorization = json!({
+            "status": if self.is_validating() { "pending" } else { "valid" },
+            "identifier": order.wanted["identifiers"][0],
+            "challenges": [challenge],
+        });
+        send(200, &authorization)
+    }
+
     fn finalize(&mut self, id: &str, payload: &Value, base: &str) -> Response<Body> {
         let request = decode_request(payload);
         if let Some(refusal) = &self.script.finalizing {
@@ -373,7 +411,8 @@ impl State {
             return answer(Some(&Answer::problem(403, "orderNotReady")));
         }
         let (before, after) = self.script.validity;
-        let leaf = self.authority.sign(&request, before, after);
+        let name = (self.script.delivery == Delivery::ForAnotherName).then_some("other.test");
+        let leaf = self.authority.sign(&request, name, before, after);
         if let Some(order) = self.orders.get_mut(id) {
             order.leaf = Some(leaf);
         }
@@ -403,7 +442,7 @@ impl State {
         };
         let mut chain = format!("{leaf}{issuer}");
         match self.script.delivery {
-            Delivery::Whole => {}
+            Delivery::Whole | Delivery::ForAnotherName => {}
             Delivery::Unavailable => return send(503, &Value::Null),
             Delivery::Cut => chain.truncate(chain.len() - issuer.len() / 2),
             Delivery::ForAnotherKey => chain = self.authority.issue(&["a.test"]).chain,

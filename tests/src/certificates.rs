@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use fairlead_contract::{HostPattern, write_atomically};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, IsCa,
-    KeyPair, date_time_ymd,
+    KeyPair, SanType, date_time_ymd,
 };
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion, WantsVerifier};
@@ -72,10 +72,15 @@ impl Authority {
         certificate.expect("a certificate can be signed").pem()
     }
 
-    /// A certificate for a signing request (RFC 2986, DER), valid for this long before and after now, PEM.
-    pub fn sign(&self, request: &[u8], before: Duration, after: Duration) -> String {
+    /// A certificate for a signing request (RFC 2986, DER), valid for this long before and after now, PEM; for `name`
+    /// alone if there is one.
+    pub fn sign(&self, request: &[u8], name: Option<&str>, before: Duration, after: Duration) -> String {
         let mut request = CertificateSigningRequestParams::from_der(&request.into())
             .expect("it is a signing request and signed with its key");
+        if let Some(name) = name {
+            let name = name.try_into().expect("a name is ASCII");
+            request.params.subject_alt_names = vec![SanType::DnsName(name)];
+        }
         let now = SystemTime::now();
         request.params.not_before = (now - before).into();
         request.params.not_after = (now + after).into();

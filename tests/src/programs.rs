@@ -16,6 +16,9 @@ pub use rustix::process::Signal;
 /// How long anything may take before a test gives up on it. Generous: only failures ever wait for it.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a program may run that always says something new.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
+
 /// One of fairlead's programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -169,11 +172,20 @@ impl Running {
         self.said.lock().stderr.clone()
     }
 
-    /// Waits until the program ends by itself.
+    /// Waits until the program ends by itself. One that has much to do is given up on when it says nothing any more.
     pub fn finish(mut self) -> Finished {
-        self.said
-            .wait(DEADLINE, |heard| (heard.open == 0).then_some(()))
-            .unwrap_or_else(|| panic!("{} did not end", self.name));
+        let limit = Instant::now() + LONGEST;
+        let mut said = 0;
+        let mut has_ended = false;
+        while !has_ended {
+            let said_more = |heard: &mut Heard| {
+                let length = heard.stdout.len() + heard.stderr.len();
+                (heard.open == 0 || length > said).then_some((heard.open == 0, length))
+            };
+            let more = self.said.wait(DEADLINE, said_more);
+            let more = more.filter(|_| Instant::now() < limit);
+            (has_ended, said) = more.unwrap_or_else(|| panic!("{} did not end", self.name));
+        }
         let status = self.child.wait().expect("the child can be waited for");
         let mut heard = self.said.lock();
         Finished {

@@ -438,6 +438,69 @@ fn a_stored_pair_that_does_not_match_is_set_aside_and_replaced() {
 }
 
 #[test]
+fn what_cannot_be_read_is_told_and_left_alone_and_harms_no_other() {
+    let environment = Environment::new();
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    environment.declare(&["b.test"], "");
+    environment.pass();
+    let key = environment.certificate("b.test").key_file();
+    fs::remove_file(&key).unwrap();
+    fs::create_dir(&key).unwrap();
+    let stray = environment.paths().certificates_dir().join("a.test");
+    write_atomically(&stray, b"a note", 0o644).unwrap();
+    for host in ["a.test", "c.test"] {
+        environment.declare(&[host], "");
+    }
+    environment.failing_pass();
+    assert_eq!(sans(&environment, "c.test"), "DNS:c.test");
+    assert_eq!(fs::read_to_string(&stray).unwrap(), "a note");
+    assert!(key.is_dir());
+    for (name, expected) in [
+        (
+            "a.test",
+            format!("{} is not a directory; move it away", stray.display()),
+        ),
+        (
+            "b.test",
+            format!("failing: cannot read {}: it is not a regular file", key.display()),
+        ),
+    ] {
+        for command in [&["why", name][..], &["certs"]] {
+            let told = environment.run(Program::Cli, command).stdout;
+            assert!(told.contains(&expected), "{command:?}: {told}");
+        }
+    }
+
+    fs::remove_file(&stray).unwrap();
+    fs::remove_dir(&key).unwrap();
+    environment.pass();
+    for name in ["a.test", "b.test"] {
+        assert_eq!(environment.ledger(name).failure, None);
+    }
+}
+
+#[test]
+fn a_certificates_key_that_others_can_read_is_closed_and_that_is_said() {
+    let environment = Environment::new();
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    environment.declare(&["a.test"], "");
+    environment.pass();
+    let (pair, key) = (
+        environment.pair("a.test"),
+        environment.certificate("a.test").key_file(),
+    );
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let expected = format!(
+        "{} was open to others (mode 0644) and is not any more",
+        key.display()
+    );
+    let told = environment.pass().stderr;
+    assert!(told.contains(&expected), "{told}");
+    assert_eq!((mode(&key), environment.pair("a.test")), (0o640, pair));
+    assert!(!environment.pass().stderr.contains("was open to others"));
+}
+
+#[test]
 fn an_account_key_that_others_can_read_is_refused_until_that_is_put_right() {
     let installation = Installation::new();
     let environment = &installation.environment;
@@ -542,6 +605,14 @@ fn two_passes_at_once_order_once() {
     installation.answering.wait_for_requests();
     let second = environment.spawn(Program::Certs, &[]);
     second.wait_for_log("another pass is under way");
+    let told = environment.run(Program::Cli, &["certs"]);
+    assert!(told.status.success(), "{}", told.stdout);
+    let (begun, failing) = ("an attempt began", "failing");
+    assert!(
+        told.stdout.contains(begun) && !told.stdout.contains(failing),
+        "{}",
+        told.stdout
+    );
     installation.answering.release();
     for finished in [first.finish(), second.finish()] {
         assert!(finished.status.success(), "{}", finished.stderr);

@@ -41,8 +41,8 @@ impl Installation {
         (signed(&self.main), signed(&self.other))
     }
 
-    fn make_due(&self) {
-        self.environment.change_ledger("a.test", |ledger| {
+    fn make_due(&self, name: &str) {
+        self.environment.change_ledger(name, |ledger| {
             let issued = ledger.issued.as_mut().expect("there is a certificate");
             let info = issued.renewal_info.as_mut().expect("it was asked about");
             issued.due = issued.at;
@@ -111,7 +111,7 @@ async fn the_fallback_is_asked_as_long_as_the_first_is_down_and_its_certificate_
     installation.main.change(|script| script.down = None);
     environment.pass();
     assert_eq!(installation.signed(), (0, 1));
-    installation.make_due();
+    installation.make_due("a.test");
     environment.pass();
     assert_eq!(installation.signed(), (1, 1));
     assert_eq!(environment.issued("a.test").issuer, installation.main.directory());
@@ -294,6 +294,31 @@ async fn refused_nonces_without_another_one_cost_no_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_is_ordered_before_what_is_to_be_renewed() {
+    let installation = Installation::new("").await;
+    let environment = &installation.environment;
+    let names: Vec<_> = (0..9).map(|number| format!("n{number}.test")).collect();
+    for name in &names {
+        environment.declare(&[name], "");
+    }
+    environment.pass();
+    environment.pass();
+    for name in &names {
+        installation.make_due(name);
+    }
+    environment.declare(&["z.test"], "");
+    environment.pass();
+    let orders = installation.main.requests("/order");
+    let ordered = orders.iter().filter(|request| request.path == "/order");
+    let ordered: Vec<_> = ordered
+        .map(|request| &request.payload["identifiers"][0]["value"])
+        .collect();
+    assert_eq!(ordered.len(), 9 + 10);
+    // Four are under way at once, and which of them is heard first is the network's choice.
+    assert!(ordered[9..13].contains(&&"z.test".into()), "{ordered:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_nonce_is_used_twice_by_orders_that_run_at_once() {
     let installation = Installation::new("").await;
     for number in 0..20 {
@@ -374,7 +399,7 @@ async fn an_order_that_is_not_ready_although_it_says_so_is_asked_for_again_and_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_that_is_cut_off_is_fetched_again_and_one_for_another_key_costs_its_order() {
+async fn a_chain_that_is_cut_off_is_fetched_again_and_one_for_another_key_or_name_costs_its_order() {
     let installation = Installation::new("").await;
     let environment = &installation.environment;
     environment.declare(&["a.test"], "");
@@ -382,7 +407,12 @@ async fn a_chain_that_is_cut_off_is_fetched_again_and_one_for_another_key_costs_
         (Delivery::Cut, "the chain is not PEM", 1),
         (Delivery::Unavailable, "answered 503 Service Unavailable", 1),
         (Delivery::ForAnotherKey, "the key is not the certificate's", 1),
-        (Delivery::Cut, "the chain is not PEM", 2),
+        (
+            Delivery::ForAnotherName,
+            "a certificate for other names (other.test); it was rejected",
+            2,
+        ),
+        (Delivery::Cut, "the chain is not PEM", 3),
     ] {
         installation.main.change(|script| script.delivery = delivery);
         environment.failing_pass();
@@ -396,5 +426,5 @@ async fn a_chain_that_is_cut_off_is_fetched_again_and_one_for_another_key_costs_
         .main
         .change(|script| script.delivery = Delivery::Whole);
     environment.pass();
-    assert_eq!(installation.orders(), 2);
+    assert_eq!(installation.orders(), 3);
 }

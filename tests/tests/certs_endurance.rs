@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use fairlead_contract::write_atomically;
-use fairlead_tests::{Environment, Finished, Installation, Made, Program};
+use fairlead_tests::{Environment, Finished, Installation, Made, Named, Pebble, PebbleSettings, Program};
 
 const NAME: &str = "a.test";
 
@@ -100,18 +100,24 @@ fn is_made_good(installation: &Installation, call: &str, fault: &str, step: usiz
     let place = format!("{place}: {}", broken.stderr);
     let orders = installation.made().orders - before.orders;
     let order = kept(installation);
-    recover(&installation.environment);
-    let after = installation.made();
     let is_known = match &order {
         Some(order) => order.contains("\norder = "),
         // Not begun yet, or stored already.
         None => true,
     };
+    // Else each pass would make another one for as long as it lasts.
+    let waits = || {
+        let failure = installation.environment.failure(NAME);
+        failure.next_try > failure.last
+    };
+    assert!(is_known || orders == 0 || waits(), "nothing waits, {place}");
     let expected = match is_known {
         true => orders.max(1),
         // The authority was not heard to say where the order is, if it made one.
         false => orders + 1,
     };
+    recover(&installation.environment);
+    let after = installation.made();
     assert_eq!(after.accounts - before.accounts, 1, "another account, {place}");
     assert_eq!(after.orders - before.orders, expected, "another order, {place}");
     let (_, key) = installation.environment.pair(NAME);
@@ -141,6 +147,53 @@ fn a_pass_killed_at_any_step_on_the_disk_costs_no_account_no_key_and_no_order() 
 fn a_disk_that_is_full_at_any_step_costs_no_account_no_key_and_no_order() {
     assert!(at_every("fsync", "error=ENOSPC") > 5);
     assert!(at_every("mkdir", "error=ENOSPC") > 1);
+}
+
+/// The same with DNS-01: no pass leaves a record behind that the next one does not take back.
+#[test]
+fn a_pass_killed_at_any_step_of_dns_01_leaves_nothing_in_the_dns_and_costs_no_order() {
+    let environment = Environment::new();
+    let named = Named::start(&[(NAME, "")], &[NAME]);
+    let mut settings = PebbleSettings::new(([127, 0, 0, 1], 1).into());
+    settings.dns = Some(named.address());
+    let pebble = Pebble::start(settings);
+    let key = environment.secret("key", Named::key());
+    let server = named.address();
+    environment.write_config(&format!(
+        "{}challenge = \"dns-01\"\nresolvers = [\"{server}\"]\n[acme.dns.rfc2136]\nserver = \"{server}\"\n\
+         key-name = \"fairlead\"\nkey = {key:?}\n",
+        pebble.settings()
+    ));
+    environment.declare(&[NAME], "");
+    let texts = || named.texts(&format!("_acme-challenge.{NAME}"));
+    let mut had_left_something = false;
+    for call in ["sendto", "unlink"] {
+        let is_made_good = |step: usize| {
+            wipe(&environment);
+            let before = pebble.orders();
+            if break_pass(&environment, call, "signal=KILL", step).is_none() {
+                return false;
+            }
+            let place = format!("step {step} of {call}");
+            had_left_something |= !texts().is_empty();
+            environment.pass();
+            assert_eq!(texts(), "", "{place}");
+            let orders = pebble.orders() - before;
+            recover(&environment);
+            assert_eq!(texts(), "", "{place}");
+            assert!(
+                pebble.orders() - before <= orders.max(1),
+                "another order, {place}"
+            );
+            true
+        };
+        let steps = (1..)
+            .map(is_made_good)
+            .take_while(|is_made_good| *is_made_good)
+            .count();
+        assert!(steps > 1, "{call}");
+    }
+    assert!(had_left_something);
 }
 
 #[test]

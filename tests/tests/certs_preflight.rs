@@ -1,6 +1,6 @@
 //! What is looked at before an order is spent, and after one has failed: with a real BIND.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
 use fairlead_contract::write_atomically;
@@ -58,7 +58,7 @@ async fn a_name_that_leads_nowhere_costs_no_order_and_is_ordered_as_soon_as_it_l
 async fn an_authority_that_caa_records_do_not_name_is_not_asked() {
     let environment = Environment::new();
     let script = AcmeScript {
-        caa_identities: vec!["peer.test"],
+        caa_identities: vec!["Peer.test"],
         ..AcmeScript::default()
     };
     let peer = AcmePeer::start(&environment, script).await;
@@ -74,7 +74,7 @@ async fn an_authority_that_caa_records_do_not_name_is_not_asked() {
     assert_eq!(
         error,
         "nothing was ordered: the CAA records of a.test let other.test issue for www.a.test, and this \
-         authority is peer.test; add a record for it, or ask another authority"
+         authority is Peer.test; add a record for it, or ask another authority"
     );
     assert_eq!(orders(&peer), 1);
 
@@ -226,7 +226,7 @@ fn what_we_see_of_tls_alpn_is_what_the_authority_asks_for() {
     let told = || unreached.told();
     let at = SocketAddr::new(ip, 443);
     let wait = || wait_until("port 443 to listen", || TcpStream::connect(at).is_ok());
-    let seen = format!("{host} is at {ip}, and at its port 443 ");
+    let seen = format!("{host} leads to {ip}, where at port 443 ");
     let nobody = told();
     assert!(nobody.starts_with(&format!("{seen}nobody answers (")), "{nobody}");
 
@@ -253,7 +253,9 @@ fn what_we_see_of_tls_alpn_is_what_the_authority_asks_for() {
     wait();
     let ours = told();
     assert!(
-        ours.starts_with(&format!("port 443 of {ip} answers for {host} as it should")),
+        ours.starts_with(&format!(
+            "{host} leads to {ip}, where port 443 answers as it should;"
+        )),
         "{ours}"
     );
     let left = std::fs::read_dir(environment.paths().challenges_dir())
@@ -271,23 +273,27 @@ fn what_we_see_ourselves_explains_why_the_authority_saw_nothing() {
         unreached.named.address().ip(),
     );
     let told = || unreached.told();
+    let seen = format!("{host} leads to {ip}, where at port 80 ");
     let nobody = told();
-    assert!(
-        nobody.starts_with(&format!("{host} is at {ip}, and at its port 80 nobody answers (")),
-        "{nobody}"
-    );
+    assert!(nobody.starts_with(&format!("{seen}nobody answers (")), "{nobody}");
     let answering = Answering::start_at(environment, SocketAddr::new(ip, 80));
     assert_eq!(
         told(),
         format!(
-            "port 80 of {ip} answers for {host} as it should; what is in the way lies between there and the authority"
+            "{host} leads to {ip}, where port 80 answers as it should; what is in the way lies between there and \
+             the authority"
         )
     );
     answering.refuse(host);
     assert_eq!(
         told(),
-        format!("{host} is at {ip}, and at its port 80 another server answers, with 404 Not Found")
+        format!("{seen}another server answers, with 404 Not Found")
     );
+    drop(answering);
+    // The kernel takes connections for it, as it does for a program that hangs.
+    let hanging = TcpListener::bind((ip, 80)).unwrap();
+    assert_eq!(told(), format!("{seen}nobody answers within 10 seconds"));
+    drop(hanging);
     assert_eq!(
         std::fs::read_dir(environment.paths().challenges_dir())
             .unwrap()

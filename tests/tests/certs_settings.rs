@@ -9,6 +9,7 @@ use fairlead_tests::{
     AcmePeer, AcmeScript, Alternate, Answer, Answering, Client, Environment, Pebble, PebbleSettings, Program,
     Proxy, Upstream, route,
 };
+use serde_json::json;
 
 /// An installation whose certificates come from the peer; `more` are further lines of `[acme]`.
 async fn installation(script: AcmeScript, more: &str) -> (Environment, AcmePeer) {
@@ -62,6 +63,33 @@ async fn another_kind_of_key_is_taken_for_the_next_certificate() {
     environment.declare(&["a.test", "b.test"], "");
     environment.pass();
     assert!(describe(&chain).contains("Public-Key: (3072 bit)"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_authority_is_told_where_it_may_write_to_and_when_that_changes() {
+    let (environment, peer) = installation(AcmeScript::default(), "email = \"a@example.com\"\n").await;
+    let contacts = || -> Vec<_> {
+        let told = peer.requests("/account/").into_iter();
+        told.map(|request| request.payload["contact"].clone()).collect()
+    };
+    environment.pass();
+    assert_eq!(contacts(), [json!(["mailto:a@example.com"])]);
+    for (host, more, contact) in [
+        (
+            "b.test",
+            "email = \"b@example.com\"\n",
+            json!(["mailto:b@example.com"]),
+        ),
+        ("c.test", "", json!([])),
+    ] {
+        environment.write_config(&format!("{}{more}", peer.settings()));
+        environment.declare(&[host], "");
+        environment.pass();
+        assert_eq!(contacts().last(), Some(&contact));
+    }
+    environment.declare(&["d.test"], "");
+    environment.pass();
+    assert_eq!((contacts().len(), peer.requests("/account").len()), (3, 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -170,6 +170,22 @@ fn an_authority_that_is_slow_to_validate_is_waited_for_with_one_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_in_validation_is_answered_by_the_pass_that_takes_up_its_order() {
+    let environment = Environment::new();
+    let script = AcmeScript {
+        validating: Some(environment.paths().challenges_dir()),
+        ..AcmeScript::default()
+    };
+    let peer = AcmePeer::start(&environment, script).await;
+    environment.write_config(&peer.settings());
+    environment.declare(&[NAME], "");
+    environment.pass();
+    // It was told of already, which it may be only once.
+    assert_eq!(peer.requests("/challenge").len(), 0);
+    assert_eq!(peer.requests("/finalize/").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_stays_in_processing_is_taken_up_when_the_authority_said() {
     let environment = Environment::new();
     let script = AcmeScript {

@@ -3,6 +3,8 @@
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use fairlead_contract::write_atomically;
@@ -135,6 +137,144 @@ fn a_program_of_the_operators_is_called_and_its_complaint_passed_on() {
         error.contains("first failed: exit status: 3: no such zone"),
         "{error}"
     );
+}
+
+/// An installation with a program that puts records where Pebble looks, logs what it is called with, and does the worst
+/// that the test has asked it for by a file.
+struct Hooked {
+    environment: Environment,
+    pebble: Pebble,
+}
+
+impl Hooked {
+    const NAME: &str = "a.test";
+    /// With this file the certs program is killed as soon as the record is there.
+    const KILLS: &str = "kills";
+    /// With this one there is another route as soon as the record is there.
+    const CHURNS: &str = "churns";
+    /// With this one nothing is taken back.
+    const STICKS: &str = "sticks";
+
+    fn new() -> Self {
+        let environment = Environment::new();
+        let pebble = Pebble::start(PebbleSettings::new(nowhere()));
+        let root = environment.root().display();
+        let script = format!(
+            "#!/bin/sh\nset -eu\ncd {root}\necho \"$*\" >>log\n\
+             if [ \"$1\" = cleanup ]; then test ! -e sticks; exit; fi\n\
+             if [ -e churns ]; then n=n$(ls etc/routes.d | wc -l).test; \
+             sed s/{name}/$n/ etc/routes.d/{name}.toml >new; mv new etc/routes.d/$n.toml; fi\n\
+             curl -sf --data \"{{\\\"host\\\": \\\"$2\\\", \\\"value\\\": \\\"$3\\\"}}\" {}/set-txt\n\
+             [ ! -e kills ] || kill -9 $PPID\n",
+            pebble.records().url(),
+            name = Self::NAME,
+        );
+        let hook = environment.root().join("hook");
+        write_atomically(&hook, script.as_bytes(), 0o755).expect("a program can be written");
+        let dns = format!("propagation-delay = \"1ms\"\n[acme.dns.exec]\ncommand = [{hook:?}]\n");
+        configure(&environment, &pebble, &dns);
+        environment.declare(&[Self::NAME], "");
+        Self { environment, pebble }
+    }
+
+    fn ask_for(&self, what: &str) {
+        let file = self.environment.root().join(what);
+        write_atomically(&file, b"", 0o644).expect("a file can be written");
+    }
+
+    fn ask_no_more_for(&self, what: &str) {
+        fs::remove_file(self.environment.root().join(what)).expect("it was asked for");
+    }
+
+    /// What the program was called with since the last question, without the name.
+    fn calls(&self) -> Vec<(String, String)> {
+        let log = self.environment.root().join("log");
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let _ = fs::remove_file(log);
+        let calls = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        calls
+            .map(|words| (words[0].to_owned(), words[2].to_owned()))
+            .collect()
+    }
+
+    /// The files that remember records.
+    fn remembered(&self) -> Vec<PathBuf> {
+        let directory = self.environment.paths().account_dir().join("records");
+        let entries = fs::read_dir(directory).expect("records were remembered");
+        let entries = entries.map(|entry| entry.expect("it can be listed"));
+        entries.map(|entry| entry.path()).collect()
+    }
+}
+
+fn calls(verbs: &[&str], value: &str) -> Vec<(String, String)> {
+    let calls = verbs.iter();
+    calls.map(|verb| ((*verb).to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn a_record_of_a_killed_pass_is_taken_back_by_the_next_one_and_its_order_goes_on() {
+    let hooked = Hooked::new();
+    let environment = &hooked.environment;
+    hooked.ask_for(Hooked::KILLS);
+    let killed = environment.run(Program::Certs, &[]);
+    assert_eq!(killed.status.signal(), Some(9), "{}", killed.stderr);
+    let presented = hooked.calls();
+    let value = presented[0].1.clone();
+    assert_eq!(presented, calls(&["present"], &value));
+
+    // The next try is later, but the record goes now.
+    hooked.ask_no_more_for(Hooked::KILLS);
+    environment.pass();
+    assert_eq!(hooked.calls(), calls(&["cleanup"], &value));
+    assert_eq!(hooked.remembered(), [] as [PathBuf; 0]);
+    environment.end_waiting(Hooked::NAME);
+    environment.pass();
+    assert_eq!(hooked.calls(), calls(&["present", "cleanup"], &value));
+    assert_eq!(hooked.remembered(), [] as [PathBuf; 0]);
+    assert_eq!(hooked.pebble.orders(), 1);
+}
+
+#[test]
+fn a_pass_ends_although_the_files_never_stay_as_they_are_and_asks_for_another() {
+    let hooked = Hooked::new();
+    let environment = &hooked.environment;
+    let is_another_wanted = || environment.paths().certs_dirty_file().exists();
+    hooked.ask_for(Hooked::CHURNS);
+    environment.pass();
+    assert_eq!((hooked.pebble.orders(), is_another_wanted()), (3, true));
+    hooked.ask_no_more_for(Hooked::CHURNS);
+    environment.pass();
+    assert_eq!((hooked.pebble.orders(), is_another_wanted()), (4, false));
+}
+
+#[test]
+fn a_record_that_cannot_be_taken_back_is_named_and_tried_again_for_a_week() {
+    let hooked = Hooked::new();
+    let environment = &hooked.environment;
+    hooked.ask_for(Hooked::STICKS);
+    let passed = environment.pass();
+    let stays = "a record stays in the DNS until the next pass, at _acme-challenge.a.test.: the program ";
+    assert!(passed.stderr.contains(stays), "{}", passed.stderr);
+    let value = hooked.calls()[0].1.clone();
+    assert!(environment.pass().stderr.contains(stays));
+    assert_eq!(hooked.calls(), calls(&["cleanup"], &value));
+
+    let file = hooked.remembered().pop().expect("it is remembered");
+    let text = fs::read_to_string(&file).unwrap();
+    let since = text.lines().find(|line| line.starts_with("since")).unwrap();
+    let old = text.replace(since, "since = \"2000-01-01T00:00:00Z\"");
+    write_atomically(&file, old.as_bytes(), 0o600).unwrap();
+    let passed = environment.pass();
+    let by_hand = format!("take it away by hand: the record {value} stays at _acme-challenge.a.test.");
+    assert!(passed.stderr.contains(&by_hand), "{}", passed.stderr);
+    assert_eq!((hooked.calls(), hooked.remembered()), (vec![], vec![]));
+
+    // Who may change the DNS no more cannot take anything back.
+    write_atomically(&file, text.as_bytes(), 0o600).unwrap();
+    environment.write_config(&hooked.pebble.settings());
+    let passed = environment.pass();
+    assert!(passed.stderr.contains(&by_hand), "{}", passed.stderr);
+    assert_eq!((hooked.calls(), hooked.remembered()), (vec![], vec![]));
 }
 
 #[test]

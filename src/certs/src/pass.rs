@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use fairlead_contract::{
     Acme, CertificateDir, Configuration, Failure, Files, HostPattern, Issued, Ledger, PairPaths, Paths,
-    remove_if_present,
+    remove_if_present, want_certificates,
 };
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::acme::{AcmeError, Authority, forget_order, remove_leftover_answers};
+use crate::acme::{AcmeError, Authority, forget_order, remove_leftover_answers, remove_leftover_records};
 use crate::archive::archive_unused;
 use crate::attempt::AttemptError;
 use crate::backoff::{AskedToWait, Attempt, add_failure, add_hindrance};
@@ -35,8 +35,8 @@ const ORDERS_AT_ONCE: usize = 4;
 /// How long a pass asks about renewals. Whoever was not asked about then is in a later pass.
 const ASKING_LIMIT: Duration = Duration::from_secs(2 * 60);
 
-/// What a ledger says while an attempt runs, and for ever if nothing ends it.
-const UNDER_WAY: &str = "an attempt began and has not ended";
+/// After so many rounds a pass ends although the files changed again: what it stored is used only then.
+const MOST_ROUNDS: usize = 3;
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +46,18 @@ pub(crate) enum Outcome {
     Failed,
 }
 
-/// Makes rounds until the files are as they were when the last round began.
+/// Makes rounds until the files are as they were when the last round began, or there were [`MOST_ROUNDS`].
 ///
 /// The mark that something changed is removed before the first look, so no change is lost: one that
-/// comes later makes a new mark.
+/// comes later makes a new mark. So does this, for what it leaves to the next pass.
 pub(crate) async fn run(paths: &Paths) -> anyhow::Result<Outcome> {
     remove_if_present(&paths.certs_dirty_file())?;
     remove_leftover_answers(&paths.challenges_dir())
         .with_context(|| format!("cannot clear {}", paths.challenges_dir().display()))?;
+    remove_leftover_records(paths).await;
     let mut failed = BTreeSet::new();
-    loop {
+    let mut rounds = 0;
+    let is_done = loop {
         let files = Files::read_without_pairs(paths);
         let configuration = Configuration::parse(&files);
         for problem in &configuration.problems {
@@ -67,11 +69,16 @@ pub(crate) async fn run(paths: &Paths) -> anyhow::Result<Outcome> {
             paths.config_file().display()
         );
         failed.extend(Round::open(paths, &configuration).make().await);
-        if Files::read_without_pairs(paths).digests() == files.digests() {
-            break;
+        rounds += 1;
+        let is_done = Files::read_without_pairs(paths).digests() == files.digests();
+        if is_done || rounds == MOST_ROUNDS {
+            break is_done;
         }
-    }
+    };
     store::announce(paths)?;
+    if !is_done {
+        want_certificates(paths)?;
+    }
     Ok(if failed.is_empty() {
         Outcome::Done
     } else {
@@ -368,8 +375,8 @@ impl<'a> Round<'a> {
 
     fn hinder(&self, wanted: &Wanted, known: &Known, hindrance: String) {
         tracing::error!("no certificate: {hindrance}");
-        // Whatever cannot be read is not overwritten either.
-        if matches!(known.stored, Stored::Unreadable(_)) {
+        // What cannot be read is not overwritten either.
+        if matches!(known.stored, Stored::Unknown(_)) {
             return;
         }
         let previous = known.ledger.as_ref().and_then(|ledger| ledger.failure.as_ref());
@@ -462,7 +469,7 @@ impl<'a> Round<'a> {
         }
         // Counted before it begins: whatever kills this pass, the next one waits, and a disk that cannot
         // hold the count spends no order.
-        let begun = self.add_failure(task, UNDER_WAY.to_owned(), None);
+        let begun = self.add_failure(task, Failure::UNDER_WAY.to_owned(), None);
         let ledger = add_to_ledger(&task.wanted, &task.known, begun);
         store::write_ledger(&self.directory(&task.wanted), &ledger)?;
         let pair = authority.obtain(&task.wanted, replaced).await?;

@@ -35,6 +35,8 @@ pub(crate) enum Stored {
     Broken(String),
     /// Files that could not be read, and why. Not the same as absent.
     Unreadable(String),
+    /// Not even the ledger could be read, and why.
+    Unknown(String),
     Whole(Leaf),
 }
 
@@ -92,7 +94,7 @@ pub(crate) fn decide(
     now: Timestamp,
 ) -> Decision {
     let reason = match &known.stored {
-        Stored::Unreadable(cause) => return Decision::Hindered(cause.clone()),
+        Stored::Unreadable(cause) | Stored::Unknown(cause) => return Decision::Hindered(cause.clone()),
         Stored::Absent => Reason::Missing,
         Stored::Broken(_) => Reason::Broken,
         Stored::Whole(leaf) => match find_reason(wanted, leaf, known, authority_key, now) {
@@ -449,9 +451,11 @@ mod tests {
 
     #[test]
     fn unreadable_is_not_missing() {
-        let stored = Stored::Unreadable("permission denied".to_owned());
-        let decision = decide_on(&wanted(&["a.test"], acme()), stored, None, 0);
-        assert_eq!(decision, Decision::Hindered("permission denied".to_owned()));
+        for stored in [Stored::Unreadable, Stored::Unknown] {
+            let stored = stored("permission denied".to_owned());
+            let decision = decide_on(&wanted(&["a.test"], acme()), stored, None, 0);
+            assert_eq!(decision, Decision::Hindered("permission denied".to_owned()));
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) fn take_stock(paths: &Paths, name: &HostPattern) -> Known {
             ledger,
         },
         Err(error) => Known {
-            stored: Stored::Unreadable(chain(&error)),
+            stored: Stored::Unknown(chain(&error)),
             ledger: None,
         },
     }
@@ -129,12 +129,19 @@ pub(crate) fn holds(directory: &CertificateDir, pair: &Pair) -> bool {
 /// Keeps files that are no pair for people to look at, under other names.
 pub(crate) fn set_aside(directory: &CertificateDir) -> Result<(), StoreError> {
     for path in [directory.key_file(), directory.chain_file()] {
-        match rename(&path, &suffixed(&path, BROKEN)) {
+        match set_file_aside(&path) {
             Err(StoreError::Rename { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            renamed => renamed?,
+            renamed => drop(renamed?),
         }
     }
     Ok(())
+}
+
+/// Gives a file that is of no use another name, and returns that.
+pub(crate) fn set_file_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let aside = suffixed(path, BROKEN);
+    rename(path, &aside)?;
+    Ok(aside)
 }
 
 pub(crate) fn write_ledger(directory: &CertificateDir, ledger: &Ledger) -> Result<(), StoreError> {
@@ -210,8 +217,7 @@ fn read_ledger(directory: &CertificateDir) -> Result<Option<Ledger>, StoreError>
     match Ledger::parse(&path, &bytes) {
         Ok(ledger) => Ok(Some(ledger)),
         Err(problem) => {
-            let aside = suffixed(&path, BROKEN);
-            rename(&path, &aside)?;
+            let aside = set_file_aside(&path)?;
             tracing::warn!(
                 "going on without the history of a certificate, which is set aside as {}: {problem}",
                 aside.display()

@@ -63,6 +63,8 @@ pub(crate) enum State {
     Due,
     /// The next pass makes it.
     Waiting,
+    /// An attempt began a moment ago.
+    UnderWay,
     /// The last attempt failed; an earlier one may still hold.
     Failing,
     Expired,
@@ -125,6 +127,7 @@ fn of_subject(subject: &Subject, machine: &Machine) -> Certificate {
 
 fn state(ledger: &Ledger, wanted: &[HostPattern], now: Timestamp) -> State {
     match (&ledger.failure, &ledger.issued) {
+        (Some(failure), _) if failure.is_under_way(now) => State::UnderWay,
         (Some(_), _) => State::Failing,
         (None, None) => State::Waiting,
         (None, Some(_)) if ledger.names != wanted => State::Waiting,
@@ -174,6 +177,7 @@ impl Certificate {
             State::Ok => format!("valid until {}{}", self.end(now), self.describe_advice()),
             State::Due => format!("valid until {}; the next pass renews it", self.end(now)),
             State::Waiting => "waiting for the next pass of fairlead-certs".to_owned(),
+            State::UnderWay => self.describe_attempt(now),
             State::Failing => self.describe_failure(now),
             State::Expired => format!("expired {}", self.end(now)),
             State::Revoked => "revoked; the next pass of fairlead-certs makes another".to_owned(),
@@ -197,6 +201,15 @@ impl Certificate {
         format!("; its authority wants it renewed from {}{explanation}", date(due))
     }
 
+    fn describe_attempt(&self, now: Timestamp) -> String {
+        let last = self.failure.as_ref().map_or(now, |failure| failure.last);
+        format!(
+            "an attempt began {}, and has not ended{}",
+            moment(last, now),
+            self.describe_present(now)
+        )
+    }
+
     fn describe_failure(&self, now: Timestamp) -> String {
         let Some(failure) = &self.failure else {
             return "failing".to_owned();
@@ -209,14 +222,19 @@ impl Certificate {
                 moment(failure.next_try, now)
             );
         }
-        if let Some(issued) = &self.issued {
-            let verb = match issued.not_after <= now {
-                true => "expired",
-                false => "is valid until",
-            };
-            text += &format!("; the present one {verb} {}", self.end(now));
-        }
-        text
+        text + &self.describe_present(now)
+    }
+
+    /// The certificate that is there until there is another.
+    fn describe_present(&self, now: Timestamp) -> String {
+        let Some(issued) = &self.issued else {
+            return String::new();
+        };
+        let verb = match issued.not_after <= now {
+            true => "expired",
+            false => "is valid until",
+        };
+        format!("; the present one {verb} {}", self.end(now))
     }
 
     /// Whether a certificate is there and has not expired.
@@ -337,6 +355,31 @@ mod tests {
         };
         let (_, said) = told("", Some(ledger(&names, None, Some(hindrance))));
         assert_eq!(said, "failing: no\\u{a}way");
+    }
+
+    #[test]
+    fn an_attempt_that_just_began_is_not_called_a_failure() {
+        let names = ["a.test", "b.test"];
+        let begun = |second| Failure {
+            last: moment(second),
+            error: Failure::UNDER_WAY.to_owned(),
+            ..failure()
+        };
+        let (state, said) = told("", Some(ledger(&names, None, Some(begun(990)))));
+        assert_eq!(state, State::UnderWay);
+        assert_eq!(
+            said,
+            "an attempt began 1970-01-01 00:16 UTC, 10 s ago, and has not ended"
+        );
+        let renewed = ledger(&names, Some(issued(900, 1000 + 86_400 * 3)), Some(begun(990)));
+        let (_, said) = told("", Some(renewed));
+        let end = "has not ended; the present one is valid until 1970-01-04 00:16 UTC, in 3 days";
+        assert!(said.ends_with(end), "{said}");
+        // It was cut short.
+        let (state, said) = told("", Some(ledger(&names, None, Some(begun(99)))));
+        assert_eq!(state, State::Failing);
+        let begin = "failing: an attempt began and has not ended; tried 2 times";
+        assert!(said.starts_with(begin), "{said}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::{fs, io};
 
 use fairlead_contract::{CertificateDir, HostPattern, Ledger, Paths, escaped, read_file};
@@ -8,6 +9,8 @@ use fairlead_contract::{CertificateDir, HostPattern, Ledger, Paths, escaped, rea
 pub(crate) struct Store {
     /// By the name of the certificate; an error says why a ledger is not known.
     ledgers: BTreeMap<String, Result<Ledger, String>>,
+    /// What is no directory, by its name, and why it is in the way of a certificate of that name.
+    strays: BTreeMap<String, String>,
     /// The store could not be listed, so nothing is known of what is not among the ledgers.
     pub(crate) fault: Option<String>,
 }
@@ -15,14 +18,14 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn read(paths: &Paths) -> Self {
         match list(paths) {
-            Ok(ledgers) => Self { ledgers, fault: None },
+            Ok(store) => store,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
             Err(error) => Self {
-                ledgers: BTreeMap::new(),
                 fault: Some(format!(
                     "cannot read {}: {error}",
                     paths.certificates_dir().display()
                 )),
+                ..Self::default()
             },
         }
     }
@@ -32,13 +35,17 @@ impl Store {
         let named = |ledger: Ledger| (ledger.names[0].to_string(), Ok(ledger));
         Self {
             ledgers: ledgers.into_iter().map(named).collect(),
-            fault: None,
+            ..Self::default()
         }
     }
 
     /// What is known of a certificate: nothing yet, its ledger, or why that is not known.
     pub(crate) fn find(&self, name: &HostPattern) -> Result<Option<&Ledger>, &str> {
-        match (self.ledgers.get(&name.to_string()), &self.fault) {
+        let name = name.to_string();
+        match (
+            self.ledgers.get(&name),
+            self.strays.get(&name).or(self.fault.as_ref()),
+        ) {
             (Some(ledger), _) => ledger.as_ref().map(Some).map_err(String::as_str),
             (None, Some(fault)) => Err(fault),
             (None, None) => Ok(None),
@@ -52,24 +59,34 @@ impl Store {
     }
 }
 
-fn list(paths: &Paths) -> io::Result<BTreeMap<String, Result<Ledger, String>>> {
-    let mut ledgers = BTreeMap::new();
+fn list(paths: &Paths) -> io::Result<Store> {
+    let mut store = Store::default();
     for entry in fs::read_dir(paths.certificates_dir())? {
         let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
         let directory = CertificateDir::new(entry.path());
-        if let Some(ledger) = read_ledger(&directory) {
-            ledgers.insert(entry.file_name().to_string_lossy().into_owned(), ledger);
+        match find_stray(directory.path()) {
+            Some(why) => drop(store.strays.insert(name, why)),
+            None => store
+                .ledgers
+                .extend(read_ledger(&directory).map(|ledger| (name, ledger))),
         }
     }
-    Ok(ledgers)
+    Ok(store)
+}
+
+fn find_stray(path: &Path) -> Option<String> {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => None,
+        Ok(_) => Some(format!("{shown} is not a directory; move it away")),
+        Err(error) => Some(format!("cannot look at {shown}: {error}")),
+    }
 }
 
 /// `None` if there is none.
 fn read_ledger(directory: &CertificateDir) -> Option<Result<Ledger, String>> {
     let path = directory.ledger_file();
-    if !directory.path().is_dir() {
-        return None;
-    }
     match read_file(&path) {
         Err(error) if error.is_not_found() => None,
         Err(error) => Some(Err(format!("{error}: {}", error.source))),

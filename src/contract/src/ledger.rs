@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::problem::read_toml;
@@ -90,6 +90,18 @@ pub struct Failure {
     pub error: String,
     /// No attempt is made before, unless other names or another issuer are wanted.
     pub next_try: Timestamp,
+}
+
+impl Failure {
+    /// What the error is while an attempt runs, and for ever if nothing ends it.
+    pub const UNDER_WAY: &str = "an attempt began and has not ended";
+    /// No attempt runs for longer.
+    const LONGEST: SignedDuration = SignedDuration::from_mins(15);
+
+    /// Whether the attempt may still run, as far as the ledger can tell.
+    pub fn is_under_way(&self, now: Timestamp) -> bool {
+        self.error == Self::UNDER_WAY && now.duration_since(self.last) < Self::LONGEST
+    }
 }
 
 impl Issued {

@@ -124,7 +124,8 @@ impl Paths {
         self.runtime.join("watcher/unloaded")
     }
 
-    /// Exists when something new was loaded and no pass of the certs program has looked at it yet.
+    /// Exists when something new was loaded, or changed at the end of a pass, and no pass of the certs program has looked
+    /// at it yet.
     pub fn certs_dirty_file(&self) -> PathBuf {
         self.runtime.join("certs/dirty")
     }

@@ -78,17 +78,26 @@ async fn a_request_without_one_valid_host_is_bad() {
 /// The authority asks for a name that may have no route yet, right after the file was written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_challenge_is_answered_as_soon_as_its_file_is_there() {
-    let site = Site::new();
+    // Whatever else is asked of b.test is sent to HTTPS.
+    let site = Site::of("b.test", Upstream::saying("b").await.address());
     let proxy = site.start();
-    let ask = async || ask(&proxy, &challenge("Token-_1")).await;
-    assert!(ask().await.starts_with("HTTP/1.1 404 "));
     let file = site.environment.paths().challenges_dir().join("Token-_1");
-    write_atomically(&file, b"Token-_1.thumbprint", 0o644).unwrap();
-    let answer = ask().await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nToken-_1.thumbprint"), "{answer}");
-    fs::remove_file(file).unwrap();
-    assert!(ask().await.starts_with("HTTP/1.1 404 "));
+    for host in ["a.test", "A.tEsT", "b.test"] {
+        let request = challenge("Token-_1").replace("a.test", host);
+        let ask = async || ask(&proxy, &request).await;
+        assert!(ask().await.starts_with("HTTP/1.1 404 "), "{host}");
+        write_atomically(&file, b"Token-_1.thumbprint", 0o644).unwrap();
+        for _ in 0..2 {
+            let answer = ask().await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+            assert!(
+                answer.ends_with("\r\n\r\nToken-_1.thumbprint"),
+                "{host}: {answer}"
+            );
+        }
+        fs::remove_file(&file).unwrap();
+        assert!(ask().await.starts_with("HTTP/1.1 404 "), "{host}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

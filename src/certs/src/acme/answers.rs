@@ -8,6 +8,7 @@ use instant_acme::ChallengeHandle;
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 
 use crate::acme::AcmeError;
+use crate::acme::presented::{Presented, take_all_back};
 use crate::dns::{Record, Zones};
 use crate::words::chain;
 
@@ -17,6 +18,8 @@ use crate::words::chain;
 /// asks from several places, several times.
 pub(crate) struct Answers<'a> {
     paths: &'a Paths,
+    /// Of the authority that asks.
+    directory: &'a str,
     /// The one kind that may be used, if only one may.
     kind: Option<Challenge>,
     zones: Option<&'a Zones<'a>>,
@@ -27,9 +30,15 @@ pub(crate) struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
-    pub(crate) fn new(paths: &'a Paths, kind: Option<Challenge>, zones: Option<&'a Zones<'a>>) -> Self {
+    pub(crate) fn new(
+        paths: &'a Paths,
+        directory: &'a str,
+        kind: Option<Challenge>,
+        zones: Option<&'a Zones<'a>>,
+    ) -> Self {
         Self {
             paths,
+            directory,
             kind,
             zones,
             files: BTreeSet::new(),
@@ -80,6 +89,7 @@ impl<'a> Answers<'a> {
         let record = zones.place(host, value).await?;
         if !self.records.contains(&record) {
             // Before it is there: whatever comes between, it is taken back.
+            Presented::remember(self.paths, self.directory, &record)?;
             self.records.push(record.clone());
             zones.present(&record).await?;
         }
@@ -96,12 +106,9 @@ impl<'a> Answers<'a> {
 
     /// Takes the records back.
     pub(crate) async fn withdraw(mut self) {
-        for record in std::mem::take(&mut self.records) {
-            if let Some(zones) = self.zones
-                && let Err(error) = zones.remove(&record).await
-            {
-                tracing::warn!("a record stays in the DNS: {}", chain(&error));
-            }
+        let records = std::mem::take(&mut self.records);
+        if let Some(zones) = self.zones {
+            take_all_back(self.paths, zones, &records).await;
         }
     }
 

@@ -15,6 +15,7 @@ use crate::backoff::AskedToWait;
 use crate::dns::DnsError;
 use crate::pair::InvalidPair;
 use crate::secret::SecretError;
+use crate::store::StoreError;
 use crate::words::escaped;
 
 const URN: &str = "urn:ietf:params:acme:error:";
@@ -67,6 +68,8 @@ pub(crate) enum AcmeError {
         "the authority wants it renewed between {start} and {end}, which is no time it could be renewed in"
     )]
     Window { start: Timestamp, end: Timestamp },
+    #[error("an order was made, and where it is cannot be written down")]
+    OrderNotKept(#[source] Box<Self>),
     #[error("the authority's order became invalid without a reason")]
     InvalidOrder,
     #[error("the authority delivered something else than a certificate for our key; it was rejected")]
@@ -128,6 +131,8 @@ pub(crate) enum AcmeError {
     Read(#[from] FileError),
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("cannot write what is kept of an account or order as TOML")]
     Render(#[from] toml::ser::Error),
 }
@@ -186,6 +191,7 @@ impl AcmeError {
                 | Self::Secret(_)
                 | Self::Read(_)
                 | Self::Write(_)
+                | Self::Store(_)
                 | Self::Render(_)
         )
     }

@@ -10,6 +10,7 @@ mod error;
 mod order;
 mod pending;
 mod preflight;
+mod presented;
 mod reach;
 mod renewal_info;
 mod revocation;
@@ -42,6 +43,7 @@ use crate::words;
 
 pub(crate) use crate::acme::answers::remove_leftover_answers;
 pub(crate) use crate::acme::error::AcmeError;
+pub(crate) use crate::acme::presented::remove_leftover_records;
 pub(crate) use crate::acme::revocation::revoke;
 
 /// How long one certificate may take, from the order to the chain.
@@ -117,7 +119,7 @@ impl Authority {
             Ok(delivered) => delivered,
             Err(error) => {
                 if error.is_final() {
-                    pending.remove()?;
+                    forget_order(&self.paths, &self.acme.directory, &wanted.name);
                 }
                 return Err(self.explain(error).await);
             }
@@ -147,7 +149,12 @@ impl Authority {
             profile: self.acme.profile.as_deref(),
             budget: self.budget(present),
         };
-        let mut answers = Answers::new(&self.paths, wanted.challenge, zones.as_ref());
+        let mut answers = Answers::new(
+            &self.paths,
+            &self.acme.directory,
+            wanted.challenge,
+            zones.as_ref(),
+        );
         let obtaining = obtain_chain(&self.account, pending, &wishes, &mut answers);
         let obtained = timeout(ORDER_LIMIT, obtaining).await;
         answers.withdraw().await;

@@ -84,7 +84,8 @@ async fn open(account: &Account, pending: &mut Pending, wishes: &Wishes<'_>) -> 
     }
     let identifiers: Vec<_> = pending.names().iter().map(identify).collect();
     let order = make(account, &identifiers, wishes).await?;
-    pending.set_order(Some(order.url().to_owned()))?;
+    let kept = pending.set_order(Some(order.url().to_owned()));
+    kept.map_err(|error| AcmeError::OrderNotKept(Box::new(error)))?;
     Ok(order)
 }
 
@@ -175,7 +176,10 @@ async fn answer_challenges(order: &mut Order, answers: &mut Answers<'_>) -> Resu
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
-        if let Some((_, mut challenge)) = find_challenge(&mut authorization, answers)? {
+        if let Some((_, mut challenge)) = find_challenge(&mut authorization, answers)?
+            && challenge.status == ChallengeStatus::Pending
+            && !answers.is_ready(&challenge)
+        {
             challenge.set_ready().await?;
             answers.remember_ready(&challenge);
         }
@@ -183,7 +187,8 @@ async fn answer_challenges(order: &mut Order, answers: &mut Answers<'_>) -> Resu
     Ok(())
 }
 
-/// The challenge that is still to be answered for an authorization.
+/// The challenge that is still to be answered for an authorization. The authority may have been told of it already, by a
+/// pass that took its answer along when it was killed (RFC 8555 7.1.6, 8.2).
 fn find_challenge<'a>(
     authorization: &'a mut AuthorizationHandle<'a>,
     answers: &Answers<'_>,
@@ -193,9 +198,8 @@ fn find_challenge<'a>(
     }
     let kind = choose(authorization, answers)?;
     let challenge = authorization.challenge(as_type(kind));
-    let is_open = |challenge: &ChallengeHandle<'_>| {
-        challenge.status == ChallengeStatus::Pending && !answers.is_ready(challenge)
-    };
+    const OPEN: [ChallengeStatus; 2] = [ChallengeStatus::Pending, ChallengeStatus::Processing];
+    let is_open = |challenge: &ChallengeHandle<'_>| OPEN.contains(&challenge.status);
     Ok(challenge.filter(is_open).map(|challenge| (kind, challenge)))
 }
 

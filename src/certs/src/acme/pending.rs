@@ -1,12 +1,14 @@
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use fairlead_contract::{HostPattern, KeyType, remove_if_present};
+use fairlead_contract::{HostPattern, KeyType};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde::{Deserialize, Serialize};
 
 use crate::acme::AcmeError;
 use crate::key::generate;
 use crate::secret::{read_secret, write_secret};
+use crate::store::set_file_aside;
 
 const HEADING: &str = "\
 # Written by fairlead-certs: an order that has not ended, and the key its certificate will belong to.
@@ -39,9 +41,12 @@ impl Pending {
         names: &[HostPattern],
         key_type: KeyType,
     ) -> Result<Option<Self>, AcmeError> {
-        let kept = read_secret(&path)?.and_then(|text| toml::from_str::<Record>(&text).ok());
+        let kept = read(&path)?;
+        // In which order the names are matters to nobody.
+        let names: BTreeSet<_> = names.iter().collect();
         let is_ours = |record: &Record| {
-            record.directory == directory && record.names == names && record.key_type == key_type
+            let kept: BTreeSet<_> = record.names.iter().collect();
+            record.directory == directory && kept == names && record.key_type == key_type
         };
         Ok(kept.filter(is_ours).map(|record| Self { path, record }))
     }
@@ -99,18 +104,34 @@ impl Pending {
         Ok(request.der().to_vec())
     }
 
-    pub(crate) fn remove(&self) -> Result<(), AcmeError> {
-        Ok(remove_if_present(&self.path)?)
-    }
-
     fn write(&self) -> Result<(), AcmeError> {
         let text = format!("{HEADING}\n{}", toml::to_string(&self.record)?);
         Ok(write_secret(&self.path, &text)?)
     }
 }
 
+/// What cannot be understood is set aside: the key in it may be that of a certificate which was issued.
+fn read(path: &Path) -> Result<Option<Record>, AcmeError> {
+    let Some(text) = read_secret(path)? else {
+        return Ok(None);
+    };
+    let read = toml::from_str(&text).map(Some);
+    read.or_else(|error| {
+        let aside = set_file_aside(path)?;
+        // The error's own display quotes the file, and with it the key.
+        tracing::warn!(
+            "an order under way cannot be understood and is set aside as {}: {}",
+            aside.display(),
+            error.message()
+        );
+        Ok(None)
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -136,9 +157,25 @@ mod tests {
         let other_names = open("https://ca.test", &["a.test", "b.test"]);
         assert_eq!(other_names.order(), None);
         assert_ne!(other_names.key(), first.key());
+        let same_names = open("https://ca.test", &["b.test", "a.test"]);
+        assert_eq!(same_names.key(), other_names.key());
         let other_directory = open("https://other.test", &["a.test", "b.test"]);
         assert_ne!(other_directory.key(), other_names.key());
         let other_kind = open_for("https://other.test", &["a.test", "b.test"], KeyType::P384);
         assert_ne!(other_kind.key(), other_directory.key());
+    }
+
+    #[test]
+    fn an_order_that_cannot_be_understood_is_set_aside_with_its_key() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a.test.toml");
+        let names = [HostPattern::parse("a.test").unwrap()];
+        let open = || Pending::open(path.clone(), "https://ca.test", &names, KeyType::P256).unwrap();
+        open();
+        let damaged = fs::read_to_string(&path).unwrap().replace("names", "nmes");
+        write_secret(&path, &damaged).unwrap();
+        assert!(!damaged.contains(open().key()));
+        let aside = root.path().join("a.test.toml.broken");
+        assert_eq!(fs::read_to_string(aside).unwrap(), damaged);
     }
 }

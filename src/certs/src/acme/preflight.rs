@@ -117,7 +117,10 @@ impl<I: AsyncFn() -> Result<Vec<String>, AcmeError>> Preflight<I> {
         };
         let identities = (self.identities)().await?;
         // An authority that does not say what it is called cannot be told from those that may not.
-        let may_issue = identities.is_empty() || identities.iter().any(|name| permitted.contains(name));
+        let mut is_permitted = identities
+            .iter()
+            .map(|name| permitted.contains(&name.to_ascii_lowercase()));
+        let may_issue = identities.is_empty() || is_permitted.any(|is_permitted| is_permitted);
         Ok((!may_issue).then(|| Obstacle::Forbidden {
             name: name.clone(),
             holder: holder.to_string().trim_end_matches('.').to_owned(),

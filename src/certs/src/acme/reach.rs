@@ -1,3 +1,6 @@
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +32,7 @@ use crate::words::chain;
 
 /// More names than these show nothing new.
 const MAX_LOOKS: usize = 3;
-/// How long one name may take.
+/// How long the DNS may take to say where a name is, and each address after that.
 const LIMIT: Duration = Duration::from_secs(10);
 const MAX_BODY_BYTES: usize = 4096;
 
@@ -42,9 +45,8 @@ pub(crate) async fn look(paths: &Paths, resolvers: &[SocketAddr], rejections: &[
         return Vec::new();
     };
     let looks = rejections.iter().take(MAX_LOOKS);
-    let looks = looks.map(|rejection| timeout(LIMIT, look_at(paths, &lookup, rejection)));
-    let seen = join_all(looks).await.into_iter();
-    seen.filter_map(Result::ok).flatten().collect()
+    let looks = looks.map(|rejection| look_at(paths, &lookup, rejection));
+    join_all(looks).await.into_iter().flatten().collect()
 }
 
 /// `None` if nothing can be seen from outside the DNS.
@@ -55,33 +57,49 @@ async fn look_at(paths: &Paths, lookup: &Lookup, rejection: &Rejection) -> Optio
         _ => return None,
     };
     let host = Host::parse(&rejection.name).ok()?;
-    let addresses = match lookup.find_addresses(&host).await {
-        Ok(Addresses::At(addresses)) => addresses,
-        Ok(Addresses::Absent) => return Some(format!("{host} has no address in the DNS")),
-        Ok(Addresses::NoSuchName) => return Some(format!("{host} is not in the DNS")),
-        Err(error) => return Some(chain(&error)),
+    let addresses = match timeout(LIMIT, lookup.find_addresses(&host)).await {
+        Ok(Ok(Addresses::At(addresses))) => addresses,
+        Ok(Ok(Addresses::Absent)) => return Some(format!("{host} has no address in the DNS")),
+        Ok(Ok(Addresses::NoSuchName)) => return Some(format!("{host} is not in the DNS")),
+        Ok(Err(error)) => return Some(chain(&error)),
+        Err(_) => return Some(format!("the DNS does not say in time where {host} is")),
     };
-    for ip in &addresses {
-        let fault = match rejection.challenge {
-            ChallengeType::Http01 => ask(paths, &host, *ip).await.err(),
-            _ => shake_hands(paths, &host, *ip).await.err(),
-        };
-        if let Some(fault) = fault {
-            return Some(format!("{host} is at {ip}, and at its port {port} {fault}"));
-        }
-    }
-    let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    Some(format!(
-        "port {port} of {} answers for {host} as it should; what is in the way lies between there and the authority",
-        shown.join(" and ")
-    ))
+    let probe = match rejection.challenge {
+        ChallengeType::Http01 => Probe::of_http(paths),
+        _ => Probe::of_tls_alpn(paths, &host),
+    };
+    let seen = match probe {
+        Ok(probe) => join_all(addresses.iter().map(|ip| probe.ask(&host, *ip))).await,
+        Err(fault) => return Some(fault.to_string()),
+    };
+    let seen: Vec<_> = addresses.into_iter().zip(seen).collect();
+    Some(describe(&host, port, &seen))
+}
+
+/// Says of each address what is seen there: the authority may have asked at any.
+fn describe(host: &Host, port: u16, seen: &[(IpAddr, Result<(), Fault>)]) -> String {
+    let places = seen.iter().map(|(ip, seen)| match seen {
+        Ok(()) => format!("{ip}, where port {port} answers as it should"),
+        Err(Fault::NoWay(cause)) => format!("{ip}, to which there is no way from here ({cause})"),
+        Err(fault) => format!("{ip}, where at port {port} {fault}"),
+    });
+    let places = places.collect::<Vec<_>>().join("; and to ");
+    let rest = match seen.iter().all(|(_, seen)| seen.is_ok()) {
+        true => "; what is in the way lies between there and the authority",
+        false => "",
+    };
+    format!("{host} leads to {places}{rest}")
 }
 
 /// What is wrong with an answer.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
+    #[error("there is no way from here ({0})")]
+    NoWay(String),
     #[error("nobody answers ({0})")]
     Silent(String),
+    #[error("nobody answers within {} seconds", LIMIT.as_secs())]
+    Limit,
     #[error("another server answers, with {0}")]
     Status(StatusCode),
     #[error("another server answers")]
@@ -92,16 +110,74 @@ enum Fault {
     Own(String),
 }
 
-impl From<std::io::Error> for Fault {
-    fn from(error: std::io::Error) -> Self {
-        Self::Silent(error.to_string())
+impl Fault {
+    /// Of a connection that did not come about. Without IPv6, as an example, it is not the other side's fault.
+    fn of_connecting(error: &(dyn Error + 'static)) -> Self {
+        const OURS: [ErrorKind; 2] = [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable];
+        let mut causes = iter::successors(Some(error), |error| (*error).source());
+        let kind = causes.find_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
+        match kind.is_some_and(|kind| OURS.contains(&kind)) {
+            true => Self::NoWay(chain(error)),
+            false => Self::Silent(chain(error)),
+        }
     }
 }
 
-/// Asks for an answer that only our proxy can give, as the authority does for HTTP-01.
-async fn ask(paths: &Paths, host: &Host, ip: IpAddr) -> Result<(), Fault> {
-    let token = random_token();
-    let _probe = Probe::publish(paths.challenges_dir().join(&token), &token, 0o644)?;
+/// An answer to a challenge that nobody made, which only our proxy can give; published until it is dropped.
+struct Probe {
+    path: PathBuf,
+    expected: Expected,
+}
+
+enum Expected {
+    Body(String),
+    Certificate(CertificateDer<'static>),
+}
+
+impl Probe {
+    fn of_http(paths: &Paths) -> Result<Self, Fault> {
+        let token = random_token();
+        let path = paths.challenges_dir().join(&token);
+        Self::publish(path, &token, 0o644, Expected::Body(token.clone()))
+    }
+
+    fn of_tls_alpn(paths: &Paths, host: &Host) -> Result<Self, Fault> {
+        let own = |error: &(dyn Error + 'static)| Fault::Own(chain(error));
+        let digest: Vec<_> = iter::repeat_with(|| fastrand::u8(..)).take(32).collect();
+        let pem = certify(host, &digest).map_err(|error| own(&error))?;
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| own(&error))?;
+        let path = paths.alpn_challenge_file(host);
+        Self::publish(path, &pem, 0o640, Expected::Certificate(certificate))
+    }
+
+    fn publish(path: PathBuf, text: &str, mode: u32, expected: Expected) -> Result<Self, Fault> {
+        let probe = Self { path, expected };
+        let written = write_atomically(&probe.path, text.as_bytes(), mode);
+        written.map_err(|error| Fault::Own(chain(&error)))?;
+        Ok(probe)
+    }
+
+    async fn ask(&self, host: &Host, ip: IpAddr) -> Result<(), Fault> {
+        let asked = async {
+            match &self.expected {
+                Expected::Body(token) => ask(token, host, ip).await,
+                Expected::Certificate(certificate) => shake_hands(certificate, host, ip).await,
+            }
+        };
+        timeout(LIMIT, asked).await.unwrap_or(Err(Fault::Limit))
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Err(error) = remove_if_present(&self.path) {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+}
+
+/// Asks as the authority does for HTTP-01.
+async fn ask(token: &str, host: &Host, ip: IpAddr) -> Result<(), Fault> {
     let address = SocketAddr::new(ip, 80);
     let url = format!("http://{address}/.well-known/acme-challenge/{token}");
     let own = |error: http::Error| Fault::Own(chain(&error));
@@ -109,7 +185,7 @@ async fn ask(paths: &Paths, host: &Host, ip: IpAddr) -> Result<(), Fault> {
     let request = request.body(Empty::<Bytes>::new()).map_err(own)?;
     let client = Client::builder(TokioExecutor::new()).build_http();
     let response = client.request(request).await;
-    let response = response.map_err(|error| Fault::Silent(chain(&error)))?;
+    let response = response.map_err(|error| Fault::of_connecting(&error))?;
     if response.status() != StatusCode::OK {
         return Err(Fault::Status(response.status()));
     }
@@ -121,42 +197,18 @@ async fn ask(paths: &Paths, host: &Host, ip: IpAddr) -> Result<(), Fault> {
     }
 }
 
-/// Asks for a certificate that only our proxy can show, as the authority does for TLS-ALPN-01 (RFC 8737 3).
-async fn shake_hands(paths: &Paths, host: &Host, ip: IpAddr) -> Result<(), Fault> {
-    let digest: Vec<_> = std::iter::repeat_with(|| fastrand::u8(..)).take(32).collect();
-    let pem = certify(host, &digest).map_err(|error| Fault::Own(chain(&error)))?;
-    let certificate = CertificateDer::from_pem_slice(pem.as_bytes());
-    let certificate = certificate.map_err(|error| Fault::Own(chain(&error)))?;
-    let _probe = Probe::publish(paths.alpn_challenge_file(host), &pem, 0o640)?;
+/// Asks as the authority does for TLS-ALPN-01 (RFC 8737 3).
+async fn shake_hands(certificate: &CertificateDer<'static>, host: &Host, ip: IpAddr) -> Result<(), Fault> {
     let name = ServerName::try_from(host.to_string()).map_err(|error| Fault::Own(chain(&error)))?;
-    let stream = TcpStream::connect((ip, 443)).await?;
-    let connector = TlsConnector::from(Arc::new(trust_nothing_but(certificate)?));
+    let stream = TcpStream::connect((ip, 443)).await;
+    let stream = stream.map_err(|error| Fault::of_connecting(&error))?;
+    let connector = TlsConnector::from(Arc::new(trust_nothing_but(certificate.clone())?));
     let shaken = connector.connect(name, stream).await;
     shaken.map(drop).map_err(|error| Fault::Handshake(chain(&error)))
 }
 
 fn random_token() -> String {
-    std::iter::repeat_with(fastrand::alphanumeric).take(43).collect()
-}
-
-/// An answer to a challenge that nobody made, published until it is dropped.
-struct Probe(PathBuf);
-
-impl Probe {
-    fn publish(path: PathBuf, text: &str, mode: u32) -> Result<Self, Fault> {
-        let probe = Self(path);
-        let written = write_atomically(&probe.0, text.as_bytes(), mode);
-        written.map_err(|error| Fault::Own(chain(&error)))?;
-        Ok(probe)
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        if let Err(error) = remove_if_present(&self.0) {
-            tracing::warn!("{}", chain(&error));
-        }
-    }
+    iter::repeat_with(fastrand::alphanumeric).take(43).collect()
 }
 
 /// A client that believes who shows this very certificate and has its key, speaking `acme-tls/1` alone.
@@ -219,5 +271,44 @@ impl ServerCertVerifier for OneCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_told_and_none_is_blamed_for_another_or_for_what_we_lack() {
+        let host = Host::parse("a.test").unwrap();
+        let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        let refused = || Fault::of_connecting(&io::Error::from(ErrorKind::ConnectionRefused));
+        let no_way = || Fault::of_connecting(&io::Error::from(ErrorKind::NetworkUnreachable));
+        let fine = "where port 80 answers as it should";
+        let between = "; what is in the way lies between there and the authority";
+        for (at_v4, at_v6, expected) in [
+            (
+                Ok(()),
+                Ok(()),
+                format!("192.0.2.1, {fine}; and to 2001:db8::1, {fine}{between}"),
+            ),
+            (
+                Ok(()),
+                Err(Fault::Limit),
+                format!(
+                    "192.0.2.1, {fine}; and to 2001:db8::1, where at port 80 nobody answers within 10 seconds"
+                ),
+            ),
+            (
+                Err(refused()),
+                Err(no_way()),
+                "192.0.2.1, where at port 80 nobody answers (connection refused); and to 2001:db8::1, to which \
+                 there is no way from here (network unreachable)"
+                    .to_owned(),
+            ),
+        ] {
+            let described = describe(&host, 80, &[(v4, at_v4), (v6, at_v6)]);
+            assert_eq!(described, format!("a.test leads to {expected}"));
+        }
     }
 }

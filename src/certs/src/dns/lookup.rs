@@ -2,6 +2,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fairlead_contract::Host;
+use futures_util::future::join_all;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -81,16 +82,12 @@ impl Lookup {
     pub(crate) async fn find_servers(&self, zone: &Name) -> Result<Vec<Vec<IpAddr>>, DnsError> {
         let mut servers = Vec::new();
         for record in self.ask(zone, RecordType::NS).await? {
-            if let RData::NS(server) = record.data {
-                let mut addresses = Vec::new();
-                for kind in [RecordType::A, RecordType::AAAA] {
-                    let records = self.ask(&server.0, kind).await?;
-                    addresses.extend(records.iter().filter_map(|record| record.data.ip_addr()));
-                }
+            if let RData::NS(server) = record.data
+                && let Addresses::At(addresses) = self.find_addresses_of(&server.0).await?
+            {
                 servers.push(addresses);
             }
         }
-        servers.retain(|addresses| !addresses.is_empty());
         match servers.is_empty() {
             true => Err(DnsError::NoServers(zone.to_string())),
             false => Ok(servers),
@@ -99,17 +96,23 @@ impl Lookup {
 
     /// Where the host is, whatever aliases lead there.
     pub(crate) async fn find_addresses(&self, host: &Host) -> Result<Addresses, DnsError> {
-        let name = absolute(host.as_str())?;
-        let mut addresses = Vec::new();
-        for kind in [RecordType::A, RecordType::AAAA] {
-            let Some(records) = self.ask_for(&name, kind).await? else {
-                return Ok(Addresses::NoSuchName);
-            };
-            addresses.extend(records.iter().filter_map(|record| record.data.ip_addr()));
+        self.find_addresses_of(&absolute(host.as_str())?).await
+    }
+
+    /// One kind of address is enough: there are servers that fail on questions about the other, or say that there is no
+    /// such name (RFC 4074).
+    async fn find_addresses_of(&self, name: &Name) -> Result<Addresses, DnsError> {
+        let kinds = [RecordType::A, RecordType::AAAA];
+        let answers = join_all(kinds.map(|kind| self.ask_for(name, kind))).await;
+        let known: Vec<_> = answers.iter().flatten().flatten().flatten().collect();
+        let addresses: Vec<_> = known.iter().filter_map(|record| record.data.ip_addr()).collect();
+        if !addresses.is_empty() {
+            return Ok(Addresses::At(addresses));
         }
-        match addresses.is_empty() {
+        let answers: Vec<_> = answers.into_iter().collect::<Result<_, _>>()?;
+        match answers.iter().any(Option::is_some) {
             true => Ok(Addresses::Absent),
-            false => Ok(Addresses::At(addresses)),
+            false => Ok(Addresses::NoSuchName),
         }
     }
 
@@ -189,4 +192,81 @@ fn build(
 
 fn unusable(error: NetError) -> DnsError {
     DnsError::Resolvers(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use hickory_resolver::proto::op::{Message, ResponseCode};
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+
+    /// What a server says to a question about each kind of address: a code, or the addresses it has.
+    type Answers = [Result<bool, ResponseCode>; 2];
+
+    async fn respond(socket: UdpSocket, answers: Answers) {
+        let mut buffer = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            let question = Message::from_vec(&buffer[..length]).unwrap();
+            let query = question.queries[0].clone();
+            let (answer, ip) = match query.query_type() {
+                RecordType::A => (answers[0], V4),
+                _ => (answers[1], V6),
+            };
+            let mut message = Message::response(question.metadata.id, question.metadata.op_code);
+            message.metadata.response_code = answer.err().unwrap_or(ResponseCode::NoError);
+            message.add_query(query.clone());
+            if answer == Ok(true) {
+                message.add_answer(Record::from_rdata(query.name().clone(), 60, ip.into()));
+            }
+            socket.send_to(&message.to_vec().unwrap(), client).await.unwrap();
+        }
+    }
+
+    async fn find(answers: Answers) -> Result<Addresses, DnsError> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let lookup = Lookup::new(&[socket.local_addr().unwrap()]).unwrap();
+        let server = tokio::spawn(respond(socket, answers));
+        let found = lookup.find_addresses(&Host::parse("a.test").unwrap()).await;
+        server.abort();
+        found
+    }
+
+    #[tokio::test]
+    async fn one_kind_of_address_is_enough_whatever_is_said_of_the_other() {
+        const FAILURES: [ResponseCode; 3] = [
+            ResponseCode::ServFail,
+            ResponseCode::Refused,
+            ResponseCode::NXDomain,
+        ];
+        for failure in FAILURES.map(Err) {
+            for (answers, expected) in [
+                ([Ok(true), failure], vec![V4]),
+                ([failure, Ok(true)], vec![V6]),
+                ([Ok(true), Ok(true)], vec![V4, V6]),
+            ] {
+                let found = find(answers).await.unwrap();
+                assert_eq!(found, Addresses::At(expected), "{answers:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_without_an_address_is_told_from_one_that_is_not_there_and_from_no_answer() {
+        let gone = Err(ResponseCode::NXDomain);
+        assert_eq!(find([Ok(false), Ok(false)]).await.unwrap(), Addresses::Absent);
+        assert_eq!(find([gone, gone]).await.unwrap(), Addresses::NoSuchName);
+        for answers in [
+            [Ok(false), Err(ResponseCode::ServFail)],
+            [Err(ResponseCode::ServFail), Ok(false)],
+        ] {
+            let error = find(answers).await.unwrap_err().to_string();
+            assert_eq!(error, "the DNS cannot be asked about a.test.");
+        }
+    }
 }

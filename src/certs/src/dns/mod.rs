@@ -37,6 +37,24 @@ pub(crate) struct Record {
     value: String,
 }
 
+impl Record {
+    pub(crate) fn parse(name: &str, value: &str) -> Result<Self, DnsError> {
+        Ok(Self {
+            name: Name::from_ascii(name)?,
+            value: value.to_owned(),
+        })
+    }
+
+    /// Absolute, with the last dot.
+    pub(crate) fn name(&self) -> String {
+        self.name.to_ascii()
+    }
+
+    pub(crate) fn value(&self) -> &str {
+        &self.value
+    }
+}
+
 /// The DNS as the operator lets us change it.
 pub(crate) struct Zones<'a> {
     settings: &'a Dns,

@@ -245,9 +245,17 @@ fn certified(located: &Located, host: &HostPattern, certificate: &Certificate, m
             format!("{said}, and no pair in the store is for {host}"),
         ),
         (None, State::Ok | State::Due) => (Done::Yes, said),
-        (None, State::Failing) if certificate.holds(machine.now) => (Done::Yes, said),
+        (None, State::Failing | State::UnderWay) if certificate.holds(machine.now) => (Done::Yes, said),
         (None, State::Operators) | (_, State::Unknown) => (Done::Unknown, said),
-        (_, State::Waiting | State::Failing | State::Expired | State::Revoked | State::Unwanted) => {
+        (
+            _,
+            State::Waiting
+            | State::UnderWay
+            | State::Failing
+            | State::Expired
+            | State::Revoked
+            | State::Unwanted,
+        ) => {
             let refused = refused_pair(certificate, machine);
             let also = refused.map(|refused| format!("; there is a pair, but {refused}"));
             (Done::No, said + &also.unwrap_or_default())
@@ -363,6 +371,7 @@ fn next_for_certificate(host: &HostPattern, certificate: &Certificate, machine: 
             }
         },
         State::Ok | State::Due => "Next: run fairlead reload.".to_owned(),
+        State::UnderWay => "Next: ask again in a moment; most attempts end within one.".to_owned(),
         State::Waiting => {
             format!(
                 "Next: ask again in a moment, for each reload begins a pass; if nothing came of it, {start_certs}."
@@ -889,6 +898,24 @@ mod tests {
             "{}",
             story.conclusion
         );
+    }
+
+    #[test]
+    fn an_attempt_that_runs_is_waited_for_and_a_renewal_that_runs_hinders_nothing() {
+        let begun = Failure {
+            issuer: Some("https://ca.test/directory".to_owned()),
+            attempts: 1,
+            since: at(990),
+            last: at(990),
+            error: Failure::UNDER_WAY.to_owned(),
+            next_try: at(1060),
+        };
+        let story = with_certificate(Some(ledger(&["app.test"], None, Some(begun.clone()))));
+        assert_step(&story, "certificate", Done::No, "an attempt began");
+        assert!(story.conclusion.starts_with("Next: ask again in a moment"));
+        let mut machine = machine();
+        machine.store = Store::of([ledger(&["app.test"], Some(issued(900, 3000)), Some(begun))]);
+        assert_eq!(tell("app.test", &machine).done(), Done::Yes);
     }
 
     #[test]
