@@ -3,6 +3,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::Reason;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
@@ -103,10 +104,16 @@ impl ReceivedBody {
     }
 }
 
-fn well_formed(frame: Frame<Bytes>) -> Result<Frame<Bytes>, PeerError> {
-    match frame.trailers_ref().is_some_and(has_malformed_field) {
+fn well_formed_frame(frame: Frame<Bytes>) -> Result<Frame<Bytes>, PeerError> {
+    frame.trailers_ref().map_or(Ok(()), check_fields)?;
+    Ok(frame)
+}
+
+/// Refuses what h2 lets through (RFC 9113 8.1.1).
+pub(crate) fn check_fields(fields: &HeaderMap) -> Result<(), PeerError> {
+    match has_malformed_field(fields) {
         true => Err(PeerError::Field),
-        false => Ok(frame),
+        false => Ok(()),
     }
 }
 
@@ -126,7 +133,7 @@ impl Body for ReceivedBody {
             }
             Self::Http2(body) => {
                 let frame = ready!(body.poll_frame(context));
-                Poll::Ready(frame.map(|frame| well_formed(frame?)))
+                Poll::Ready(frame.map(|frame| well_formed_frame(frame?)))
             }
             Self::Answer(body) => {
                 let frame = ready!(body.poll_frame(context));

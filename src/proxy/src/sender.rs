@@ -19,10 +19,10 @@ use tracing::debug;
 
 use crate::body::{RequestBody, RequestBodyError};
 use crate::http1::{Http1Connection, Stream};
-use crate::http2_stream::{Http2Body, Http2Stream, Unsent, has_malformed_field, send_body};
+use crate::http2_stream::{Http2Body, Http2Stream, Unsent, send_body};
 use crate::interim::Hearing;
 use crate::message_length::settle_length;
-use crate::received::{PeerError, ReceivedBody};
+use crate::received::{PeerError, ReceivedBody, check_fields};
 use crate::upgrade::SEC_WEBSOCKET_KEY;
 
 /// What one answer may keep unread; a slow client holds up its own answer and no other one.
@@ -210,21 +210,17 @@ async fn hear_out(
     let answer = poll_fn(|context| {
         send_on(sending, context)?;
         while let Poll::Ready(Some(interim)) = answer.poll_informational(context) {
-            let interim = well_formed(interim?)?;
+            let interim = interim?;
+            check_fields(interim.headers())?;
             if let Some(hearing) = hearing {
                 hearing.hear(interim.status(), interim.headers());
             }
         }
         Pin::new(&mut answer).poll(context).map_err(PeerError::from)
     });
-    well_formed(answer.await?)
-}
-
-fn well_formed<B>(answer: Response<B>) -> Result<Response<B>, PeerError> {
-    match has_malformed_field(answer.headers()) {
-        true => Err(PeerError::Field),
-        false => Ok(answer),
-    }
+    let answer = answer.await?;
+    check_fields(answer.headers())?;
+    Ok(answer)
 }
 
 /// Fails if the body broke off. An upstream that does not want to have it may still answer.

@@ -11,9 +11,9 @@ use crate::labels::{Claim, WantedPort};
 
 /// Returns where the container answers the requests of `claim`.
 ///
-/// The network is the one the container names, else the operator's, else the only one of those that this
-/// machine is part of. There is no guess between several: the wrong one might be one the proxy cannot reach. Where no address can be
-/// reached, as those of a rootless daemon, the operator has the published ports used.
+/// The network is the one the container names, else the operator's, else the only one of those that this machine is
+/// part of. There is no guess between several: the wrong one might be one the proxy cannot reach. Where no address
+/// can be reached, as those of a rootless daemon, the operator has the published ports used.
 pub(crate) fn upstream_url(
     container: &Container,
     claim: &Claim,
