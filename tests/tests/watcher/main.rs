@@ -223,24 +223,32 @@ async fn a_deploy_under_load_loses_no_request() {
     let client = authority.client();
     // Some are always on their way to each upstream.
     let slow = "https://app.test/cgi-bin/slow";
-    let load = ["https://app.test/", slow, slow, slow, slow].map(|url| {
-        let (client, proxy) = (client.clone(), proxy.clone());
-        let (is_over, answered) = (is_over.clone(), answered.clone());
-        tokio::spawn(async move {
-            while !is_over.load(Ordering::Relaxed) {
-                assert_eq!(client.get(&proxy, url).await.status(), 200, "{url}");
-                answered.send(()).expect("somebody counts");
-            }
+    let urls = ["https://app.test/", slow, slow, slow, slow];
+    let load: Vec<_> = (urls.into_iter().enumerate())
+        .map(|(sender, url)| {
+            let (client, proxy) = (client.clone(), proxy.clone());
+            let (is_over, answered) = (is_over.clone(), answered.clone());
+            tokio::spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert_eq!(client.get(&proxy, url).await.status(), 200, "{url}");
+                    answered.send(sender).expect("somebody counts");
+                }
+            })
         })
-    });
-    // So many that each upstream is asked, also one that does not answer any more.
+        .collect();
+    // So many that each upstream is asked, also one that does not answer any more; and of each sender
+    // two, for the first may have left before the call, by the routes of then.
     let mut some_are_answered = async || {
         while answers.try_recv().is_ok() {}
-        for _ in 0..50 {
-            timeout(DEADLINE, answers.recv())
-                .await
-                .expect("requests are answered");
-        }
+        let mut counts = urls.map(|_| 0);
+        let enough = async {
+            while counts.iter().sum::<u32>() < 50 || counts.iter().any(|count| *count < 2) {
+                counts[answers.recv().await.expect("somebody asks")] += 1;
+            }
+        };
+        timeout(DEADLINE, enough)
+            .await
+            .expect("every sender is answered with 200");
     };
     some_are_answered().await;
     machine.docker.run("new", &patient);
