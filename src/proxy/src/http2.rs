@@ -2,6 +2,7 @@
 //! broken off with CANCEL for a whole one, and keeps idle connections for ever.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::body::{ReplyBody, ReplyBodyError};
+use crate::corked::{Corked, Outlet};
 use crate::date;
 use crate::headers::strip_hop_by_hop;
 use crate::http2_stream::{Http2Body, Http2Stream, Unsent, has_malformed_field, send_body};
@@ -66,6 +68,8 @@ const PATIENCE: Patience = Patience {
 enum ConnectionError {
     #[error(transparent)]
     Protocol(#[from] h2::Error),
+    #[error("it cannot be written to")]
+    Write(#[from] io::Error),
     #[error("the client does not answer pings")]
     Silent,
 }
@@ -130,10 +134,11 @@ async fn accept_streams(
     leaving: &CancellationToken,
     patience: Patience,
 ) -> Result<(), ConnectionError> {
+    let (stream, outlet) = Corked::new(stream);
     let mut connection: Connection<_, Bytes> = builder().handshake(stream).await?;
     let client = Arc::new(client);
     let mut life = Life::new(connection.ping_pong());
-    let mut turn = Turn::default();
+    let mut turn = Turn::new(outlet);
     // Not at once: a client that has just come is there, and does not expect a question.
     let mut ticks = interval_at(Instant::now() + patience.between_pings, patience.between_pings);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -177,17 +182,22 @@ type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// Lets every other task that can go on do so before the connection does: what many streams have to send by
 /// then goes out in one write.
-#[derive(Default)]
-struct Turn {
+struct Turn<S> {
     has_come: bool,
+    outlet: Outlet<S>,
 }
 
-impl Turn {
-    fn poll_accept<S: AsyncRead + AsyncWrite + Unpin>(
+impl<S: AsyncRead + AsyncWrite + Unpin> Turn<S> {
+    fn new(outlet: Outlet<S>) -> Self {
+        let has_come = false;
+        Self { has_come, outlet }
+    }
+
+    fn poll_accept(
         &mut self,
-        connection: &mut Connection<S, Bytes>,
+        connection: &mut Connection<Corked<S>, Bytes>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Accepted, h2::Error>>> {
+    ) -> Poll<Option<Result<Accepted, ConnectionError>>> {
         if !self.has_come {
             self.has_come = true;
             context.waker().wake_by_ref();
@@ -195,7 +205,12 @@ impl Turn {
         }
         let accepted = connection.poll_accept(context);
         self.has_come = accepted.is_ready();
-        accepted
+        if accepted.is_pending()
+            && let Poll::Ready(Err(error)) = self.outlet.poll_let_go(context)
+        {
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        accepted.map_err(ConnectionError::from)
     }
 }
 

@@ -16,6 +16,7 @@ mod caller;
 mod certificate;
 mod checks;
 mod compress;
+mod corked;
 mod date;
 mod dial;
 mod dispatch;
