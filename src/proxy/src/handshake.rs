@@ -7,7 +7,7 @@ use fairlead_contract::{Host, Paths, chain, read_file};
 use rustls::ServerConfig;
 use rustls::server::{Acceptor, ClientHello};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
 use crate::certificate::{ACME_TLS, Certificate, configure_validation};
+use crate::read_ahead::ReadAhead;
 use crate::snapshot::Snapshot;
 
 /// Fatal alerts (RFC 6066 3, RFC 8446 6).
@@ -47,16 +48,19 @@ pub(crate) async fn accept(
     stream: TcpStream,
     snapshot: &Snapshot,
     paths: &Paths,
-) -> Result<Option<(TlsStream<TcpStream>, Arc<Certificate>)>, HandshakeError> {
+) -> Result<Option<(TlsStream<ReadAhead<TcpStream>>, Arc<Certificate>)>, HandshakeError> {
     let deadline = Instant::now() + snapshot.config.proxy.header_timeout.get();
     let outdated = timeout_at(deadline, outdated_version(&stream));
     if let Some(version) = outdated.await.map_err(|_| HandshakeError::Timeout)?? {
         refuse(stream, version, PROTOCOL_VERSION).await;
         return Err(HandshakeError::Outdated);
     }
-    let start = timeout_at(deadline, LazyConfigAcceptor::new(Acceptor::default(), stream))
-        .await
-        .map_err(|_| HandshakeError::Timeout)??;
+    let start = timeout_at(
+        deadline,
+        LazyConfigAcceptor::new(Acceptor::default(), ReadAhead::new(stream)),
+    )
+    .await
+    .map_err(|_| HandshakeError::Timeout)??;
     let name = start.client_hello().server_name().map(ToOwned::to_owned);
     let host = name.as_deref().and_then(|name| Host::parse(name).ok());
     let identity = host.and_then(|host| match validates(&start.client_hello()) {
@@ -131,7 +135,7 @@ async fn outdated_version(stream: &TcpStream) -> io::Result<Option<[u8; 2]>> {
 }
 
 /// rustls would say access_denied (49) to an unknown name, so the alert is ours.
-async fn refuse(mut stream: TcpStream, [major, minor]: [u8; 2], alert: u8) {
+async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, [major, minor]: [u8; 2], alert: u8) {
     let farewell = async {
         stream.write_all(&[21, major, minor, 0, 2, 2, alert]).await?;
         stream.shutdown().await?;

@@ -40,6 +40,7 @@ mod paths;
 mod patience;
 mod pool;
 mod proxy_protocol;
+mod read_ahead;
 mod received;
 mod reload_callers;
 mod reply;

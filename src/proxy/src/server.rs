@@ -17,6 +17,7 @@ use crate::http1;
 use crate::http2;
 use crate::metrics::Open;
 use crate::proxy_protocol::{Link, read_header};
+use crate::read_ahead::ReadAhead;
 use crate::service::{Client, Shared};
 
 /// After a failed accept; the usual cause, no free descriptor, does not pass by itself.
@@ -170,7 +171,7 @@ async fn secure(
     stream: TcpStream,
     address: SocketAddr,
     shared: &Shared,
-) -> Option<(Box<TlsStream<TcpStream>>, Arc<Certificate>)> {
+) -> Option<(Box<TlsStream<ReadAhead<TcpStream>>>, Arc<Certificate>)> {
     let snapshot = shared.snapshot().clone();
     let unasked = CancellationToken::new();
     let accepted = tokio::select! {

@@ -34,6 +34,7 @@ use self::unread::Unread;
 pub(crate) use self::wire::ClientBody;
 use crate::body::RequestBodyError;
 use crate::message_length::AmbiguousLength;
+use crate::read_ahead::ReadAhead;
 
 const END_OF_LINE: &[u8] = b"\r\n";
 /// The first line of a request may take so many bytes.
@@ -70,12 +71,12 @@ impl Transport for TcpStream {
     }
 }
 
-impl Transport for TlsStream<TcpStream> {
+impl Transport for TlsStream<ReadAhead<TcpStream>> {
     /// Without a close_notify the client knows (RFC 8446 6.1).
     fn break_off(&self) {}
 
     fn is_broken(&self) -> bool {
-        self.get_ref().0.is_broken()
+        self.get_ref().0.get_ref().is_broken()
     }
 }
 
