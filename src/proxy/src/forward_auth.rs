@@ -2,7 +2,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_contract::{ForwardAuth as Settings, Upstream};
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue};
+use http::header::{
+    CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, RANGE,
+};
 use http::request::Parts;
 use http::{HeaderMap, Request};
 
@@ -16,10 +19,17 @@ use crate::pool::Peer;
 
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-/// What says of the body, which stays here, and other words for what we say ourselves.
-const WITHHELD: [HeaderName; 4] = [
+/// What says of the body, which stays here; under which conditions and which part of the page is wanted, not of what
+/// the program answers; and other words for what we say ourselves.
+const WITHHELD: [HeaderName; 10] = [
     CONTENT_LENGTH,
     EXPECT,
+    RANGE,
+    IF_RANGE,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
     HeaderName::from_static("x-original-url"),
     HeaderName::from_static("x-original-method"),
 ];
