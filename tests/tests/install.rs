@@ -110,32 +110,84 @@ fn everything_is_installed_and_removed_and_files_of_others_stay() {
     assert_eq!(system.files(), others.map(str::to_owned).into());
 }
 
-/// Without `--destdir`, and with programs in the place of systemd's, so that nothing happens to this machine.
+/// Installs without `--destdir`, with programs in the place of systemd's, so that nothing happens to this machine.
+fn install_beside_systemd(version: &str, prefix: &Path, arguments: &[&str]) -> Output {
+    let systemd = tempfile::tempdir().unwrap();
+    for name in ["systemctl", "systemd-sysusers", "systemd-tmpfiles"] {
+        let program = format!("#!/bin/sh\necho 'systemd {version} ({version}.1-1)'\n");
+        write_atomically(&systemd.path().join(name), program.as_bytes(), 0o755).unwrap();
+    }
+    Command::new(INSTALL)
+        .args(["--bin-dir", &programs(), "--prefix"])
+        .arg(prefix)
+        .args(arguments)
+        .env(
+            "PATH",
+            format!("{}:{}", systemd.path().display(), env::var("PATH").unwrap()),
+        )
+        .output()
+        .unwrap()
+}
+
 #[test]
 fn an_older_systemd_is_refused_before_anything_is_written() {
-    for (version, is_enough) in [("253", false), ("254", true)] {
+    for (version, is_enough) in [("251", false), ("252", true)] {
         let system = System::new();
-        let systemd = tempfile::tempdir().unwrap();
-        for name in ["systemctl", "systemd-sysusers", "systemd-tmpfiles"] {
-            let program = format!("#!/bin/sh\necho 'systemd {version} ({version}.1-1)'\n");
-            write_atomically(&systemd.path().join(name), program.as_bytes(), 0o755).unwrap();
-        }
-        let output = Command::new(INSTALL)
-            .args(["--bin-dir", &programs(), "--prefix"])
-            .arg(system.0.path())
-            .env(
-                "PATH",
-                format!("{}:{}", systemd.path().display(), env::var("PATH").unwrap()),
-            )
-            .output()
-            .unwrap();
+        let output = install_beside_systemd(version, system.0.path(), &[]);
         assert_eq!(output.status.success(), is_enough, "{output:?}");
         assert_eq!(!system.files().is_empty(), is_enough);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(
-            is_enough || said.contains("systemd 254 or newer, and this is 253"),
+            is_enough || said.contains("systemd 252 or newer, and this is 251"),
             "{said}"
         );
+    }
+}
+
+#[test]
+fn what_only_an_older_systemd_needs_comes_and_goes_with_it() {
+    let system = System::new();
+    for (name, instance) in [
+        ("fairlead", &[][..]),
+        ("fairlead-internal", &["--instance", "internal"]),
+    ] {
+        let install = |version: &str| {
+            let output = install_beside_systemd(version, system.0.path(), instance);
+            assert!(output.status.success(), "{output:?}");
+            system.files()
+        };
+        let older = install("253");
+        let newer = install("254");
+        let units = format!("lib/systemd/system/{name}");
+        let reload = format!("{units}-proxy.service.d/60-reload.conf");
+        let drop_ins = [format!("{units}-.service.d/60-restart.conf"), reload.clone()];
+        assert_eq!(older, &newer | &drop_ins.into());
+        assert_eq!(install("252"), older);
+        let bin = system.0.path().join("bin").display().to_string();
+        for line in [
+            format!("ExecReload=+{bin}/fairlead reload --pid $MAINPID\n"),
+            format!("BindPaths=/run/{name}/certs\n"),
+        ] {
+            assert!(system.read(&reload).contains(&line), "{line}");
+        }
+    }
+    system.install(&["--remove", "--prefix", "/", "--instance", "internal"]);
+    system.install(&["--remove", "--prefix", "/"]);
+    assert_eq!(system.files(), BTreeSet::new());
+}
+
+#[test]
+fn a_package_is_for_a_newer_systemd_unless_it_says_for_which() {
+    let drop_in = "usr/lib/systemd/system/fairlead-proxy.service.d/60-reload.conf";
+    for (version, is_older) in [(&[][..], false), (&["--systemd", "252"], true)] {
+        let system = System::new();
+        system.install(&[&["--bin-dir", &programs()], version].concat());
+        assert_eq!(system.files().contains(drop_in), is_older, "{version:?}");
+    }
+    for unfit in ["251", "new"] {
+        let system = System::new();
+        let refused = system.run(&["--bin-dir", &programs(), "--systemd", unfit]);
+        assert!(!refused.status.success() && system.files().is_empty(), "{unfit}");
     }
 }
 

@@ -66,6 +66,25 @@ with subtest("once more over what runs: no request is refused, and another progr
     end_asking("an update")
     assert machine.get_unit_property("fairlead-proxy.service", "MainPID") != before
 
+with subtest("what is for an older systemd does no harm on a newer one, and goes when it is installed again"):
+    drop_ins = "find /usr/lib/systemd/system -name '60-*' -path '*/fairlead-*' | wc -l"
+    install("--bin-dir /usr/src/fairlead-programs --systemd 252")
+    assert machine.succeed(drop_ins).strip() == "2"
+    machine.succeed("systemctl restart fairlead-proxy.service")
+    assert machine.get_unit_property("fairlead-proxy.service", "Type") == "notify"
+    write_route("other", '"b.test"', 'provider = "internal"')
+    machine.succeed(
+        "systemctl reload fairlead-proxy.service",
+        "curl -sf --unix-socket /run/fairlead/admin.sock http://admin/status | grep -q other.toml",
+    )
+    write_route("other", '"b.test"', 'provider = "nobody"')
+    machine.fail("systemctl reload fairlead-proxy.service")
+    machine.succeed("rm /etc/fairlead/routes.d/other.toml", "systemctl reload fairlead-proxy.service")
+    install("--bin-dir /usr/src/fairlead-programs")
+    assert machine.succeed(drop_ins).strip() == "0"
+    machine.succeed("systemctl restart fairlead-proxy.service")
+    assert machine.get_unit_property("fairlead-proxy.service", "Type") == "notify-reload"
+
 with subtest("a further installation comes and goes without the first one"):
     install("--instance internal")
     machine.succeed("fairlead-internal check", "systemctl start fairlead-internal-admin.socket")

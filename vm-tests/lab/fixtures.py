@@ -18,13 +18,14 @@ class NotInstalled(Exception):
 
 
 def install_neighbours(root: Path) -> None:
-    """Puts /etc/fairlead-test, Pebble and the machine's name server below `root`."""
+    """Puts /etc/fairlead-test below `root`, and has Pebble and the machine's name server started if it has them."""
     shutil.copytree(FIXTURES / "root", root, dirs_exist_ok=True)
     files = root / "etc/fairlead-test"
     _run(str(FIXTURES / "make"), str(files), str(root / "bin/busybox"))
     with (root / "etc/ssl/certs/ca-certificates.crt").open("a") as trusted:
         trusted.write((files / "ca.pem").read_text())
-    _enable(root, *NEIGHBOURS)
+    if (root / "usr/bin/pebble").exists():
+        _enable(root, *NEIGHBOURS)
 
 
 def install_fairlead(root: Path, programs: Path) -> None:
@@ -32,11 +33,16 @@ def install_fairlead(root: Path, programs: Path) -> None:
 
     A second installation, `INSTANCE`, is there for tests that want it; none of its units is enabled.
     """
-    where = ("--destdir", str(root), "--prefix", "/usr")
+    where = ("--destdir", str(root), "--prefix", "/usr", "--systemd", _systemd_of(root))
     _run(str(PROJECT / "install"), *where, "--bin-dir", str(programs))
     _run(str(PROJECT / "install"), *where, "--instance", INSTANCE)
     _run("chroot", str(root), "systemd-sysusers")
     _enable(root, *sorted(unit.name for unit in UNITS.glob("*.*") if _can_be_enabled(unit)))
+
+
+def _systemd_of(root: Path) -> str:
+    """Returns the version that boots there, from a line such as `systemd 257 (257.9-1)`."""
+    return _run("chroot", str(root), "systemctl", "--version").split()[1]
 
 
 def _can_be_enabled(unit: Path) -> bool:
@@ -47,7 +53,8 @@ def _enable(root: Path, *units: str) -> None:
     _run("systemctl", f"--root={root}", "--quiet", "enable", *units)
 
 
-def _run(*command: str) -> None:
+def _run(*command: str) -> str:
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         raise NotInstalled(f"{command[0]}: {result.stderr.strip()}")
+    return result.stdout

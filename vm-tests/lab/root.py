@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-RELEASE = "trixie"
 PACKAGES = (
     # the system
     "systemd",
@@ -19,41 +18,50 @@ PACKAGES = (
     "udev",
     "procps",
     "iproute2",
-    "iptables",
-    # the neighbours of fairlead
-    "docker.io",
-    "docker-cli",
-    "podman",
-    "netavark",
-    "pebble",
     "ca-certificates",
     # what test scripts call
     "busybox-static",
     "curl",
-    "jq",
     "openssl",
+)
+NEIGHBOURS = (
+    # those of fairlead
+    "docker.io",
+    "docker-cli",
+    "podman",
+    "netavark",
+    "iptables",
+    "pebble",
+    # what talks to them
+    "jq",
     "python3-minimal",
 )
+RELEASE = "trixie"
+"""What a test runs on that names none."""
+
+RELEASES = {RELEASE: PACKAGES + NEIGHBOURS, "bookworm": PACKAGES}
+"""The packages of each. One with an older systemd has no neighbours."""
+
 ON_DEMAND = ("docker.service", "containerd.service")
 """dockerd starts at the first word on its socket: a machine that needs no Docker boots faster."""
 
 UNWANTED = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer")
 
 
-def cached_root() -> Path:
-    """Returns the root directory of the Debian system, which is built if there is none yet.
+def cached_root(release: str) -> Path:
+    """Returns the root directory of a Debian system, which is built if there is none yet.
 
-    A root is found by the hash of this file, so a change to the recipe makes a new one. It appears
+    A root is found by the hash of this file, so a change to the recipe makes new ones. It appears
     under its name only when it is complete. The old ones stay until someone deletes them.
     """
     cache = Path(os.environ.get("FAIRLEAD_LAB_CACHE", "/var/cache/fairlead-lab"))
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    root = cache / f"root-{recipe[:16]}"
+    root = cache / f"root-{release}-{recipe[:16]}"
     if not root.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache / "lock"):
             if not root.is_dir():
-                _build(root)
+                _build(release, root)
     return root
 
 
@@ -64,14 +72,14 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(root: Path) -> None:
+def _build(release: str, root: Path) -> None:
     """Builds beside `root` and renames. The caller holds the lock, so other attempts are dead."""
     for dead in root.parent.glob("building-*"):
         shutil.rmtree(dead)
     building = Path(tempfile.mkdtemp(prefix="building-", dir=root.parent))
-    print(f"building the root of the machines, once: {root}", flush=True)
+    print(f"building the root of the machines with {release}, once: {root}", flush=True)
     try:
-        _debootstrap(building)
+        _debootstrap(release, building)
         _configure(building)
         building.chmod(0o755)
         building.rename(root)
@@ -80,11 +88,11 @@ def _build(root: Path) -> None:
         raise
 
 
-def _debootstrap(root: Path) -> None:
+def _debootstrap(release: str, root: Path) -> None:
     """Runs debootstrap in a process namespace, so that none of its children outlives a Ctrl-C."""
     contained = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    include = f"--include={','.join(PACKAGES)}"
-    command = ["debootstrap", "--variant=minbase", include, RELEASE, str(root), _mirror()]
+    include = f"--include={','.join(RELEASES[release])}"
+    command = ["debootstrap", "--variant=minbase", include, release, str(root), _mirror()]
     with tempfile.TemporaryDirectory() as directory:
         downloads = Path(directory) / "wgetrc"
         downloads.write_text(_wget_settings())
@@ -99,8 +107,9 @@ def _debootstrap(root: Path) -> None:
 
 
 def _configure(root: Path) -> None:
-    systemctl = ["systemctl", f"--root={root}", "--quiet"]
-    subprocess.run([*systemctl, "disable", *ON_DEMAND, *UNWANTED], check=True)
+    units = root / "usr/lib/systemd/system"
+    disabled = [unit for unit in (*ON_DEMAND, *UNWANTED) if (units / unit).exists()]
+    subprocess.run(["systemctl", f"--root={root}", "--quiet", "disable", *disabled], check=True)
     subprocess.run(["chroot", str(root), "apt-get", "clean"], check=True)
     (root / "etc/hostname").write_text("machine\n")
 

@@ -14,7 +14,7 @@ from lab.fixtures import PROJECT, NotInstalled, install_fairlead, install_neighb
 from lab.isolation import end_orphans, isolate
 from lab.machine import Machine
 from lab.root import cached_root
-from lab.script import Report, Script
+from lab.script import Report, Script, release_of
 from lab.tree import Tree, fresh_tree
 
 TESTS = PROJECT / "vm-tests"
@@ -30,10 +30,10 @@ def main() -> int:
         signal.signal(termination, lambda number, _: sys.exit(128 + number))
     isolate()
     end_orphans()
-    root = cached_root()
+    roots = {test: cached_root(release_of(test)) for test in arguments.tests}
 
     def run(test: Path, report: Report) -> Report:
-        _run(test, root, arguments, report)
+        _run(test, roots[test], arguments, report)
         return report
 
     reports: Iterator[Report]

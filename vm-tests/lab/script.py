@@ -1,5 +1,6 @@
 """Runs one test script as the NixOS test driver would, and reports how it went."""
 
+import re
 import textwrap
 import time
 import traceback
@@ -9,6 +10,13 @@ from pathlib import Path
 
 from lab.fixtures import STEPS
 from lab.machine import Failed, Machine
+from lab.root import RELEASE
+
+
+def release_of(test: Path) -> str:
+    """Returns the Debian release that a script names in a line of its own: `RELEASE = "bookworm"`."""
+    named = re.search(r'^RELEASE = "(\w+)"$', test.read_text(), re.MULTILINE)
+    return named[1] if named else RELEASE
 
 
 class Report:

@@ -84,8 +84,7 @@ async fn load(paths: &Paths, way: Way, first: Status) -> Result<Outcome, ReloadE
     let mut last = first.clone();
     let mut unseen = Vec::new();
     for _ in 0..ATTEMPTS {
-        way.ask().await?;
-        last = wait_for_reload(paths, &last).await?;
+        last = way.reload(paths, &last).await?;
         unseen = match standing(&last, &read(paths)) {
             Standing::Live => return Ok(Outcome::loaded(&first, last)),
             Standing::Refused(refusal) => return Ok(Outcome::refused(refusal, &last)),
@@ -111,11 +110,25 @@ impl Way {
         })
     }
 
-    async fn ask(&self) -> Result<(), ReloadError> {
+    /// Returns the status after a reload that began after `before`.
+    async fn reload(&self, paths: &Paths, before: &Status) -> Result<Status, ReloadError> {
         match *self {
-            Self::Systemctl(ref service) => Ok(service.reload().await?),
-            Self::Signal(number) => signal(number).map_err(|source| ReloadError::Signal { number, source }),
+            Self::Systemctl(ref service) => reload_service(paths, service, before).await,
+            Self::Signal(number) => {
+                signal(number).map_err(|source| ReloadError::Signal { number, source })?;
+                wait_for_reload(paths, before).await
+            }
         }
+    }
+}
+
+/// Before systemd 254 the reload of the unit fails if it was refused, and the proxy tells better why.
+async fn reload_service(paths: &Paths, service: &Service, before: &Status) -> Result<Status, ReloadError> {
+    let asked = service.reload().await;
+    let status = ask_status(&paths.admin_socket()).await?;
+    match asked {
+        Err(error) if !has_reloaded(before, &status) => Err(error.into()),
+        _ => Ok(status),
     }
 }
 
@@ -142,12 +155,17 @@ async fn wait_for_reload(paths: &Paths, before: &Status) -> Result<Status, Reloa
         loop {
             ticks.tick().await;
             let status = ask_status(&socket).await?;
-            if (status.reloads, status.started) != (before.reloads, before.started) {
+            if has_reloaded(before, &status) {
                 return Ok(status);
             }
         }
     };
     timeout(LOAD_LIMIT, ended).await.unwrap_or(Err(ReloadError::Late))
+}
+
+/// Whether a reload has ended between the two, or another proxy has started.
+fn has_reloaded(before: &Status, after: &Status) -> bool {
+    (after.reloads, after.started) != (before.reloads, before.started)
 }
 
 fn read(paths: &Paths) -> Digests {
