@@ -31,7 +31,8 @@ def isolate() -> None:
     mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(STATE))
     if not (CGROUPS / "cgroup.controllers").exists():
         subprocess.run(["umount", "--recursive", str(CGROUPS)], check=True)
-        mount("-t", "cgroup2", "cgroup2", str(CGROUPS))
+        # Else the kernel waits for all processors whenever a process comes into a group, 15 ms for each start of a unit.
+        mount("-t", "cgroup2", "-o", "favordynmods", "cgroup2", str(CGROUPS))
 
 
 def mount(*arguments: str) -> None:
