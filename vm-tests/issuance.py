@@ -77,3 +77,25 @@ with subtest("a container with a wrong label is left out with the reason and har
     machine.succeed("docker run -d --name wrong --label fairlead.hosts=other.test --label fairlead.port=70000 fairlead-test/site")
     machine.wait_until_succeeds("(fairlead why wrong || true) | grep -q 70000", timeout=30)
     wait_for_page("app.test", "web-2")
+
+with subtest("another server at port 80 of the machine's own public address costs no order and is told"):
+    spent = orders()
+    other = "OUTPUT -d 1.2.3.4 -p tcp --dport 80 -j REDIRECT --to-ports 8001"
+    start_site()
+    machine.succeed(
+        "ip address add 1.2.3.4/32 dev lo",
+        "curl -sf http://127.0.0.1:8055/add-a --data '{\"host\": \"own.test\", \"addresses\": [\"1.2.3.4\"]}'",
+        f"iptables -t nat -A {other}",
+    )
+    write_route("own", '"own.test"', 'challenge = "http-01"')
+    machine.succeed("fairlead reload")
+    machine.wait_until_succeeds("(fairlead why own.test || true) | grep -q 'nothing was ordered'", timeout=30)
+    for command in ("fairlead why own.test", "fairlead certs"):
+        told = machine.execute(command)[1]
+        assert "own.test leads to 1.2.3.4, where at port 80 another server answers, with 404 Not Found" in told, told
+    assert orders() == spent, "an order was spent that was certain to fail"
+
+with subtest("and the certificate comes once the port is the proxy's"):
+    machine.succeed(f"iptables -t nat -D {other}", "systemctl start fairlead-certs.service")
+    machine.wait_until_succeeds(f"{CURL} -f https://own.test/ | grep -qx hello", timeout=30)
+    assert orders() == spent + 1

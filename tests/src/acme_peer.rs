@@ -201,7 +201,7 @@ impl AcmePeer {
         let file = environment.root().join(format!("{}.pem", upstream.address()));
         write_atomically(&file, root.as_bytes(), 0o644).expect("a root can be written");
         let settings = format!(
-            "directory = \"https://{}/directory\"\naccept-terms = true\nca-file = {file:?}\n",
+            "directory = \"https://{}/directory\"\naccept-terms = true\nca-file = {file:?}\ncheck-ports = false\n",
             upstream.address()
         );
         Self {

@@ -32,7 +32,7 @@ pub use docker_api::{DockerApi, listed};
 pub use environment::Environment;
 pub use installation::{Installation, Made};
 pub use internet::Internet;
-pub use named::Named;
+pub use named::{Loopback, Named};
 pub use pebble::{Answering, Pebble, PebbleSettings, Records, wait_until};
 pub use peer::{Peer, PeerAnswer, PeerRequest};
 pub use programs::{DEADLINE, Finished, Program, Running, Signal};

@@ -1,5 +1,5 @@
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -17,12 +17,30 @@ pub struct Named {
     _server: Running,
 }
 
-/// An address that the loopback has for as long as this value lives: BIND listens on no other.
-struct Loopback(IpAddr);
+/// An address that the loopback has for as long as this value lives.
+pub struct Loopback(IpAddr);
 
 impl Loopback {
+    /// One of 127.0.0.0/8. BIND listens on no other.
     fn new() -> Self {
-        let address = Self(own_address());
+        Self::with(own_address())
+    }
+
+    /// One that looks as if it were reached from everywhere. Nothing that is sent to it leaves this machine.
+    pub fn public() -> Self {
+        let IpAddr::V4(own) = own_address() else {
+            unreachable!("it is of 127.0.0.0/8");
+        };
+        let [_, rest @ ..] = own.octets();
+        Self::with(Ipv4Addr::from_octets([1, rest[0], rest[1], rest[2]]).into())
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        self.0
+    }
+
+    fn with(ip: IpAddr) -> Self {
+        let address = Self(ip);
         assert!(
             address.change("add"),
             "cannot give the loopback an address: is this root?"

@@ -5,14 +5,21 @@ use std::process::Command;
 
 use fairlead_contract::write_atomically;
 use fairlead_tests::{
-    AcmePeer, AcmeScript, Answering, Authority, Environment, Named, Pebble, PebbleSettings, Program,
-    wait_until,
+    AcmePeer, AcmeScript, Answering, Authority, Environment, Loopback, Named, Pebble, PebbleSettings,
+    Program, wait_until,
 };
 
 /// Uses the peer, and asks this server about names.
 fn configure(environment: &Environment, peer: &AcmePeer, named: &Named) {
     let resolvers = format!("resolvers = [\"{}\"]\n", named.address());
     environment.write_config(&format!("{}{resolvers}", peer.settings()));
+}
+
+/// Uses Pebble, asks its server about names, and looks at ports before an order.
+fn configure_checked(environment: &Environment, pebble: &Pebble, more: &str) {
+    let settings = pebble.settings().replace("check-ports = false\n", "");
+    let resolvers = format!("resolvers = [\"{}\"]\n", pebble.dns());
+    environment.write_config(&format!("{settings}{resolvers}{more}"));
 }
 
 fn orders(peer: &AcmePeer) -> usize {
@@ -194,8 +201,7 @@ impl Unreached {
         let mut settings = PebbleSettings::new(SocketAddr::new(named.address().ip(), 1));
         settings.dns = Some(named.address());
         let pebble = Pebble::start(settings);
-        let resolvers = format!("resolvers = [\"{}\"]\n", named.address());
-        environment.write_config(&format!("{}{resolvers}{more}", pebble.settings()));
+        configure_checked(&environment, &pebble, more);
         environment.declare(&[Self::HOST], "");
         Self {
             environment,
@@ -300,4 +306,100 @@ fn what_we_see_ourselves_explains_why_the_authority_saw_nothing() {
             .count(),
         0
     );
+}
+
+/// A name that leads to an address of this machine that looks public, where Pebble validates.
+struct Public {
+    environment: Environment,
+    address: Loopback,
+    pebble: Pebble,
+    _named: Named,
+}
+
+impl Public {
+    const HOST: &str = "a.test";
+
+    fn new() -> Self {
+        let environment = Environment::new();
+        let address = Loopback::public();
+        let named = Named::start(&[("a.test", &format!("@ A {}", address.ip()))], &[]);
+        let mut settings = PebbleSettings::new(SocketAddr::new(address.ip(), 80));
+        settings.tls_port = 443;
+        settings.dns = Some(named.address());
+        let pebble = Pebble::start(settings);
+        configure_checked(&environment, &pebble, "");
+        environment.declare(&[Self::HOST], "");
+        Self {
+            environment,
+            address,
+            pebble,
+            _named: named,
+        }
+    }
+
+    fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address.ip(), port)
+    }
+
+    /// Why a pass orders nothing, as all who tell of it say.
+    fn obstacle(&self) -> String {
+        let environment = &self.environment;
+        environment.failing_pass();
+        let error = environment.failure(Self::HOST).error;
+        for command in [&["why", Self::HOST][..], &["certs"]] {
+            let told = environment.run(Program::Cli, command).stdout;
+            assert!(told.contains(&error), "{command:?}: {told}");
+        }
+        assert_eq!(environment.failure(Self::HOST).issuer, None);
+        error
+    }
+}
+
+#[test]
+fn a_port_of_this_machine_s_public_address_that_is_another_server_s_costs_no_order() {
+    let public = Public::new();
+    let (environment, ip) = (&public.environment, public.address.ip());
+    configure_checked(environment, &public.pebble, "challenge = \"http-01\"\n");
+    let seen = format!("nothing was ordered: a.test leads to {ip}, where at port 80 ");
+    let remedy = "this machine has no other address for it, so the authority would see the same: leave port 80 to \
+                  fairlead-proxy, or write \"check-ports = false\" beside the directory in fairlead.toml if what \
+                  comes from outside takes another way";
+    let nobody = public.obstacle();
+    assert!(
+        nobody.starts_with(&format!("{seen}nobody answers (")) && nobody.ends_with(remedy),
+        "{nobody}"
+    );
+    let answering = Answering::start_at(environment, public.at(80));
+    answering.refuse(Public::HOST);
+    let other = format!("{seen}another server answers, with 404 Not Found; {remedy}");
+    assert_eq!(public.obstacle(), other);
+    assert_eq!(public.pebble.orders(), 0);
+
+    let unchecked = "challenge = \"http-01\"\ncheck-ports = false\n";
+    configure_checked(environment, &public.pebble, unchecked);
+    environment.failing_pass();
+    assert_eq!(public.pebble.orders(), 1);
+
+    configure_checked(environment, &public.pebble, "");
+    environment.end_waiting(Public::HOST);
+    answering.admit(Public::HOST);
+    environment.pass();
+    assert_eq!(public.pebble.orders(), 2);
+}
+
+#[test]
+fn of_the_challenges_that_may_be_answered_the_one_is_whose_port_is_ours() {
+    let public = Public::new();
+    let other = Answering::start_at(&public.environment, public.at(80));
+    other.refuse(Public::HOST);
+    let obstacle = public.obstacle();
+    assert!(obstacle.contains("port 80 another server answers"), "{obstacle}");
+    let at = public.at(443);
+    let _proxy = public.environment.spawn(
+        Program::Proxy,
+        &["--http", "127.0.0.1:0", "--https", &at.to_string()],
+    );
+    wait_until("port 443 to listen", || TcpStream::connect(at).is_ok());
+    public.environment.pass();
+    assert_eq!(public.pebble.orders(), 1);
 }

@@ -39,7 +39,7 @@ pub struct Config {
 impl Config {
     /// The ACME server that `provider` names, if it names one that is there.
     ///
-    /// What one of several does not say of the operator and the DNS, `[acme]` says for it.
+    /// What one of several does not say of the operator, this machine and the DNS, `[acme]` says for it.
     pub fn authority(&self, provider: &Provider) -> Option<Acme> {
         let name = match provider {
             Provider::Acme => return self.acme.clone(),
@@ -53,6 +53,7 @@ impl Config {
         Some(Acme {
             email: named.email.or(acme.email),
             challenge: named.challenge.or(acme.challenge),
+            check_ports: named.check_ports.or(acme.check_ports),
             dns: named.dns.or(acme.dns),
             ..named
         })
@@ -289,6 +290,9 @@ pub struct Acme {
     /// may not, if empty.
     #[serde(default, deserialize_with = "read_servers")]
     pub resolvers: Vec<SocketAddr>,
+    /// Whether our own ports are looked at before an order, where the authority would see the same; they are unless this
+    /// says no.
+    pub check_ports: Option<bool>,
     /// How TXT records get into the DNS. DNS-01, and with it wildcards, needs it.
     pub dns: Option<Dns>,
     /// Which of the kinds of certificate the authority offers; `None` leaves it to the authority.

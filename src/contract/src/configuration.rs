@@ -276,7 +276,7 @@ mod tests {
             (
                 "[acme]\nemial = \"a@b.test\"\n",
                 "fairlead.toml:2:1: unknown field `emial`, expected one of `directory`, `email`, `accept-terms`, \
-                 `challenge`, `resolvers`, `dns`, `profile`, `preferred-chain`, `external-account`, \
+                 `challenge`, `resolvers`, `check-ports`, `dns`, `profile`, `preferred-chain`, `external-account`, \
                  `max-names`, `orders-per-week`, `fallback`, `ca-file` (did you mean `email`?)",
             ),
             (
@@ -292,6 +292,27 @@ mod tests {
         let start = "fairlead.toml:2:1: unknown field `hots`, expected one of `hosts`, `path`, ";
         assert!(shown.starts_with(start), "{shown}");
         assert!(shown.ends_with(" (did you mean `hosts`?)"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_of_this_machine_or_of_the_operator_holds_for_every_authority_that_does_not_say() {
+        let config = "[acme]\nemail = \"a@b.test\"\ncheck-ports = false\nresolvers = [\"192.0.2.1\"]\n\
+                      [authority.one]\ndirectory = \"https://one.test\"\n\
+                      [authority.two]\ndirectory = \"https://two.test\"\ncheck-ports = true\n";
+        let authorities = parse(config, &[], "").config.authorities();
+        let said: Vec<_> = authorities
+            .iter()
+            .map(|acme| (acme.email.as_deref(), acme.check_ports, acme.resolvers.len()))
+            .collect();
+        let email = Some("a@b.test");
+        assert_eq!(
+            said,
+            [
+                (email, Some(false), 1),
+                (email, Some(false), 0),
+                (email, Some(true), 0)
+            ]
+        );
     }
 
     #[test]

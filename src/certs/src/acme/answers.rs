@@ -20,8 +20,8 @@ pub(crate) struct Answers<'a> {
     paths: &'a Paths,
     /// Of the authority that asks.
     directory: &'a str,
-    /// The one kind that may be used, if only one may.
-    kind: Option<Challenge>,
+    /// The kinds that may be used, the best first.
+    kinds: &'a [Challenge],
     zones: Option<&'a Zones<'a>>,
     files: BTreeSet<PathBuf>,
     records: Vec<Record>,
@@ -33,13 +33,13 @@ impl<'a> Answers<'a> {
     pub(crate) fn new(
         paths: &'a Paths,
         directory: &'a str,
-        kind: Option<Challenge>,
+        kinds: &'a [Challenge],
         zones: Option<&'a Zones<'a>>,
     ) -> Self {
         Self {
             paths,
             directory,
-            kind,
+            kinds,
             zones,
             files: BTreeSet::new(),
             records: Vec::new(),
@@ -49,12 +49,9 @@ impl<'a> Answers<'a> {
 
     /// The kinds of challenge that may be answered, the best first. Of wildcards, the DNS alone can tell.
     pub(crate) fn kinds(&self, is_wildcard: bool) -> &[Challenge] {
-        const ALL: [Challenge; 3] = [Challenge::Http01, Challenge::TlsAlpn01, Challenge::Dns01];
-        match &self.kind {
-            _ if is_wildcard => &ALL[2..],
-            Some(kind) => std::slice::from_ref(kind),
-            None if self.zones.is_some() => &ALL,
-            None => &ALL[..2],
+        match is_wildcard {
+            true => &[Challenge::Dns01],
+            false => self.kinds,
         }
     }
 

@@ -8,6 +8,7 @@ mod client;
 mod downloads;
 mod error;
 mod order;
+mod own_address;
 mod pending;
 mod preflight;
 mod presented;
@@ -19,7 +20,7 @@ mod signed;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fairlead_contract::{Acme, HostPattern, Paths, remove_if_present};
+use fairlead_contract::{Acme, Challenge, HostPattern, Paths, remove_if_present};
 use instant_acme::Account;
 use tokio::time::timeout;
 
@@ -31,7 +32,7 @@ use crate::acme::downloads::Downloads;
 use crate::acme::error::is_of_type;
 use crate::acme::order::{Delivered, Wishes, obtain_chain};
 use crate::acme::pending::Pending;
-use crate::acme::preflight::find_obstacle;
+use crate::acme::preflight::{find_kinds, find_obstacle};
 use crate::acme::reach::look;
 use crate::acme::renewal_info::{ask, identify};
 use crate::acme::signed::Resources;
@@ -111,11 +112,8 @@ impl Authority {
     pub(crate) async fn obtain(&self, wanted: &Wanted, present: Option<&Leaf>) -> Result<Pair, AcmeError> {
         let path = self.pending_file(wanted);
         let mut pending = Pending::open(path, &self.acme.directory, &wanted.names, wanted.key_type)?;
-        // An order that is under way may need nothing of the DNS any more.
-        if pending.order().is_none() {
-            find_obstacle(&self.acme, wanted, async || self.caa_identities().await).await?;
-        }
-        let delivered = match self.lead_to_its_end(&mut pending, wanted, present).await {
+        let kinds = self.judge(&pending, wanted).await?;
+        let delivered = match self.lead_to_its_end(&mut pending, &kinds, present).await {
             Ok(delivered) => delivered,
             Err(error) => {
                 if error.is_final() {
@@ -133,11 +131,23 @@ impl Authority {
         })
     }
 
+    /// Returns the kinds of challenge that may be answered, if an order could succeed.
+    async fn judge(&self, pending: &Pending, wanted: &Wanted) -> Result<Vec<Challenge>, AcmeError> {
+        let kinds = permitted(&self.acme, wanted.challenge);
+        // An order that is under way may need nothing of the DNS any more, and nobody to ask here.
+        if pending.order().is_some() {
+            let able = find_kinds(&self.paths, &self.acme, &wanted.names, &kinds).await;
+            return Ok(able.unwrap_or(kinds));
+        }
+        find_obstacle(&self.acme, wanted, async || self.caa_identities().await).await?;
+        Ok(find_kinds(&self.paths, &self.acme, &wanted.names, &kinds).await?)
+    }
+
     /// Within [`ORDER_LIMIT`]. No answer to a challenge is left when this returns.
     async fn lead_to_its_end(
         &self,
         pending: &mut Pending,
-        wanted: &Wanted,
+        kinds: &[Challenge],
         present: Option<&Leaf>,
     ) -> Result<Delivered, AcmeError> {
         let zones = self.acme.dns.as_ref();
@@ -149,12 +159,7 @@ impl Authority {
             profile: self.acme.profile.as_deref(),
             budget: self.budget(present),
         };
-        let mut answers = Answers::new(
-            &self.paths,
-            &self.acme.directory,
-            wanted.challenge,
-            zones.as_ref(),
-        );
+        let mut answers = Answers::new(&self.paths, &self.acme.directory, kinds, zones.as_ref());
         let obtaining = obtain_chain(&self.account, pending, &wishes, &mut answers);
         let obtained = timeout(ORDER_LIMIT, obtaining).await;
         answers.withdraw().await;
@@ -227,6 +232,15 @@ fn pending_file(paths: &Paths, directory: &str, name: &HostPattern) -> PathBuf {
     paths
         .account_dir()
         .join(format!("pending/{name}@{}", directory.display()))
+}
+
+/// The kinds of challenge that the settings let us answer, the best first.
+fn permitted(acme: &Acme, challenge: Option<Challenge>) -> Vec<Challenge> {
+    match challenge {
+        Some(kind) => vec![kind],
+        None if acme.dns.is_some() => vec![Challenge::Http01, Challenge::TlsAlpn01, Challenge::Dns01],
+        None => vec![Challenge::Http01, Challenge::TlsAlpn01],
+    }
 }
 
 /// Believes nothing about what was delivered: the key must be ours and the names those we asked for.

@@ -1,12 +1,15 @@
+use std::net::IpAddr;
 use std::time::Duration;
 
-use fairlead_contract::{Acme, Challenge, Host, HostPattern};
+use fairlead_contract::{Acme, Challenge, Host, HostPattern, Paths};
 use futures_util::{StreamExt, stream};
 use hickory_resolver::proto::rr::rdata::CAA;
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::acme::AcmeError;
+use crate::acme::own_address::is_own;
+use crate::acme::reach::find_fault;
 use crate::dns::{Addresses, Lookup};
 use crate::wanted::Wanted;
 use crate::words;
@@ -35,6 +38,12 @@ pub(crate) enum Obstacle {
         permitted: Vec<String>,
         identities: Vec<String>,
     },
+    #[error(
+        "{seen}; this machine has no other address for it, so the authority would see the same: leave port {port} to \
+         fairlead-proxy, or write \"check-ports = false\" beside the directory in fairlead.toml if what comes from \
+         outside takes another way"
+    )]
+    Port { seen: String, port: u16 },
 }
 
 fn list(names: &[String], none: &str) -> String {
@@ -46,7 +55,7 @@ fn list(names: &[String], none: &str) -> String {
 
 /// Asks the resolvers that the operator named whether an order could succeed.
 ///
-/// Only what they are certain about is an obstacle. The system's resolvers are not asked: behind them
+/// Only what they are certain about is an obstacle. The system's resolvers are not asked this: behind them
 /// names can be others than those that the authority sees.
 pub(crate) async fn find_obstacle(
     acme: &Acme,
@@ -75,6 +84,75 @@ pub(crate) async fn find_obstacle(
         Ok(Some(obstacle)) => Err(obstacle.into()),
         Ok(None) | Err(_) => Ok(()),
     }
+}
+
+/// Returns the kinds of challenge without those that are certain to fail, because another server answers at this machine's
+/// own public address, or nobody.
+///
+/// Other addresses say nothing: a router may not lead back in, and the resolver may know others than the authority.
+pub(crate) async fn find_kinds(
+    paths: &Paths,
+    acme: &Acme,
+    names: &[HostPattern],
+    kinds: &[Challenge],
+) -> Result<Vec<Challenge>, Obstacle> {
+    let mut able = kinds.to_vec();
+    if acme.check_ports == Some(false) || kinds == [Challenge::Dns01] {
+        return Ok(able);
+    }
+    let deadline = Instant::now() + LIMIT;
+    let hosts = timeout_at(deadline, find_hosts_here(acme, names)).await;
+    let hosts = hosts.unwrap_or_default();
+    let mut first = None;
+    for kind in kinds {
+        let fault = timeout_at(deadline, find_fault_of_any(paths, *kind, &hosts)).await;
+        let Ok(Some(obstacle)) = fault else {
+            break;
+        };
+        able.retain(|able| able != kind);
+        first.get_or_insert(obstacle);
+    }
+    match first {
+        Some(obstacle) if able.is_empty() => Err(obstacle),
+        Some(obstacle) => {
+            tracing::info!("{} is used instead: {obstacle}", able[0].as_str());
+            Ok(able)
+        }
+        None => Ok(able),
+    }
+}
+
+/// The hosts that lead to this machine's own public addresses and to no other, with these.
+async fn find_hosts_here(acme: &Acme, names: &[HostPattern]) -> Vec<(Host, Vec<IpAddr>)> {
+    let Ok(lookup) = Lookup::new(&acme.resolvers) else {
+        return Vec::new();
+    };
+    let lookup = &lookup;
+    let exact = names.iter().filter_map(|name| match name {
+        HostPattern::Exact(host) => Some(host),
+        HostPattern::Wildcard(_) => None,
+    });
+    stream::iter(exact)
+        .map(async |host| (host, lookup.find_addresses(host).await))
+        .buffer_unordered(QUESTIONS_AT_ONCE)
+        .filter_map(async |(host, found)| match found {
+            Ok(Addresses::At(ips)) if ips.iter().copied().all(is_own) => Some((host.clone(), ips)),
+            _ => None,
+        })
+        .collect()
+        .await
+}
+
+async fn find_fault_of_any(
+    paths: &Paths,
+    kind: Challenge,
+    hosts: &[(Host, Vec<IpAddr>)],
+) -> Option<Obstacle> {
+    let faults = stream::iter(hosts)
+        .map(|(host, addresses)| find_fault(paths, kind, host, addresses))
+        .buffer_unordered(QUESTIONS_AT_ONCE)
+        .filter_map(async |fault| fault);
+    std::pin::pin!(faults).next().await
 }
 
 /// Whether the authority is certain to connect to the names.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fairlead_contract::{Host, Paths, remove_if_present, write_atomically};
+use fairlead_contract::{Challenge, Host, Paths, remove_if_present, write_atomically};
 use futures_util::future::join_all;
 use http::header::HOST;
 use http::{Request, StatusCode};
@@ -27,6 +27,7 @@ use x509_parser::parse_x509_certificate;
 
 use crate::acme::answers::certify;
 use crate::acme::error::Rejection;
+use crate::acme::preflight::Obstacle;
 use crate::dns::{Addresses, Lookup};
 use crate::words::chain;
 
@@ -38,8 +39,9 @@ const MAX_BODY_BYTES: usize = 4096;
 
 /// What we see ourselves of names that the authority found not to be ours, a sentence about each.
 ///
-/// All of it is doubtful: a router that does not lead back in looks like a server that is down, and a
-/// resolver of one's own may know other addresses. So it explains a failure, and never prevents an order.
+/// Much of it is doubtful: a router that does not lead back in looks like a server that is down, and a
+/// resolver of one's own may know other addresses. So it explains a failure. What prevents an order is
+/// [`find_fault`]'s alone.
 pub(crate) async fn look(paths: &Paths, resolvers: &[SocketAddr], rejections: &[Rejection]) -> Vec<String> {
     let Ok(lookup) = Lookup::new(resolvers) else {
         return Vec::new();
@@ -51,9 +53,9 @@ pub(crate) async fn look(paths: &Paths, resolvers: &[SocketAddr], rejections: &[
 
 /// `None` if nothing can be seen from outside the DNS.
 async fn look_at(paths: &Paths, lookup: &Lookup, rejection: &Rejection) -> Option<String> {
-    let port = match rejection.challenge {
-        ChallengeType::Http01 => 80,
-        ChallengeType::TlsAlpn01 => 443,
+    let kind = match rejection.challenge {
+        ChallengeType::Http01 => Challenge::Http01,
+        ChallengeType::TlsAlpn01 => Challenge::TlsAlpn01,
         _ => return None,
     };
     let host = Host::parse(&rejection.name).ok()?;
@@ -64,16 +66,48 @@ async fn look_at(paths: &Paths, lookup: &Lookup, rejection: &Rejection) -> Optio
         Ok(Err(error)) => return Some(chain(&error)),
         Err(_) => return Some(format!("the DNS does not say in time where {host} is")),
     };
-    let probe = match rejection.challenge {
-        ChallengeType::Http01 => Probe::of_http(paths),
-        _ => Probe::of_tls_alpn(paths, &host),
+    let (port, seen) = ask_all(paths, kind, &host, &addresses).await?;
+    Some(describe(&host, port, &seen))
+}
+
+/// Says what is certain to make this kind of challenge fail for a host whose addresses are all this machine's own: the
+/// authority would see there what we see.
+pub(crate) async fn find_fault(
+    paths: &Paths,
+    kind: Challenge,
+    host: &Host,
+    addresses: &[IpAddr],
+) -> Option<Obstacle> {
+    let (port, seen) = ask_all(paths, kind, host, addresses).await?;
+    is_certain(&seen).then(|| Obstacle::Port {
+        seen: describe(host, port, &seen),
+        port,
+    })
+}
+
+/// An authority may ask at any of the addresses, and at another one if it cannot connect.
+fn is_certain(seen: &[(IpAddr, Result<(), Fault>)]) -> bool {
+    let is_fault = |seen: &Result<(), Fault>| seen.as_ref().is_err_and(Fault::is_certain);
+    !seen.is_empty() && seen.iter().all(|(_, seen)| is_fault(seen))
+}
+
+/// Asks as the authority does, at each address; `None` if this kind of challenge asks at none.
+async fn ask_all(
+    paths: &Paths,
+    kind: Challenge,
+    host: &Host,
+    addresses: &[IpAddr],
+) -> Option<(u16, Vec<(IpAddr, Result<(), Fault>)>)> {
+    let (port, probe) = match kind {
+        Challenge::Http01 => (80, Probe::of_http(paths)),
+        Challenge::TlsAlpn01 => (443, Probe::of_tls_alpn(paths, host)),
+        Challenge::Dns01 => return None,
     };
     let seen = match probe {
-        Ok(probe) => join_all(addresses.iter().map(|ip| probe.ask(&host, *ip))).await,
-        Err(fault) => return Some(fault.to_string()),
+        Ok(probe) => join_all(addresses.iter().map(|ip| probe.ask(host, *ip))).await,
+        Err(fault) => addresses.iter().map(|_| Err(fault.clone())).collect(),
     };
-    let seen: Vec<_> = addresses.into_iter().zip(seen).collect();
-    Some(describe(&host, port, &seen))
+    Some((port, addresses.iter().copied().zip(seen).collect()))
 }
 
 /// Says of each address what is seen there: the authority may have asked at any.
@@ -92,10 +126,12 @@ fn describe(host: &Host, port: u16, seen: &[(IpAddr, Result<(), Fault>)]) -> Str
 }
 
 /// What is wrong with an answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 enum Fault {
     #[error("there is no way from here ({0})")]
     NoWay(String),
+    #[error("nobody answers ({0})")]
+    Refused(String),
     #[error("nobody answers ({0})")]
     Silent(String),
     #[error("nobody answers within {} seconds", LIMIT.as_secs())]
@@ -116,9 +152,20 @@ impl Fault {
         const OURS: [ErrorKind; 2] = [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable];
         let mut causes = iter::successors(Some(error), |error| (*error).source());
         let kind = causes.find_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
-        match kind.is_some_and(|kind| OURS.contains(&kind)) {
-            true => Self::NoWay(chain(error)),
-            false => Self::Silent(chain(error)),
+        match kind {
+            Some(kind) if OURS.contains(&kind) => Self::NoWay(chain(error)),
+            Some(ErrorKind::ConnectionRefused) => Self::Refused(chain(error)),
+            _ => Self::Silent(chain(error)),
+        }
+    }
+
+    /// Whether it is another server's, or nobody's, as long as nothing changes. A redirection may lead to an answer, and
+    /// who does not answer now may only be slow.
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Body | Self::Handshake(_) => true,
+            Self::Status(status) => !status.is_redirection(),
+            Self::NoWay(_) | Self::Silent(_) | Self::Limit | Self::Own(_) => false,
         }
     }
 }
@@ -309,6 +356,35 @@ mod tests {
         ] {
             let described = describe(&host, 80, &[(v4, at_v4), (v6, at_v6)]);
             assert_eq!(described, format!("a.test leads to {expected}"));
+        }
+    }
+
+    #[test]
+    fn what_is_seen_is_certain_if_no_address_may_lead_to_an_answer() {
+        let of = |kind: ErrorKind| Err(Fault::of_connecting(&io::Error::from(kind)));
+        let refused = || of(ErrorKind::ConnectionRefused);
+        let status = |status| Err(Fault::Status(status));
+        for (seen, expected) in [
+            (vec![refused()], true),
+            (vec![status(StatusCode::NOT_FOUND)], true),
+            (vec![status(StatusCode::BAD_GATEWAY)], true),
+            (vec![Err(Fault::Body)], true),
+            (vec![Err(Fault::Handshake("x".to_owned()))], true),
+            (vec![refused(), Err(Fault::Body)], true),
+            (vec![], false),
+            (vec![Ok(())], false),
+            (vec![refused(), Ok(())], false),
+            (vec![status(StatusCode::FOUND)], false),
+            (vec![refused(), status(StatusCode::PERMANENT_REDIRECT)], false),
+            (vec![refused(), Err(Fault::Limit)], false),
+            (vec![of(ErrorKind::ConnectionReset)], false),
+            (vec![of(ErrorKind::NetworkUnreachable)], false),
+            (vec![Err(Fault::Own("x".to_owned()))], false),
+        ] {
+            let ip = "1.2.3.4".parse().unwrap();
+            let shown = format!("{seen:?}");
+            let seen: Vec<_> = seen.into_iter().map(|seen| (ip, seen)).collect();
+            assert_eq!(is_certain(&seen), expected, "{shown}");
         }
     }
 }

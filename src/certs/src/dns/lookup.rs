@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use fairlead_contract::Host;
 use futures_util::future::join_all;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::rdata::CAA;
@@ -184,6 +186,8 @@ fn build(
 ) -> Result<Lookup, DnsError> {
     let options = builder.options_mut();
     options.cache_size = 0;
+    // An authority does not read it.
+    options.use_hosts_file = ResolveHosts::Never;
     options.positive_max_ttl = Some(Duration::ZERO);
     options.negative_max_ttl = Some(Duration::ZERO);
     change(options);
