@@ -145,6 +145,55 @@ async fn when_all_are_down_each_is_named_and_the_next_try_begins_with_the_first(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_authority_that_is_down_or_limits_the_rate_is_left_alone_for_as_long_as_it_asked() {
+    let installation = Installation::new("fallback = [\"other\"]\n").await;
+    let Installation {
+        environment,
+        main,
+        other,
+        ..
+    } = &installation;
+    environment.declare(&["a.test"], "");
+    let down_for = |retry_after| Answer {
+        retry_after: Some(retry_after),
+        ..Answer::problem(503, "serverInternal")
+    };
+    main.change(|script| script.down = down());
+    other.change(|script| {
+        script.ordering = Some(Answer {
+            retry_after: Some("7200"),
+            ..Answer::problem(429, "rateLimited")
+        });
+    });
+    let wait = || {
+        environment.failing_pass();
+        let failure = environment.failure("a.test");
+        failure.next_try.duration_since(failure.last).as_mins()
+    };
+    // The first one did not ask for anything.
+    assert!((1..=2).contains(&wait()));
+    assert_eq!(other.requests("/order").len(), 1);
+
+    main.change(|script| script.down = Some(down_for("3600")));
+    environment.end_waiting("a.test");
+    assert_eq!(wait(), 60);
+    assert_eq!(other.requests("/order").len(), 1);
+    let failure = environment.failure("a.test");
+    let left_alone = format!("{} asked to be left alone until ", other.directory());
+    assert!(failure.error.contains(&left_alone), "{}", failure.error);
+    assert_eq!(failure.left_alone.len(), 1);
+
+    other.change(|script| script.ordering = None);
+    environment.change_ledger("a.test", |ledger| {
+        let failure = ledger.failure.as_mut().expect("it failed");
+        failure.next_try = failure.last;
+        failure.left_alone.clear();
+    });
+    environment.pass();
+    assert_eq!(installation.signed(), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_of_an_authority_that_went_down_is_taken_up_though_the_fallback_was_asked_meanwhile() {
     let installation = Installation::new("fallback = [\"other\"]\n").await;
     let environment = &installation.environment;

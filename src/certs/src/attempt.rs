@@ -1,3 +1,4 @@
+use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::acme::AcmeError;
@@ -5,6 +6,7 @@ use crate::backoff::AskedToWait;
 use crate::internal::InternalError;
 use crate::kept::KeptError;
 use crate::store::StoreError;
+use crate::words::chain;
 
 /// Why an attempt brought no certificate into the store.
 #[derive(Debug, Error)]
@@ -18,8 +20,10 @@ pub(crate) enum AttemptError {
         is_down: bool,
         asked: Option<AskedToWait>,
     },
-    #[error("every authority is down: {0}")]
-    AllDown(String),
+    #[error("{}", join(.0))]
+    Several(Vec<(String, Self)>),
+    #[error("{directory} asked to be left alone until {until}")]
+    LeftAlone { directory: String, until: Timestamp },
     #[error("its issuer was not opened")]
     NotOpened,
     #[error(transparent)]
@@ -40,7 +44,7 @@ impl AttemptError {
             Self::Acme(error) => error.is_local(),
             Self::NoInternal(_) | Self::NotOpened | Self::Internal(_) | Self::Kept(_) => true,
             // The authority may have been asked already; what it made is kept for the next try.
-            Self::Store(_) | Self::AllDown(_) => false,
+            Self::Store(_) | Self::Several(_) | Self::LeftAlone { .. } => false,
         }
     }
 
@@ -48,16 +52,40 @@ impl AttemptError {
     pub(crate) fn is_down(&self) -> bool {
         match self {
             Self::NoAccount { is_down, .. } => *is_down,
+            Self::LeftAlone { .. } => true,
             Self::Acme(error) => error.is_down(),
             _ => false,
         }
     }
 
-    pub(crate) fn asked_to_wait(&self) -> Option<AskedToWait> {
+    /// Who was asked, and what each said about the next attempt; it was to be `issuer`.
+    pub(crate) fn asked(&self, issuer: &str) -> Vec<(String, Option<AskedToWait>)> {
         match self {
+            Self::Several(tried) => tried
+                .iter()
+                .map(|(directory, error)| (directory.clone(), error.asked_to_wait()))
+                .collect(),
+            error => vec![(issuer.to_owned(), error.asked_to_wait())],
+        }
+    }
+
+    fn asked_to_wait(&self) -> Option<AskedToWait> {
+        match self {
+            Self::LeftAlone { until, .. } => Some(AskedToWait::Until(*until)),
             Self::NoAccount { asked, .. } => *asked,
             Self::Acme(error) => error.asked_to_wait(),
             _ => None,
+        }
+    }
+}
+
+/// A refusal is an answer: what the authorities before it said is in the log.
+fn join(tried: &[(String, AttemptError)]) -> String {
+    match tried.last() {
+        Some((_, refusal)) if !refusal.is_down() => chain(refusal),
+        _ => {
+            let causes: Vec<_> = tried.iter().map(|(_, error)| chain(error)).collect();
+            format!("every authority is down: {}", causes.join("; "))
         }
     }
 }

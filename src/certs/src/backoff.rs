@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use fairlead_contract::Failure;
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,10 +13,11 @@ pub(crate) const LONGEST_ASKED: SignedDuration = SignedDuration::from_hours(7 * 
 /// An attempt that failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
-    /// Who was asked.
+    /// Who was to sign.
     pub(crate) issuer: String,
     pub(crate) error: String,
-    pub(crate) asked: Option<AskedToWait>,
+    /// Who was asked, and what each said about the next attempt.
+    pub(crate) asked: Vec<(String, Option<AskedToWait>)>,
 }
 
 /// What the authority said about the next attempt.
@@ -30,7 +33,8 @@ pub(crate) enum AskedToWait {
 ///
 /// One minute after the first failure, then twice as long each time, up to a day; longer if the
 /// authority asked for it, up to a week. `jitter`, in `0.0..1.0`, adds up to a quarter, so that
-/// certificates that failed together do not come back together; randomness belongs to the caller.
+/// certificates that failed together do not come back together; randomness belongs to the caller. Of
+/// several authorities the first one counts that may be asked again; the others are left alone for longer.
 pub(crate) fn add_failure(
     previous: Option<&Failure>,
     attempt: Attempt,
@@ -42,18 +46,35 @@ pub(crate) fn add_failure(
         .min(LONGEST)
         .mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
     let wait = SignedDuration::from_secs(wait.as_secs());
-    let wait = match attempt.asked {
-        None => wait,
-        Some(AskedToWait::RateLimited) => wait.max(RATE_LIMITED),
-        Some(AskedToWait::Until(date)) => wait.max(date.duration_since(now).min(LONGEST_ASKED)),
-    };
+    let after = |wait| now.saturating_add(wait).unwrap_or(now);
+    let asked = attempt.asked.into_iter().map(|(directory, asked)| {
+        let until = asked.map(|asked| match asked {
+            AskedToWait::RateLimited => after(RATE_LIMITED),
+            AskedToWait::Until(date) => date.min(after(LONGEST_ASKED)),
+        });
+        (directory, until)
+    });
+    let asked: Vec<_> = asked.collect();
+    // One that said nothing may be asked at any time.
+    let first = asked.iter().map(|(_, until)| until.unwrap_or(now)).min();
+    let next_try = after(wait).max(first.unwrap_or(now));
+    let mut left_alone: BTreeMap<_, _> = previous
+        .map(|failure| failure.left_alone.clone())
+        .unwrap_or_default();
+    left_alone.extend(
+        asked
+            .into_iter()
+            .filter_map(|(directory, until)| Some((directory, until?))),
+    );
+    left_alone.retain(|_, until| *until > next_try);
     Failure {
         issuer: Some(attempt.issuer),
         attempts,
         since: previous.map_or(now, |failure| failure.since),
         last: now,
         error: attempt.error,
-        next_try: now.saturating_add(wait).unwrap_or(now),
+        next_try,
+        left_alone,
     }
 }
 
@@ -69,6 +90,7 @@ pub(crate) fn add_hindrance(previous: Option<&Failure>, error: String, now: Time
             last: now,
             error,
             next_try: now,
+            left_alone: BTreeMap::new(),
         },
     }
 }
@@ -91,7 +113,7 @@ mod tests {
         Attempt {
             issuer: "https://ca.test".to_owned(),
             error: "no".to_owned(),
-            asked,
+            asked: vec![("https://ca.test".to_owned(), asked)],
         }
     }
 
@@ -137,6 +159,52 @@ mod tests {
             let failure = add_failure(None, attempt(asked), at(0), 0.0);
             assert_eq!(failure.next_try, at(minutes), "{asked:?}");
         }
+    }
+
+    #[test]
+    fn of_several_authorities_the_first_that_may_be_asked_counts_and_the_others_are_left_alone() {
+        let until = |minutes| Some(AskedToWait::Until(at(minutes)));
+        let after = |previous: Option<&Failure>, asked: &[(&str, Option<AskedToWait>)]| {
+            let asked = asked
+                .iter()
+                .map(|(directory, asked)| ((*directory).to_owned(), *asked));
+            let attempt = Attempt {
+                asked: asked.collect(),
+                ..attempt(None)
+            };
+            add_failure(previous, attempt, at(0), 0.0)
+        };
+        for (asked, next_try, left_alone) in [
+            (vec![("a", None), ("b", until(90))], at(1), vec![("b", at(90))]),
+            (
+                vec![("a", until(30)), ("b", until(90))],
+                at(30),
+                vec![("b", at(90))],
+            ),
+            (
+                vec![("a", until(90)), ("b", until(30))],
+                at(30),
+                vec![("a", at(90))],
+            ),
+            (
+                vec![("a", until(30)), ("b", Some(AskedToWait::RateLimited))],
+                at(30),
+                vec![("b", at(60))],
+            ),
+            (vec![("a", None), ("b", None)], at(1), vec![]),
+            (vec![("a", until(30)), ("b", until(30))], at(30), vec![]),
+        ] {
+            let failure = after(None, &asked);
+            assert_eq!(failure.next_try, next_try, "{asked:?}");
+            let left_alone = left_alone
+                .into_iter()
+                .map(|(name, until)| (name.to_owned(), until));
+            assert_eq!(failure.left_alone, left_alone.collect(), "{asked:?}");
+        }
+        // An attempt that did not come to them leaves them alone, too.
+        let first = after(None, &[("a", None), ("b", until(90))]);
+        let begun = after(Some(&first), &[]);
+        assert_eq!((begun.next_try, begun.left_alone), (at(2), first.left_alone));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::internal::{InternalAuthority, InternalError};
 use crate::kept::read_kept;
 use crate::look::{Look, look_at_all};
 use crate::pair::{Leaf, Pair};
-use crate::plan::{Decision, Known, Reason, Stored, counting_failure, decide};
+use crate::plan::{Decision, Known, Reason, Stored, counting_failure, decide, left_alone_until};
 use crate::renewal::{self, Answer, find_due, next_question, take_answer};
 use crate::seen::Seen;
 use crate::store::{self, StoreError};
@@ -445,19 +445,35 @@ impl<'a> Round<'a> {
 
     /// Orders at a directory, and as long as that is down at the next one.
     async fn order(&self, task: &Task, directory: &str) -> Result<(Issuer, Leaf), AttemptError> {
-        let mut causes = Vec::new();
+        let mut tried = Vec::new();
         let fallbacks = task.wanted.fallbacks.iter().map(String::as_str);
         for directory in iter::once(directory).chain(fallbacks) {
-            match self.order_at(task, directory).await {
-                Err(error) if error.is_down() && !task.wanted.fallbacks.is_empty() => {
-                    let cause = chain(&error);
-                    tracing::warn!("{directory} is down: {cause}");
-                    causes.push(cause);
-                }
-                ended => return ended.map(|leaf| (Issuer::Acme(directory.to_owned()), leaf)),
+            let error = match self.order_unless_left_alone(task, directory).await {
+                Ok(leaf) => return Ok((Issuer::Acme(directory.to_owned()), leaf)),
+                Err(error) if task.wanted.fallbacks.is_empty() => return Err(error),
+                Err(error) => error,
+            };
+            let is_down = error.is_down();
+            if is_down {
+                tracing::warn!("{directory} is down: {}", chain(&error));
+            }
+            tried.push((directory.to_owned(), error));
+            if !is_down {
+                break;
             }
         }
-        Err(AttemptError::AllDown(causes.join("; ")))
+        Err(AttemptError::Several(tried))
+    }
+
+    async fn order_unless_left_alone(&self, task: &Task, directory: &str) -> Result<Leaf, AttemptError> {
+        let failure = counting_failure(&task.wanted, &task.issuer, task.known.ledger.as_ref());
+        match left_alone_until(failure, directory, self.now) {
+            Some(until) => Err(AttemptError::LeftAlone {
+                directory: directory.to_owned(),
+                until,
+            }),
+            None => self.order_at(task, directory).await,
+        }
     }
 
     async fn order_at(&self, task: &Task, directory: &str) -> Result<Leaf, AttemptError> {
@@ -469,7 +485,7 @@ impl<'a> Round<'a> {
         }
         // Counted before it begins: whatever kills this pass, the next one waits, and a disk that cannot
         // hold the count spends no order.
-        let begun = self.add_failure(task, Failure::UNDER_WAY.to_owned(), None);
+        let begun = self.add_failure(task, Failure::UNDER_WAY.to_owned(), Vec::new());
         let ledger = add_to_ledger(&task.wanted, &task.known, begun);
         store::write_ledger(&self.directory(&task.wanted), &ledger)?;
         let pair = authority.obtain(&task.wanted, replaced).await?;
@@ -513,12 +529,13 @@ impl<'a> Round<'a> {
         if error.is_local() {
             return self.hinder(&task.wanted, &task.known, cause);
         }
-        let failure = self.add_failure(task, cause.clone(), error.asked_to_wait());
+        let asked = error.asked(&task.issuer.to_string());
+        let failure = self.add_failure(task, cause.clone(), asked);
         tracing::error!("no certificate: {cause}; the next try is at {}", failure.next_try);
         self.record(&task.wanted, &task.known, failure);
     }
 
-    fn add_failure(&self, task: &Task, error: String, asked: Option<AskedToWait>) -> Failure {
+    fn add_failure(&self, task: &Task, error: String, asked: Vec<(String, Option<AskedToWait>)>) -> Failure {
         let previous = counting_failure(&task.wanted, &task.issuer, task.known.ledger.as_ref());
         let attempt = Attempt {
             issuer: task.issuer.to_string(),

@@ -166,8 +166,17 @@ fn is_of_another_issuer(
     }
 }
 
-/// A failure in the future is one of a clock that was set back since: it says nothing about now. Nor does a wait that is
-/// longer than any.
+/// Until when a directory is not to be asked because it said so in an attempt that counts.
+pub(crate) fn left_alone_until(
+    failure: Option<&Failure>,
+    directory: &str,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let failure = failure?;
+    let until = *failure.left_alone.get(directory)?;
+    is_waiting(failure, until, now).then_some(until)
+}
+
 fn find_waiting(
     wanted: &Wanted,
     issuer: &Issuer,
@@ -175,8 +184,14 @@ fn find_waiting(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let failure = counting_failure(wanted, issuer, ledger)?;
-    let wait = now.duration_until(failure.next_try);
-    (failure.last <= now && wait.is_positive() && wait <= LONGEST_ASKED).then_some(failure.next_try)
+    is_waiting(failure, failure.next_try, now).then_some(failure.next_try)
+}
+
+/// A failure in the future is one of a clock that was set back since: it says nothing about now. Nor does a wait that is
+/// longer than any.
+fn is_waiting(failure: &Failure, until: Timestamp, now: Timestamp) -> bool {
+    let wait = now.duration_until(until);
+    failure.last <= now && wait.is_positive() && wait <= LONGEST_ASKED
 }
 
 fn as_set(names: &[HostPattern]) -> BTreeSet<&HostPattern> {
@@ -185,6 +200,8 @@ fn as_set(names: &[HostPattern]) -> BTreeSet<&HostPattern> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use fairlead_contract::{KeyType, Provider, RenewalInfo, Window};
     use jiff::SignedDuration;
 
@@ -250,6 +267,7 @@ mod tests {
             last: at(1),
             error: "no".to_owned(),
             next_try: at(2),
+            left_alone: BTreeMap::new(),
         }
     }
 
@@ -421,6 +439,27 @@ mod tests {
             let decision = decide_on(&wanted(&["a.test"], acme()), Stored::Absent, ledger, 1);
             assert_eq!(matches!(decision, Decision::Wait { .. }), waits, "{next_try}");
         }
+    }
+
+    #[test]
+    fn a_directory_is_left_alone_until_the_time_it_asked_for() {
+        let failure = Failure {
+            left_alone: BTreeMap::from([(DIRECTORY.to_owned(), at(4))]),
+            ..failure(Some(DIRECTORY))
+        };
+        for (directory, day, expected) in [
+            (DIRECTORY, 3, Some(at(4))),
+            (DIRECTORY, 4, None),
+            (DIRECTORY, 0, None),
+            ("https://other.test", 3, None),
+        ] {
+            assert_eq!(
+                left_alone_until(Some(&failure), directory, at(day)),
+                expected,
+                "{directory} {day}"
+            );
+        }
+        assert_eq!(left_alone_until(None, DIRECTORY, at(3)), None);
     }
 
     #[test]

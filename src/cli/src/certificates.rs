@@ -292,6 +292,8 @@ fn row(certificate: &Certificate, now: Timestamp) -> [Vec<String>; 6] {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use fairlead_contract::{RenewalInfo, Window};
 
     use super::*;
@@ -308,6 +310,7 @@ mod tests {
             last: moment(0),
             error: "no\nway".to_owned(),
             next_try: moment(1300),
+            left_alone: BTreeMap::new(),
         }
     }
 

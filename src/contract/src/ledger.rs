@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
@@ -90,6 +91,9 @@ pub struct Failure {
     pub error: String,
     /// No attempt is made before, unless other names or another issuer are wanted.
     pub next_try: Timestamp,
+    /// Until when the next attempts leave out which ACME directories, because these asked for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_alone: BTreeMap<String, Timestamp>,
 }
 
 impl Failure {
@@ -158,6 +162,7 @@ mod tests {
                 last: at,
                 error: "line one\nline \"two\"".to_owned(),
                 next_try: at,
+                left_alone: BTreeMap::from([("https://other.test/directory".to_owned(), at)]),
             }),
         };
         let text = ledger.render().unwrap();

@@ -482,6 +482,7 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::path::PathBuf;
 
     use fairlead_contract::{Digest, Failure, Ledger, Refusal};
@@ -877,6 +878,7 @@ mod tests {
             last: at(900),
             error: "DNS problem: NXDOMAIN looking up A for app.test".to_owned(),
             next_try: at(1060),
+            left_alone: BTreeMap::new(),
         };
         let story = with_certificate(Some(ledger(&["app.test"], None, Some(failure.clone()))));
         assert_step(&story, "certificate", Done::No, "NXDOMAIN");
@@ -909,6 +911,7 @@ mod tests {
             last: at(990),
             error: Failure::UNDER_WAY.to_owned(),
             next_try: at(1060),
+            left_alone: BTreeMap::new(),
         };
         let story = with_certificate(Some(ledger(&["app.test"], None, Some(begun.clone()))));
         assert_step(&story, "certificate", Done::No, "an attempt began");
@@ -928,6 +931,7 @@ mod tests {
             last: at(900),
             error: "busy".to_owned(),
             next_try: at(1060),
+            left_alone: BTreeMap::new(),
         };
         machine.store = Store::of([ledger(&["app.test"], Some(issued(900, 3000)), Some(failure))]);
         let story = tell("app.test", &machine);
