@@ -41,6 +41,8 @@ pub struct AcmeScript {
     pub looking: Option<Answer>,
     /// The same as `ordering` for those alone that say what they replace.
     pub replacing: Option<Answer>,
+    /// Orders are made as if they said nothing of what they replace.
+    pub overlooks_replacing: bool,
     /// The answer to every request for a certificate, instead of signing it.
     pub finalizing: Option<Answer>,
     /// How many requests for a certificate are refused because the order is not ready, though it says so.
@@ -75,6 +77,7 @@ impl Default for AcmeScript {
             ordering: None,
             looking: None,
             replacing: None,
+            overlooks_replacing: false,
             finalizing: None,
             not_ready: 0,
             refused_nonces: 0,
@@ -356,6 +359,9 @@ impl State {
             return answer(None);
         };
         let mut described = order.wanted.clone();
+        if self.script.overlooks_replacing {
+            described["replaces"] = Value::Null;
+        }
         described["authorizations"] = json!([]);
         described["finalize"] = json!(format!("{base}/finalize/{id}"));
         described["status"] = json!("ready");

@@ -149,6 +149,20 @@ async fn a_certificate_that_is_replaced_already_is_ordered_without_saying_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_overlooks_what_is_replaced_makes_one_order_for_a_renewal() {
+    let installation = Installation::new(window(in_days(-2), in_days(-1), "21600")).await;
+    let old = installation.environment.pair("a.test");
+    installation
+        .peer
+        .change(|script| script.overlooks_replacing = true);
+    installation.environment.pass();
+    assert_ne!(installation.environment.pair("a.test"), old);
+    let orders = installation.peer.requests("/order");
+    assert!(orders[1].payload.get("replaces").is_some());
+    assert_eq!((orders.len(), installation.orders()), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_refusal_of_a_replacing_order_is_a_failure() {
     let installation = Installation::new(window(in_days(-2), in_days(-1), "21600")).await;
     let refusal = Answer::problem(403, "rejectedIdentifier");

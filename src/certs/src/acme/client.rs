@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fairlead_contract::read_file;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, ResponseFuture};
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use crate::acme::downloads::Downloads;
 use crate::acme::error::{AcmeError, Refusal, RequestError};
+use crate::acme::replacing::complete;
 
 /// From the first byte we send to the last one we receive.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -35,7 +36,7 @@ const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// library would drop: its status and its Retry-After.
 #[derive(Clone)]
 pub(crate) struct BoundedClient {
-    client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     downloads: Downloads,
 }
 
@@ -73,7 +74,11 @@ impl BoundedClient {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Result<Response<Bytes>, RequestError> {
         let url = request.uri().to_string();
-        let response = self.client.request(request);
+        let (head, body) = request.into_parts();
+        let Ok(sent) = body.collect().await.map(Collected::to_bytes);
+        let response = self
+            .client
+            .request(Request::from_parts(head, Full::new(sent.clone())));
         let received = timeout(REQUEST_LIMIT, receive(response, &url)).await;
         let received = received.unwrap_or_else(|_| {
             Err(RequestError::Limit {
@@ -84,6 +89,7 @@ impl BoundedClient {
         received
             .map(|response| bound_retry_after(response, Timestamp::now()))
             .and_then(|response| refuse_errors(response, &url))
+            .map(|response| complete(&sent, response))
             .inspect(|response| self.downloads.keep(&url, response, Timestamp::now()))
     }
 }

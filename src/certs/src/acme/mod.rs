@@ -14,6 +14,7 @@ mod preflight;
 mod presented;
 mod reach;
 mod renewal_info;
+mod replacing;
 mod revocation;
 mod signed;
 

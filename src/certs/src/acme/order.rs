@@ -138,7 +138,7 @@ fn check_profile(account: &Account, profile: Option<&str>) -> Result<(), AcmeErr
 fn may_be_for_replacing(error: &AcmeError) -> bool {
     const TYPES: [&str; 3] = ["alreadyReplaced", "malformed", "unauthorized"];
     match error {
-        // No renewal info is offered, or the order came back without saying what it replaces.
+        // No renewal info is offered, or the order is said to replace another certificate.
         AcmeError::Protocol(_) => true,
         error => error
             .problem()
