@@ -1,11 +1,11 @@
 //! The certs program against a real Pebble, and alone with its own authority.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fairlead_contract::{CertificateDir, Provider, write_atomically};
 use fairlead_tests::{
@@ -476,6 +476,40 @@ fn what_cannot_be_read_is_told_and_left_alone_and_harms_no_other() {
     environment.pass();
     for name in ["a.test", "b.test"] {
         assert_eq!(environment.ledger(name).failure, None);
+    }
+}
+
+#[test]
+fn what_killed_passes_left_is_removed_once_it_is_old() {
+    let environment = Environment::new();
+    environment.write_config("[certificates]\nprovider = \"internal\"\n");
+    environment.declare(&["a.test"], "");
+    environment.pass();
+    let (paths, certificate) = (environment.paths(), environment.certificate("a.test"));
+    let leave = |name: &str, age: Duration| {
+        let directories = [
+            certificate.path().to_owned(),
+            paths.certificates_dir(),
+            paths.account_dir(),
+            paths.account_dir().join("internal"),
+            paths.challenges_dir(),
+        ];
+        let changed = SystemTime::now() - age;
+        directories.map(|directory| {
+            let left = directory.join(name);
+            let made = File::create(&left).and_then(|file| file.set_modified(changed));
+            made.expect("a file can be left");
+            left
+        })
+    };
+    let old = leave(".new-OldOne", Duration::from_secs(2 * 60 * 60));
+    let young = leave(".new-Young1", Duration::from_secs(60));
+    environment.pass();
+    for left in old {
+        assert!(!left.exists(), "{}", left.display());
+    }
+    for left in young {
+        assert!(left.exists(), "{}", left.display());
     }
 }
 

@@ -55,6 +55,7 @@ pub(crate) async fn run(paths: &Paths) -> anyhow::Result<Outcome> {
     remove_leftover_answers(&paths.challenges_dir())
         .with_context(|| format!("cannot clear {}", paths.challenges_dir().display()))?;
     remove_leftover_records(paths).await;
+    store::clear_directories(paths);
     let mut failed = BTreeSet::new();
     let mut rounds = 0;
     let is_done = loop {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use fairlead_contract::{
     CertificateDir, FileError, HostPattern, Ledger, Paths, WriteError, read_file, remove_if_present,
-    write_atomically,
+    remove_leftovers, write_atomically,
 };
 use jiff::Timestamp;
 use thiserror::Error;
@@ -38,6 +38,7 @@ pub(crate) fn take_stock(paths: &Paths, name: &HostPattern) -> Known {
         tracing::info!("a crash had left half of a new pair in its place; now it is whole");
     }
     close_key(&directory);
+    clear(directory.path());
     match read_ledger(&directory) {
         Ok(ledger) => Known {
             stored: read_stored(&directory),
@@ -47,6 +48,26 @@ pub(crate) fn take_stock(paths: &Paths, name: &HostPattern) -> Known {
             stored: Stored::Unknown(chain(&error)),
             ledger: None,
         },
+    }
+}
+
+/// Removes what killed passes left in directories that every pass writes to; [`take_stock`] does it for each certificate's.
+pub(crate) fn clear_directories(paths: &Paths) {
+    let account = paths.account_dir();
+    let directories = [
+        account.join("pending"),
+        account.join("records"),
+        account.join("internal"),
+        account,
+        paths.certificates_dir(),
+        paths.challenges_dir(),
+    ];
+    directories.iter().for_each(|directory| clear(directory));
+}
+
+fn clear(directory: &Path) {
+    if let Err(error) = remove_leftovers(directory, SystemTime::now()) {
+        tracing::warn!("what a killed pass left stays there: {}", chain(&error));
     }
 }
 

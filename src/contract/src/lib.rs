@@ -92,4 +92,4 @@ pub use upstream::{
     Identity, InvalidUpstream, Protocol, ProxyProtocol, Upstream, UpstreamUrl, UpstreamWords, Weight,
 };
 pub use words::{InvalidWord, Words};
-pub use write::{WriteError, Written, is_written, remove_if_present, write_atomically};
+pub use write::{WriteError, Written, is_written, remove_if_present, remove_leftovers, write_atomically};

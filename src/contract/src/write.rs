@@ -1,9 +1,16 @@
-use std::fs::{self, File, Permissions};
+use std::fs::{self, DirEntry, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
+
+/// How the name of a file begins that is about to take the place of another.
+const TEMPORARY: &str = ".new-";
+
+/// No write takes longer.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// Whether a write was needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +47,37 @@ pub fn remove_if_present(path: &Path) -> Result<(), WriteError> {
     }
 }
 
+/// Removes from a directory what programs left that were killed in [`write_atomically`], once it is older than any write
+/// takes. A directory that is not there holds none.
+pub fn remove_leftovers(directory: &Path, now: SystemTime) -> Result<(), WriteError> {
+    let remove = || -> io::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let is_temporary = entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(TEMPORARY.as_bytes());
+            if is_temporary && is_leftover(&entry, now)? {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    match remove() {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(WriteError {
+            path: directory.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn is_leftover(entry: &DirEntry, now: SystemTime) -> io::Result<bool> {
+    let metadata = entry.metadata()?;
+    let age = now.duration_since(metadata.modified()?);
+    Ok(metadata.is_file() && age.is_ok_and(|age| age > LONGEST))
+}
+
 /// Writing failed; the source says how, and what was there before is still there.
 #[derive(Debug, Error)]
 #[error("cannot write {}", path.display())]
@@ -59,7 +97,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         .parent()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a path of a file"))?;
     let mut temporary = tempfile::Builder::new()
-        .prefix(".new-")
+        .prefix(TEMPORARY)
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(directory)?;
     temporary.write_all(bytes)?;
@@ -102,6 +140,31 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         assert_eq!(write_atomically(&path, b"x", 0o666).unwrap(), Written::Changed);
         assert_eq!(mode(&path), 0o666);
+    }
+
+    #[test]
+    fn only_temporary_files_that_are_older_than_any_write_are_left_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        for name in [".new-AbCdEf", ".new-again", "file"] {
+            File::create(place(name)).unwrap();
+        }
+        fs::create_dir(place(".new-place")).unwrap();
+        let now = SystemTime::now();
+        let names = || {
+            let entries = fs::read_dir(directory.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let all = names();
+        for early in [now - 2 * LONGEST, now, now + LONGEST / 2] {
+            remove_leftovers(directory.path(), early).unwrap();
+            assert_eq!(names(), all);
+        }
+        remove_leftovers(directory.path(), now + LONGEST * 2).unwrap();
+        assert_eq!(names(), [".new-place", "file"]);
+        remove_leftovers(&place("missing"), now).unwrap();
     }
 
     /// `/dev/full` cannot hold a temporary file, so a directory that refuses one stands in; the full
