@@ -20,8 +20,9 @@ const CHAIN_MODE: u32 = 0o644;
 /// Readable for the proxy through group fairlead, which the directory hands down.
 const KEY_MODE: u32 = 0o640;
 const LEDGER_MODE: u32 = 0o644;
-/// What is added to the names of files that are set aside for people to look at.
-const BROKEN: &str = ".broken";
+/// What is added to the names of files that are set aside for people to look at, in this order. The last one is replaced
+/// when all are there.
+const BROKEN: [&str; 5] = [".broken", ".broken-2", ".broken-3", ".broken-4", ".broken-5"];
 
 /// The stamps of a certificate's files, if they could stay as they are: all are there, none changed just now, and the
 /// key is closed.
@@ -149,10 +150,12 @@ pub(crate) fn holds(directory: &CertificateDir, pair: &Pair) -> bool {
 
 /// Keeps files that are no pair for people to look at, under other names.
 pub(crate) fn set_aside(directory: &CertificateDir) -> Result<(), StoreError> {
-    for path in [directory.key_file(), directory.chain_file()] {
-        match set_file_aside(&path) {
+    let files = [directory.key_file(), directory.chain_file()];
+    let suffix = find_broken(&files);
+    for path in &files {
+        match rename(path, &suffixed(path, suffix)) {
             Err(StoreError::Rename { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            renamed => drop(renamed?),
+            renamed => renamed?,
         }
     }
     Ok(())
@@ -160,9 +163,19 @@ pub(crate) fn set_aside(directory: &CertificateDir) -> Result<(), StoreError> {
 
 /// Gives a file that is of no use another name, and returns that.
 pub(crate) fn set_file_aside(path: &Path) -> Result<PathBuf, StoreError> {
-    let aside = suffixed(path, BROKEN);
+    let aside = suffixed(path, find_broken(&[path]));
     rename(path, &aside)?;
     Ok(aside)
+}
+
+/// The first suffix that nothing has which was set aside for one of these files, so that what belongs together has the same.
+fn find_broken(files: &[impl AsRef<Path>]) -> &'static str {
+    let is_free = |suffix: &&&str| {
+        let mut taken = files.iter().map(|file| suffixed(file.as_ref(), suffix));
+        !taken.any(|taken| taken.symlink_metadata().is_ok())
+    };
+    let [.., last] = BROKEN;
+    BROKEN.iter().find(is_free).copied().unwrap_or(last)
 }
 
 pub(crate) fn write_ledger(directory: &CertificateDir, ledger: &Ledger) -> Result<(), StoreError> {
@@ -388,7 +401,28 @@ mod tests {
             Stored::Broken("the chain is missing".to_owned())
         );
         set_aside(&directory).unwrap();
-        assert_eq!(names(&directory), ["fullchain.pem.broken", "key.pem.broken"]);
+        assert_eq!(
+            names(&directory),
+            ["fullchain.pem.broken", "key.pem.broken", "key.pem.broken-2"]
+        );
+    }
+
+    #[test]
+    fn what_was_set_aside_stays_but_for_the_last_of_five() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = CertificateDir::new(root.path().join("a.test"));
+        make_directory(directory.path()).unwrap();
+        for number in 1..=7 {
+            for path in [directory.key_file(), directory.chain_file()] {
+                write_atomically(&path, number.to_string().as_bytes(), KEY_MODE).unwrap();
+            }
+            set_aside(&directory).unwrap();
+        }
+        for path in [directory.key_file(), directory.chain_file()] {
+            let kept = BROKEN.map(|suffix| fs::read_to_string(suffixed(&path, suffix)).unwrap());
+            assert_eq!(kept, ["1", "2", "3", "4", "7"]);
+        }
+        assert_eq!(names(&directory).len(), 10);
     }
 
     #[test]
