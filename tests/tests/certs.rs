@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fairlead_contract::{CertificateDir, Provider, write_atomically};
 use fairlead_tests::{
-    Authority, Client, Environment, Installation, Pebble, PebbleSettings, Program, Proxy, Upstream, route,
+    Authority, Client, Environment, Installation, Named, Pebble, PebbleSettings, Program, Proxy, Upstream,
+    route,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -727,6 +728,37 @@ async fn the_proxy_answers_each_kind_of_challenge_and_serves_the_certificate() {
     for uri in ["https://one.test/", "https://two.test/"] {
         assert_eq!(client.get(&proxy, uri).await.status(), 200, "{uri}");
     }
+}
+
+#[test]
+fn a_name_of_253_characters_gets_a_certificate_by_each_kind_of_challenge() {
+    let environment = Environment::new();
+    // The server that makes names up has no room in its answers for those.
+    let named = Named::start(&[("bbbbb", "* A 127.0.0.1"), ("ccccc", "* A 127.0.0.1")], &[]);
+    let long = |end: &str| format!("{}.{end}", ["a".repeat(61).as_str(); 4].join("."));
+    let (proxy, _pebble) = start_validated(&environment, Some(named.address()));
+    for (end, challenge) in [("bbbbb", "http-01"), ("ccccc", "tls-alpn-01")] {
+        let route = route(&[&long(end)], &[proxy.http()]);
+        let text = format!("{route}challenge = \"{challenge}\"\n");
+        environment.write_routes(&format!("{end}.toml"), &text);
+    }
+    environment.pass();
+    for end in ["bbbbb", "ccccc"] {
+        assert_eq!(sans(&environment, &long(end)), format!("DNS:{}", long(end)));
+    }
+    assert_eq!(count(&environment.paths().account_dir().join("pending")), 0);
+}
+
+/// A proxy, and a Pebble that validates there and takes a moment for it.
+fn start_validated(environment: &Environment, dns: Option<SocketAddr>) -> (Proxy, Pebble) {
+    let proxy = Proxy::start(environment);
+    let mut settings = PebbleSettings::new(proxy.http());
+    settings.tls_port = proxy.https().port();
+    settings.slowest_validation = 1;
+    settings.dns = dns;
+    let pebble = Pebble::start(settings);
+    environment.write_config(&pebble.settings());
+    (proxy, pebble)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use fairlead_contract::{
-    CertificateDir, FileError, HostPattern, Ledger, Paths, WriteError, read_file, remove_if_present,
-    remove_leftovers, write_atomically,
+    CertificateDir, FileError, HostPattern, Ledger, Paths, WriteError, file_name, read_file,
+    remove_if_present, remove_leftovers, write_atomically,
 };
 use jiff::Timestamp;
 use thiserror::Error;
@@ -135,7 +135,7 @@ pub(crate) fn list(paths: &Paths) -> Result<Vec<HostPattern>, StoreError> {
 pub(crate) fn archive(paths: &Paths, name: &HostPattern, now: Timestamp) -> Result<PathBuf, StoreError> {
     let archive = paths.archive_dir();
     make_directory(&archive)?;
-    let place = archive.join(format!("{name}.{now}"));
+    let place = archive.join(format!("{}.{now}", file_name(&name.to_string())));
     rename(paths.certificate(name).path(), &place)?;
     sync(&archive)?;
     sync(&paths.certificates_dir())?;
@@ -454,6 +454,22 @@ mod tests {
             assert_eq!(names(&directory), ["fullchain.pem", "key.pem"]);
             assert_eq!(fs::read(directory.chain_file()).unwrap(), new.chain.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_certificate_with_the_longest_of_names_can_be_archived() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            config: root.path().join("etc"),
+            state: root.path().to_owned(),
+            runtime: root.path().join("run"),
+        };
+        fs::create_dir(paths.certificates_dir()).unwrap();
+        let longest = format!("*.{}.{}", ["a".repeat(61).as_str(); 4].join("."), "bbbbb");
+        let name = HostPattern::parse(&longest).unwrap();
+        write_pair(&paths.certificate(&name), &make_pair()).unwrap();
+        let place = archive(&paths, &name, Timestamp::now()).unwrap();
+        assert_eq!(names(&CertificateDir::new(place)), ["fullchain.pem", "key.pem"]);
     }
 
     #[test]

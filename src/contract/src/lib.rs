@@ -19,6 +19,7 @@ mod document;
 mod duration;
 mod endpoint;
 mod error_page;
+mod file_name;
 mod files;
 mod health_check;
 mod host;
@@ -61,6 +62,7 @@ pub use dns_service::{DnsService, Need, ServiceAccount, Setting, SettingKind, Se
 pub use duration::{InvalidLimit, Limit};
 pub use endpoint::{Endpoint, FieldName, ForwardAuth, InvalidEndpoint};
 pub use error_page::{ErrorPage, InvalidStatuses, Statuses};
+pub use file_name::file_name;
 pub use files::{Digest, FileError, Files, MAX_FILE_BYTES, PairFiles, read_file};
 pub use health_check::{CheckPath, HealthCheck, InvalidCheckPath};
 pub use host::{Host, HostPattern, InvalidHost};

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::{Host, HostPattern, TemplateName};
+use crate::{Host, HostPattern, TemplateName, file_name};
 
 /// The three directories all programs share, and every place below them.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -111,7 +111,7 @@ impl Paths {
     /// The certificate and key that answer TLS-ALPN-01 for a host (RFC 8737 3), PEM, while its
     /// challenge is open. No token has a dot, so none has this name.
     pub fn alpn_challenge_file(&self, host: &Host) -> PathBuf {
-        self.challenges_dir().join(format!("{host}.pem"))
+        self.challenges_dir().join(file_name(host.as_str()) + ".pem")
     }
 
     /// Exists when containers changed and no pass of the watcher has read them yet.

@@ -21,7 +21,7 @@ mod signed;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fairlead_contract::{Acme, Challenge, HostPattern, Paths, remove_if_present};
+use fairlead_contract::{Acme, Challenge, HostPattern, Paths, file_name, remove_if_present};
 use instant_acme::Account;
 use tokio::time::timeout;
 
@@ -230,9 +230,8 @@ pub(crate) fn forget_order(paths: &Paths, directory: &str, name: &HostPattern) {
 /// authority may still end. No name has an `@`.
 fn pending_file(paths: &Paths, directory: &str, name: &HostPattern) -> PathBuf {
     let directory = account::file_name(directory);
-    paths
-        .account_dir()
-        .join(format!("pending/{name}@{}", directory.display()))
+    let file = file_name(&format!("{name}@{}", directory.display()));
+    paths.account_dir().join("pending").join(file)
 }
 
 /// The kinds of challenge that the settings let us answer, the best first.
