@@ -749,6 +749,22 @@ fn a_name_of_253_characters_gets_a_certificate_by_each_kind_of_challenge() {
     assert_eq!(count(&environment.paths().account_dir().join("pending")), 0);
 }
 
+#[test]
+fn a_name_in_several_certificates_is_shown_for_one_after_the_other_by_tls_alpn_01() {
+    let environment = Environment::new();
+    let (_proxy, pebble) = start_validated(&environment, None);
+    let hosts = ["a.test", "b.test", "c.test", "d.test"];
+    for host in hosts {
+        let more = format!("subject = [\"{host}\", \"shared.test\"]\nchallenge = \"tls-alpn-01\"");
+        environment.declare(&[host], &more);
+    }
+    environment.pass();
+    for host in hosts {
+        assert_eq!(sans(&environment, host), format!("DNS:{host}, DNS:shared.test"));
+    }
+    assert_eq!(pebble.orders(), 4);
+}
+
 /// A proxy, and a Pebble that validates there and takes a moment for it.
 fn start_validated(environment: &Environment, dns: Option<SocketAddr>) -> (Proxy, Pebble) {
     let proxy = Proxy::start(environment);

@@ -10,7 +10,7 @@ use fairlead_contract::{
 use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::Timestamp;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
@@ -134,6 +134,28 @@ impl Task {
             .iter()
             .any(|name| leaf.names.contains(&name.to_string()));
         (shares_a_name && issued.issuer == directory).then_some(leaf)
+    }
+}
+
+/// Lets certificates that share a name be obtained one after the other: TLS-ALPN-01 has one answer for each name, whoever
+/// asks, and what one order has shown may serve the next.
+struct Turns<'a>(BTreeMap<&'a HostPattern, Mutex<()>>);
+
+impl<'a> Turns<'a> {
+    fn of(tasks: &'a [Task]) -> Self {
+        let names = tasks.iter().flat_map(|task| &task.wanted.names);
+        Self(names.map(|name| (name, Mutex::default())).collect())
+    }
+
+    /// Always in the same order, so that nobody waits for one who waits for him.
+    async fn wait_for(&self, task: &Task) -> Vec<MutexGuard<'_, ()>> {
+        let mut held = Vec::new();
+        for name in task.wanted.names.iter().collect::<BTreeSet<_>>() {
+            if let Some(turn) = self.0.get(name) {
+                held.push(turn.lock().await);
+            }
+        }
+        held
     }
 }
 
@@ -388,9 +410,15 @@ impl<'a> Round<'a> {
     /// New certificates come before renewals: without one a site does not answer at all.
     async fn obtain_all(&self, mut tasks: Vec<Task>) -> Vec<HostPattern> {
         tasks.sort_by_key(|task| task.reason);
-        let attempts = tasks
-            .iter()
-            .map(|task| self.attempt(task).instrument(task.wanted.span()));
+        let turns = Turns::of(&tasks);
+        let turns = &turns;
+        let attempts = tasks.iter().map(|task| {
+            let attempt = async move {
+                let _turn = turns.wait_for(task).await;
+                self.attempt(task).await
+            };
+            attempt.instrument(task.wanted.span())
+        });
         stream::iter(attempts)
             .buffer_unordered(ORDERS_AT_ONCE)
             .filter_map(async |name| name)
