@@ -387,6 +387,25 @@ fn a_port_of_this_machine_s_public_address_that_is_another_server_s_costs_no_ord
     assert_eq!(public.pebble.orders(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_also_leads_elsewhere_is_ordered_whatever_the_port_here_says() {
+    let environment = Environment::new();
+    let peer = AcmePeer::start(&environment, AcmeScript::default()).await;
+    let address = Loopback::public();
+    let zone = format!("own A {ip}\nboth A {ip}\nboth A 127.0.0.1", ip = address.ip());
+    let named = Named::start(&[("a.test", &zone)], &[]);
+    let settings = peer.settings().replace("check-ports = false\n", "");
+    let resolvers = format!("resolvers = [\"{}\"]\n", named.address());
+    environment.write_config(&format!("{settings}{resolvers}"));
+    for host in ["own.a.test", "both.a.test"] {
+        environment.declare(&[host], "");
+    }
+    environment.failing_pass();
+    assert_eq!(environment.ledger("both.a.test").failure, None);
+    assert_eq!(environment.failure("own.a.test").issuer, None);
+    assert_eq!(orders(&peer), 1);
+}
+
 #[test]
 fn of_the_challenges_that_may_be_answered_the_one_is_whose_port_is_ours() {
     let public = Public::new();
