@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::Running;
-use crate::pebble::{own_address, wait_until, write};
+use crate::address::own_address;
+use crate::pebble::{wait_until, write};
 
 /// The key that may change zones, as `tsig-keygen` prints it.
 const KEY: &str = "xzqKUkxPFvHVKUl9R5iwnQCDsfZ2dvMWEvIRZ2mMQzE=";

@@ -3,8 +3,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use fairlead_contract::{Token, write_atomically};
 use tempfile::TempDir;
 
+use crate::address::own_address;
 use crate::{Authority, DEADLINE, Environment, Running};
 
 /// How often Pebble asks for each challenge.
@@ -491,15 +491,6 @@ fn shell(variable: &str, log: &Path, script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script, "sh"]).env(variable, log);
     command
-}
-
-/// An address of 127.0.0.0/8 that no other test uses at the same time.
-pub(crate) fn own_address() -> IpAddr {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let [_, _, high, low] = process::id().to_be_bytes();
-    let count = COUNT.fetch_add(1, Ordering::Relaxed) % 100;
-    let second = 100 + u8::try_from(count).expect("it is below 100");
-    IpAddr::V4(Ipv4Addr::new(127, second, high, low.clamp(1, 254)))
 }
 
 #[expect(
