@@ -196,6 +196,14 @@ impl Pebble {
         self.count("accounts in memory")
     }
 
+    /// Waits until it has answered every request and judged every challenge, also those of a client that is gone.
+    pub fn wait_until_idle(&self) {
+        wait_until("Pebble being done with its last client", || {
+            let (begun, judged) = ("Pulled a task from the Tasks queue", "by completed challenge");
+            !is_connected(self.places.directory) && self.count(begun) == self.count(judged)
+        });
+    }
+
     /// The root of the certificates it issues, PEM.
     pub fn root(&self) -> String {
         self.ask("roots/0")
@@ -485,6 +493,22 @@ fn answers_dns(server: SocketAddr) -> std::io::Result<bool> {
     socket.set_read_timeout(Some(Duration::from_millis(200)))?;
     socket.send(b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x04test\0\0\x01\0\x01")?;
     Ok(socket.recv(&mut [0; 512])? > 12)
+}
+
+/// Whether a server of this machine has a connection at this address that it has not closed (proc_net_tcp(5)).
+fn is_connected(server: SocketAddr) -> bool {
+    const ESTABLISHED: &str = "01";
+    const CLOSED_BY_THE_CLIENT: &str = "08";
+    let IpAddr::V4(ip) = server.ip() else {
+        panic!("{server} is not in the table of IPv4");
+    };
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), server.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel tells its connections");
+    table.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_here = words.next() == Some(&local);
+        is_here && matches!(words.nth(1), Some(ESTABLISHED | CLOSED_BY_THE_CLIENT))
+    })
 }
 
 fn shell(variable: &str, log: &Path, script: &str) -> Command {
