@@ -66,8 +66,9 @@ with subtest("a container is for the installation that has its tag"):
         f"{run} --name theirs --label fairlead.hosts=theirs.test fairlead-test/site",
         f"systemctl start fairlead-watcher.service {UNITS}-watcher.service",
     )
-    assert "theirs.test" in machine.succeed("grep hosts /var/lib/fairlead/routes/docker.toml")
-    assert "mine.test" in machine.succeed(f"grep hosts /var/lib/{UNITS}/routes/docker.toml")
+    # A start joins a pass under way, which may have asked Docker before; another one follows then.
+    machine.wait_until_succeeds("grep 'hosts.*theirs.test' /var/lib/fairlead/routes/docker.toml", timeout=30)
+    machine.succeed(f"grep 'hosts.*mine.test' /var/lib/{UNITS}/routes/docker.toml")
     for told, container in [("fairlead", "mine"), (UNITS, "theirs")]:
         machine.succeed(f"({told} why {container} || true) | grep 'another instance'")
 

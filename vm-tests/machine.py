@@ -13,7 +13,8 @@ with subtest("a container of the test image serves its host name"):
     machine.wait_until_succeeds("curl --fail --silent http://127.0.0.1:8080/ | grep -x one", timeout=20)
     request = machine.succeed("curl --fail --silent --header 'X-Probe: yes' http://127.0.0.1:8080/cgi-bin/request")
     assert "HTTP_X_PROBE=yes" in request, request
-    machine.succeed("docker stop one", timeout=5)
+    # It would be killed only after ten minutes.
+    machine.succeed("docker stop --time 600 one", timeout=120)
 
 with subtest("Pebble answers under its name, over HTTPS that the machine trusts"):
     acme.wait_for_unit("pebble.service")

@@ -29,7 +29,7 @@ def run(command: str) -> None:
     if command in FAILING:
         said = machine.fail(taken)
     elif command.startswith(ENDLESS):
-        said = machine.succeed(f"timeout --signal=INT 5 {taken} || test $? = 124")
+        said = machine.succeed(f"timeout --signal=INT 10 {taken} || test $? = 124")
     else:
         # What was started by the command before may take its time.
         said = machine.wait_until_succeeds(f"CURL_CA_BUNDLE={ISSUING_ROOT} {taken}", timeout=60)

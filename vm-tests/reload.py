@@ -59,7 +59,7 @@ with subtest("a unit that needs the change fails with the reason"):
     # A new container makes the watcher ask for a reload, which finds the operator's file still wrong.
     machine.succeed("docker run -d --name web --label fairlead.hosts=c.test fairlead-test/site")
     machine.wait_until_succeeds("systemctl is-failed fairlead-watcher.service", timeout=30)
-    machine.wait_until_succeeds("journalctl -u fairlead-watcher.service | grep -q two.toml:4", timeout=10)
+    machine.wait_until_succeeds("journalctl -u fairlead-watcher.service | grep two.toml:4", timeout=10)
     assert page("app.test") == "hello"
 
 with subtest("the corrected file is live, together with what waited for it"):
@@ -90,6 +90,8 @@ with subtest("a proxy that does not run is started for the watcher, and has the 
     machine.require_unit_state("fairlead-proxy.service")
     assert status()["loaded"]["routes"] == 3
     machine.succeed("docker start late", "systemctl start fairlead-watcher.service")
+    # The reload at the end of a pass that the watcher asked for would load what it cannot have loaded here.
+    stop_passes_of_certs()
 
 with subtest("routes are written even where no reload can be asked for, and the unit says so"):
     machine.succeed(
@@ -98,7 +100,7 @@ with subtest("routes are written even where no reload can be asked for, and the 
     )
     machine.fail("systemctl start fairlead-watcher.service")
     machine.succeed("grep -q e.test /var/lib/fairlead/routes/docker.toml")
-    machine.wait_until_succeeds("journalctl -u fairlead-watcher.service | grep -q 'is fairlead-reload.socket started'", timeout=10)
+    machine.wait_until_succeeds("journalctl -u fairlead-watcher.service | grep 'is fairlead-reload.socket started'", timeout=10)
     assert status()["loaded"]["routes"] == 4
     # systemd opens no socket of a service that runs.
     machine.succeed(

@@ -34,8 +34,8 @@ with subtest("it is renewed three times under steady requests, and none fails"):
     assert len(set(shown)) == 4, shown
 
 with subtest("each certificate took one order, and the units did their part without a failure"):
-    orders = int(acme.succeed("journalctl -u pebble.service | grep -c 'There are now .* orders in the db'"))
-    issued = int(machine.succeed("journalctl -u fairlead-certs.service | grep -c 'obtained from'"))
+    orders = int(acme.succeed("journalctl --sync; journalctl -u pebble.service | grep -c 'There are now .* orders in the db'"))
+    issued = int(machine.succeed("journalctl --sync; journalctl -u fairlead-certs.service | grep -c 'obtained from'"))
     machine.log(f"{issued} certificates from {orders} orders")
     assert orders == issued >= 4, (orders, issued)
     failed = machine.succeed("systemctl list-units --failed --plain --no-legend 'fairlead-*'")

@@ -26,7 +26,7 @@ with subtest("a container is in the file, and the unit has read it"):
 with subtest("what the check refuses stays out, and the unit says why"):
     machine.succeed("docker rm -f web", "docker run -d --name web --label fairlead.hosts=bad.test fairlead-test/site")
     machine.wait_until_succeeds("systemctl is-failed fairlead-deliver.service", timeout=30)
-    machine.succeed("journalctl -u fairlead-deliver.service | grep 'template list: its check failed'")
+    machine.succeed("journalctl --sync; journalctl -u fairlead-deliver.service | grep 'template list: its check failed'")
     machine.succeed("! grep bad /srv/reader/list /srv/reader/seen")
 
 with subtest("it follows again when the check is content"):

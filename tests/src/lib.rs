@@ -5,6 +5,7 @@
 //! `#[tokio::test(flavor = "multi_thread")]`.
 
 mod acme_peer;
+mod address;
 pub mod body;
 mod certificates;
 mod client;
@@ -24,6 +25,7 @@ mod upstream;
 mod wire;
 
 pub use acme_peer::{AcmePeer, AcmeRequest, AcmeScript, Alternate, Answer, Delivery};
+pub use address::free_address;
 pub use body::Body;
 pub use certificates::{Authority, Pair};
 pub use client::{Client, get, origin_form, request_on};

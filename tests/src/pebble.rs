@@ -3,8 +3,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use fairlead_contract::{Token, write_atomically};
 use tempfile::TempDir;
 
+use crate::address::own_address;
 use crate::{Authority, DEADLINE, Environment, Running};
 
 /// How often Pebble asks for each challenge.
@@ -195,6 +195,14 @@ impl Pebble {
     /// How many accounts it made since it was started.
     pub fn accounts(&self) -> usize {
         self.count("accounts in memory")
+    }
+
+    /// Waits until it has answered every request and judged every challenge, also those of a client that is gone.
+    pub fn wait_until_idle(&self) {
+        wait_until("Pebble being done with its last client", || {
+            let (begun, judged) = ("Pulled a task from the Tasks queue", "by completed challenge");
+            !is_connected(self.places.directory) && self.count(begun) == self.count(judged)
+        });
     }
 
     /// The root of the certificates it issues, PEM.
@@ -488,19 +496,26 @@ fn answers_dns(server: SocketAddr) -> std::io::Result<bool> {
     Ok(socket.recv(&mut [0; 512])? > 12)
 }
 
+/// Whether a server of this machine has a connection at this address that it has not closed (proc_net_tcp(5)).
+fn is_connected(server: SocketAddr) -> bool {
+    const ESTABLISHED: &str = "01";
+    const CLOSED_BY_THE_CLIENT: &str = "08";
+    let IpAddr::V4(ip) = server.ip() else {
+        panic!("{server} is not in the table of IPv4");
+    };
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), server.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel tells its connections");
+    table.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_here = words.next() == Some(&local);
+        is_here && matches!(words.nth(1), Some(ESTABLISHED | CLOSED_BY_THE_CLIENT))
+    })
+}
+
 fn shell(variable: &str, log: &Path, script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script, "sh"]).env(variable, log);
     command
-}
-
-/// An address of 127.0.0.0/8 that no other test uses at the same time.
-pub(crate) fn own_address() -> IpAddr {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let [_, _, high, low] = process::id().to_be_bytes();
-    let count = COUNT.fetch_add(1, Ordering::Relaxed) % 100;
-    let second = 100 + u8::try_from(count).expect("it is below 100");
-    IpAddr::V4(Ipv4Addr::new(127, second, high, low.clamp(1, 254)))
 }
 
 #[expect(

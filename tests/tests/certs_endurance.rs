@@ -98,6 +98,7 @@ fn is_made_good(installation: &Installation, call: &str, fault: &str, step: usiz
         return false;
     };
     let place = format!("{place}: {}", broken.stderr);
+    installation.pebble.wait_until_idle();
     let orders = installation.made().orders - before.orders;
     let order = kept(installation);
     let is_known = match &order {
@@ -174,6 +175,7 @@ fn a_pass_killed_at_any_step_of_dns_01_leaves_nothing_in_the_dns_and_costs_no_or
             if break_pass(&environment, call, "signal=KILL", step).is_none() {
                 return false;
             }
+            pebble.wait_until_idle();
             let place = format!("step {step} of {call}");
             had_left_something |= !texts().is_empty();
             environment.pass();
@@ -212,6 +214,7 @@ fn a_roll_over_cut_short_at_any_step_leaves_the_same_account_to_the_next_pass() 
         let broken = |step: &usize| {
             let run = break_run(environment, &["account", "roll-over"], call, fault, *step);
             run.is_some_and(|broken| {
+                installation.pebble.wait_until_idle();
                 environment.declare(&[NAME, &format!("n{step}.test")], "");
                 let passed = environment.run(Program::Certs, &[]);
                 let place = format!("{fault} at step {step} of {call}: {}", broken.stderr);
@@ -240,6 +243,7 @@ fn a_bound_account_is_registered_once_wherever_that_is_cut_short() {
         if break_pass(environment, call, "signal=KILL", step).is_none() {
             return false;
         }
+        installation.pebble.wait_until_idle();
         recover(environment);
         assert_eq!(installation.made().accounts, before + 1, "step {step} of {call}");
         true

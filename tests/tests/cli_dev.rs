@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::{env, fs};
 
 use fairlead_contract::{Paths, write_atomically};
-use fairlead_tests::{Docker, Environment, Program, Running, Signal, Upstream};
+use fairlead_tests::{Docker, Environment, Program, Running, Signal, Upstream, free_address};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -46,24 +46,17 @@ impl Bench {
 
     /// Without containers.
     fn start(&self) -> Dev {
-        let nowhere = self.environment.root().join("no.sock");
-        self.start_with(&[
-            "--http",
-            "0",
-            "--https",
-            "0",
-            "--docker",
-            nowhere.to_str().unwrap(),
-        ])
+        self.start_beside(&self.environment.root().join("no.sock"))
     }
 
-    fn start_with(&self, arguments: &[&str]) -> Dev {
+    /// With the containers of this daemon.
+    fn start_beside(&self, docker: &Path) -> Dev {
         let mut command = self.environment.command(Program::Cli);
-        command
-            .arg("dev")
-            .arg("--dir")
-            .arg(&self.directory)
-            .args(arguments);
+        command.arg("dev").arg("--dir").arg(&self.directory);
+        for option in ["--http", "--https"] {
+            command.args([option, &free_address().port().to_string()]);
+        }
+        command.arg("--docker").arg(docker);
         let running = self.environment.start(command);
         running.wait_for_output("Ctrl-C ends it");
         let line = running.wait_for_output("ask with: ");
@@ -282,15 +275,7 @@ fn without_its_proxy_it_ends_with_an_error() {
 fn a_container_is_a_site_as_long_as_it_runs() {
     let docker = Docker::new();
     let bench = Bench::new();
-    let socket = docker.socket();
-    let dev = bench.start_with(&[
-        "--http",
-        "0",
-        "--https",
-        "0",
-        "--docker",
-        socket.to_str().unwrap(),
-    ]);
+    let dev = bench.start_beside(&docker.socket());
     docker.run("web", &["--label", "fairlead.hosts=app.localhost"]);
     let line = dev.running.wait_for_output("+ https://app.localhost:");
     assert!(line.ends_with("  web"), "{line}");

@@ -31,13 +31,23 @@ fn fail(environment: &Environment, name: &str) -> String {
 }
 
 fn bind(environment: &Environment, zones: &[(&str, &str)], open: &[&str]) -> (Named, Pebble) {
+    bind_with(environment, zones, open, "")
+}
+
+/// The same with more keys of `[acme.dns]`.
+fn bind_with(
+    environment: &Environment,
+    zones: &[(&str, &str)],
+    open: &[&str],
+    more: &str,
+) -> (Named, Pebble) {
     let named = Named::start(zones, open);
     let mut settings = PebbleSettings::new(nowhere());
     settings.dns = Some(named.address());
     let pebble = Pebble::start(settings);
     let key = environment.secret("key", Named::key());
     let dns = format!(
-        "propagation-timeout = \"2s\"\n[acme.dns.rfc2136]\nserver = \"{}\"\nkey-name = \"fairlead\"\nkey = {key:?}\n",
+        "{more}[acme.dns.rfc2136]\nserver = \"{}\"\nkey-name = \"fairlead\"\nkey = {key:?}\n",
         named.address().ip()
     );
     configure(environment, &pebble, &dns);
@@ -90,7 +100,8 @@ fn a_zone_that_refuses_the_key_says_so() {
 fn a_server_of_the_zone_that_does_not_get_the_record_is_named_and_the_authority_not_bothered() {
     let environment = Environment::new();
     let silent = "@ NS silent\nsilent A 127.0.0.1";
-    let (_named, _pebble) = bind(&environment, &[("d.test", silent)], &["d.test"]);
+    let impatient = "propagation-timeout = \"2s\"\n";
+    let (_named, _pebble) = bind_with(&environment, &[("d.test", silent)], &["d.test"], impatient);
     environment.declare(&["d.test"], "");
     let error = fail(&environment, "d.test");
     assert!(

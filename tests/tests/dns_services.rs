@@ -36,7 +36,7 @@ impl Zones {
     fn configure(&self, service: &str, settings: &str) {
         let text = format!(
             "{}challenge = \"dns-01\"\nresolvers = [\"{}\"]\n\
-             [acme.dns]\npropagation-timeout = \"2s\"\n[acme.dns.{service}]\n{settings}",
+             [acme.dns.{service}]\n{settings}",
             self.pebble.settings(),
             self.pebble.dns()
         );

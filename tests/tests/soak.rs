@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fairlead_tests::{Client, Proxy, Site, Upstream, Wire, body, get, request_on, route};
+use fairlead_tests::{Client, Proxy, Site, Upstream, Wire, body, free_address, get, request_on, route};
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -204,11 +204,6 @@ impl Taken {
             descriptors: descriptors.count(),
         }
     }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 fn listen(address: SocketAddr) -> TcpListener {

@@ -13,7 +13,8 @@ use std::time::Instant;
 
 use fairlead_contract::write_atomically;
 use fairlead_tests::{
-    Authority, DEADLINE, DockerApi, Environment, Finished, Program, Upstream, body, get, listed, request_on,
+    Authority, DEADLINE, DockerApi, Environment, Finished, Program, Upstream, body, free_address, get,
+    listed, request_on,
 };
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderValue, StatusCode};
@@ -494,12 +495,6 @@ fn certificate(machine: &Machine, authority: &Authority) -> PathBuf {
     let both = machine.environment.root().join("both.pem");
     write_atomically(&both, (pair.chain + &pair.key).as_bytes(), 0o600).unwrap();
     both
-}
-
-/// Where nobody listens, for a program that cannot be given a listener.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// Connects as soon as somebody listens.

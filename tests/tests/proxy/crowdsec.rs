@@ -1,13 +1,12 @@
 //! CrowdSec reads the access log with its own parser for nginx.
 
-use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
 use fairlead_contract::write_atomically;
-use fairlead_tests::{Site, Upstream, body};
+use fairlead_tests::{Site, Upstream, body, free_address};
 use http::Request;
 
 use crate::access_log::USER;
@@ -103,7 +102,7 @@ fn prepare(directory: &Path) {
         directory.join("patterns"),
     )
     .unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let [directory_name, hub_name, installed_name] =
         [directory, &hub, &installed].map(|path| path.display().to_string());
     let config = format!(

@@ -116,14 +116,14 @@ async fn an_upstream_that_does_not_accept_times_out() {
 async fn a_slow_upload_does_not_time_out() {
     let site = Site::of("a.test", Upstream::echoing().await.address());
     site.environment
-        .write_config("[proxy]\nresponse-timeout = \"300ms\"\n");
+        .write_config("[proxy]\nresponse-timeout = \"1s\"\n");
     let proxy = site.start();
     let client = site.client();
     let (mut sender, upload) = body::channel();
     let request = Request::post("https://a.test/").body(upload).unwrap();
     let uploading = async {
         sender.send_data("one".into()).await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
         sender.send_data("two".into()).await.unwrap();
         drop(sender);
     };

@@ -427,11 +427,11 @@ async fn many_requests_at_once_share_one_http_2_connection() {
     futures_util::future::join_all(requests).await;
 }
 
-/// A site whose clients may take half a second for anything.
+/// A site whose clients may take a second for anything.
 fn impatient(upstream: SocketAddr) -> Site {
     let site = Site::of("a.test", upstream);
     site.environment
-        .write_config("[proxy]\nheader-timeout = \"500ms\"\n");
+        .write_config("[proxy]\nheader-timeout = \"1s\"\n");
     site
 }
 
