@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
-use fairlead_tests::{Environment, Finished, Pair, Program, Proxy, Site, route};
+use fairlead_tests::{DEADLINE, Environment, Finished, Pair, Program, Proxy, Site, route};
 use serde_json::Value;
 
 const FAULTY: &str = "[[route]]\nhosts = [\"b.test\"]\nupstream = [\"http://127.0.0.1:1\"]\n";
@@ -223,6 +226,29 @@ mod reload {
         assert!(proxy.status().standing_refusal().is_some());
         assert_exit(&fairlead(&site.environment, &["reload"]), 0);
         assert_eq!(proxy.status().standing_refusal(), None);
+    }
+
+    #[test]
+    fn others_who_never_cease_to_change_files_do_not_make_it_fail() {
+        let site = site();
+        let proxy = site.start();
+        site.environment
+            .write_routes("b.toml", &route(&["b.test"], &[upstream()]));
+        let other = site.environment.certificate("other.test");
+        fs::create_dir(other.path()).unwrap();
+        let file = File::create(other.chain_file()).unwrap();
+        let change = |number: u64| file.write_all_at(&number.to_be_bytes(), 0).unwrap();
+        let (is_over, limit) = (AtomicBool::new(false), Instant::now() + DEADLINE);
+        let goes_on = |_: &u64| !is_over.load(Ordering::Relaxed) && Instant::now() < limit;
+        let finished = thread::scope(|threads| {
+            threads.spawn(|| (0..).take_while(goes_on).for_each(change));
+            let finished = fairlead(&site.environment, &["reload"]);
+            is_over.store(true, Ordering::Relaxed);
+            finished
+        });
+        assert_exit(&finished, 0);
+        let file = site.environment.paths().routes_dir().join("b.toml");
+        assert!(proxy.status().loaded.files.contains_key(&file));
     }
 
     #[test]

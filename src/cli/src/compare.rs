@@ -99,6 +99,14 @@ pub(crate) fn standing<'a>(status: &'a Status, disk: &Digests) -> Standing<'a> {
     }
 }
 
+/// Those that are known and that nothing explains which happened between two looks at the disk.
+pub(crate) fn lasting(differences: Vec<Difference>, before: &Digests, now: &Digests) -> Vec<Difference> {
+    let lasts = |difference: &Difference| {
+        difference.is_certain() && before.get(&difference.file) == now.get(&difference.file)
+    };
+    differences.into_iter().filter(lasts).collect()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use fairlead_contract::{Loaded, Problem};
@@ -170,6 +178,26 @@ pub(crate) mod tests {
         );
         let nobody = shown(&[("/a", "unreadable")], &[("/a", "unreadable")]);
         assert_eq!(nobody, [""; 0]);
+    }
+
+    #[test]
+    fn a_difference_lasts_that_no_change_on_disk_explains() {
+        let loaded = digests(&[("/same", "1"), ("/changed", "1"), ("/gone", "1")]);
+        let before = digests(&[
+            ("/same", "2"),
+            ("/changed", "2"),
+            ("/gone", "2"),
+            ("/here", "unreadable"),
+        ]);
+        let now = digests(&[
+            ("/same", "2"),
+            ("/changed", "3"),
+            ("/new", "1"),
+            ("/here", "unreadable"),
+        ]);
+        let lasting = lasting(differences(&loaded, &now), &before, &now);
+        let shown: Vec<_> = lasting.iter().map(Difference::to_string).collect();
+        assert_eq!(shown, ["/same has changed"]);
     }
 
     #[test]

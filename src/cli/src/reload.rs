@@ -12,7 +12,7 @@ use crate::admin::{NoStatus, ask_status};
 use crate::answer::{Answer, Exit};
 use crate::arguments::Format;
 use crate::check::count;
-use crate::compare::{Difference, Digests, Standing, differences, standing};
+use crate::compare::{Difference, Digests, Standing, differences, lasting, standing};
 use crate::service::{Service, SystemctlError, has_process, is_stopped};
 
 /// The whole command ends in this time, so that no unit hangs in it.
@@ -61,14 +61,15 @@ async fn reload_unlimited(paths: &Paths, pid: Option<u32>) -> Result<Outcome, Re
         status => status?,
     };
     // A refusal of files that are gone again would stand in the unit's status until something is loaded.
-    if standing(&first, &read(paths)) == Standing::Live && first.standing_refusal().is_none() {
+    let disk = read(paths);
+    if standing(&first, &disk) == Standing::Live && first.standing_refusal().is_none() {
         return Ok(Outcome::NothingToDo { status: first });
     }
     let way = match pid {
         Some(pid) => Way::Signal(pid),
         None => Way::find(&socket, &first).await?,
     };
-    load(paths, way, first).await
+    load(paths, way, first, &disk).await
 }
 
 /// How the proxy is asked.
@@ -79,21 +80,24 @@ enum Way {
     Signal(u32),
 }
 
-/// Files that change while they are loaded are loaded again.
-async fn load(paths: &Paths, way: Way, first: Status) -> Result<Outcome, ReloadError> {
+/// Files that change while they are loaded are loaded again, but not for ever: who goes on to change them asks, too. What
+/// was on disk at first is live by then.
+async fn load(paths: &Paths, way: Way, first: Status, disk: &Digests) -> Result<Outcome, ReloadError> {
     let mut last = first.clone();
     let mut unseen = Vec::new();
     for _ in 0..ATTEMPTS {
         last = way.reload(paths, &last).await?;
-        unseen = match standing(&last, &read(paths)) {
+        let now = read(paths);
+        unseen = match standing(&last, &now) {
             Standing::Live => return Ok(Outcome::loaded(&first, last)),
             Standing::Refused(refusal) => return Ok(Outcome::refused(refusal, &last)),
-            Standing::Unseen(differences) => differences,
+            Standing::Unseen(differences) => lasting(differences, disk, &now),
         };
     }
     // What the proxy may not read looks different from here, however often it tries.
     match last.standing_refusal() {
         Some(refusal) => Ok(Outcome::refused(refusal, &last)),
+        None if unseen.is_empty() => Ok(Outcome::loaded(&first, last)),
         None => Err(ReloadError::Unseen(unseen)),
     }
 }
