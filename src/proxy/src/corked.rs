@@ -52,9 +52,6 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
     }
 
     fn poll_empty(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.kept.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while !self.kept.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.kept))?;
             if written == 0 {

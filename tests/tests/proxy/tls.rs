@@ -291,6 +291,29 @@ async fn a_client_that_comes_back_resumes_its_session() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn each_connection_gives_one_ticket_for_the_next() {
+    let site = Site::of("a.test", Upstream::saying("a").await.address());
+    let proxy = site.start();
+    let client = site.authority.client_with(&[&TLS13]);
+    for expected in [
+        HandshakeKind::Full,
+        HandshakeKind::Resumed,
+        HandshakeKind::Resumed,
+    ] {
+        let connected = client.connect(proxy.https(), "a.test", &["http/1.1"]).await;
+        let mut stream = connected.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+        within(stream.write_all(request)).await.unwrap();
+        within(stream.read_to_end(&mut Vec::new())).await.unwrap();
+        let (_, tls) = stream.get_ref();
+        assert_eq!(
+            (tls.handshake_kind(), tls.tls13_tickets_received()),
+            (Some(expected), 1)
+        );
+    }
+}
+
 /// Were it resumed, the client would take one site's certificate for the other's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_of_one_name_does_not_resume_under_another() {
