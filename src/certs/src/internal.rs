@@ -29,7 +29,7 @@ pub(crate) struct InternalAuthority {
 impl InternalAuthority {
     /// Opens the authority, or makes it, and publishes its root.
     pub(crate) fn open(paths: &Paths, now: Timestamp) -> Result<Self, InternalError> {
-        let path = paths.account_dir().join("internal/key.pem");
+        let path = paths.internal_authority_dir().join("key.pem");
         let key = match read_secret(&path)? {
             Some(pem) => KeyPair::from_pem(&pem)?,
             None => {

@@ -54,12 +54,11 @@ pub(crate) fn take_stock(paths: &Paths, name: &HostPattern) -> Known {
 
 /// Removes what killed passes left in directories that every pass writes to; [`take_stock`] does it for each certificate's.
 pub(crate) fn clear_directories(paths: &Paths) {
-    let account = paths.account_dir();
     let directories = [
-        account.join("pending"),
-        account.join("records"),
-        account.join("internal"),
-        account,
+        paths.pending_orders_dir(),
+        paths.records_dir(),
+        paths.internal_authority_dir(),
+        paths.account_dir(),
         paths.certificates_dir(),
         paths.challenges_dir(),
     ];

@@ -103,6 +103,21 @@ impl Paths {
         self.state.join("account")
     }
 
+    /// Orders that are under way, with the keys of their certificates. Reader and writer: the certs program.
+    pub fn pending_orders_dir(&self) -> PathBuf {
+        self.account_dir().join("pending")
+    }
+
+    /// Records that may be in the DNS, one file for each. Reader and writer: the certs program.
+    pub fn records_dir(&self) -> PathBuf {
+        self.account_dir().join("records")
+    }
+
+    /// What signs `internal` certificates. Reader and writer: the certs program.
+    pub fn internal_authority_dir(&self) -> PathBuf {
+        self.account_dir().join("internal")
+    }
+
     /// HTTP-01 answers, one file per token, and those of TLS-ALPN-01. Writer: the certs program.
     pub fn challenges_dir(&self) -> PathBuf {
         self.runtime.join("challenges")

@@ -231,7 +231,7 @@ pub(crate) fn forget_order(paths: &Paths, directory: &str, name: &HostPattern) {
 fn pending_file(paths: &Paths, directory: &str, name: &HostPattern) -> PathBuf {
     let directory = account::file_name(directory);
     let file = file_name(&format!("{name}@{}", directory.display()));
-    paths.account_dir().join("pending").join(file)
+    paths.pending_orders_dir().join(file)
 }
 
 /// The kinds of challenge that the settings let us answer, the best first.

@@ -84,7 +84,7 @@ pub(crate) async fn take_all_back(paths: &Paths, zones: &Zones<'_>, records: &[R
 /// alone.
 pub(crate) async fn remove_leftover_records(paths: &Paths) {
     let leftovers = find_all(paths).unwrap_or_else(|error| {
-        tracing::warn!("{}: {error}", directory(paths).display());
+        tracing::warn!("{}: {error}", paths.records_dir().display());
         Vec::new()
     });
     if leftovers.is_empty() {
@@ -132,7 +132,7 @@ fn forget(paths: &Paths, record: &Record) {
 }
 
 fn find_all(paths: &Paths) -> io::Result<Vec<Presented>> {
-    let entries = match fs::read_dir(directory(paths)) {
+    let entries = match fs::read_dir(paths.records_dir()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
@@ -155,9 +155,5 @@ fn read(path: &Path) -> anyhow::Result<Presented> {
 
 /// The value, of 43 characters that may stand in the name of a file, is of one challenge alone.
 fn file(paths: &Paths, record: &Record) -> PathBuf {
-    directory(paths).join(format!("{}.toml", record.value()))
-}
-
-fn directory(paths: &Paths) -> PathBuf {
-    paths.account_dir().join("records")
+    paths.records_dir().join(format!("{}.toml", record.value()))
 }
