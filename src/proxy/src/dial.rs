@@ -19,7 +19,6 @@ use tokio_rustls::TlsConnector;
 
 use crate::http1::{Http1Connection, Stream};
 use crate::proxy_protocol::{Link, header};
-use crate::received::PeerError;
 use crate::sender::{Http2Sender, Sender};
 
 /// After so long a silence the upstream's machine is asked whether it is there. Not by pings of HTTP/2: servers
@@ -68,8 +67,6 @@ pub(crate) enum ConnectError {
     Io(#[from] io::Error),
     #[error("it does not speak HTTP/2")]
     NotHttp2,
-    #[error("it does not speak HTTP")]
-    Http(#[from] PeerError),
 }
 
 impl Dial {
@@ -104,7 +101,7 @@ impl Dial {
             UpstreamUrl::Unix(path) => {
                 let mut stream = UnixStream::connect(path).await?;
                 self.introduce(&mut stream, link).await?;
-                speak(protocol, stream).await
+                Ok(speak(protocol, stream))
             }
             UpstreamUrl::Tcp { host, port, .. } => {
                 let mut stream = TcpStream::connect((bare(host), *port)).await?;
@@ -112,8 +109,8 @@ impl Dial {
                 SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
                 self.introduce(&mut stream, link).await?;
                 match &self.tls {
-                    None => speak(protocol, stream).await,
-                    Some(tls) => speak(protocol, tls.connect(protocol, stream).await?).await,
+                    None => Ok(speak(protocol, stream)),
+                    Some(tls) => Ok(speak(protocol, tls.connect(protocol, stream).await?)),
                 }
             }
         }
@@ -132,17 +129,16 @@ fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-async fn speak(protocol: Protocol, stream: impl Stream + 'static) -> Result<Sender, ConnectError> {
+fn speak(protocol: Protocol, stream: impl Stream + 'static) -> Sender {
     if protocol.is_http2() {
         let scheme = if protocol.is_tls() {
             Scheme::HTTPS
         } else {
             Scheme::HTTP
         };
-        let sender = Http2Sender::handshake(stream, scheme).await;
-        return Ok(Sender::Http2(sender.map_err(PeerError::from)?));
+        return Sender::Http2(Http2Sender::new(stream, scheme));
     }
-    Ok(Sender::Http1(Box::new(Http1Connection::new(stream))))
+    Sender::Http1(Box::new(Http1Connection::new(stream)))
 }
 
 impl Tls {

@@ -2,14 +2,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::Reason;
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 
 use crate::body::RequestBodyError;
 use crate::http1::{AnswerBody, ClientBody, Http1Connection, Http1Error, Stream};
-use crate::http2_stream::{Http2Body, Http2Stream, has_malformed_field};
+use crate::http2::{Http2Body, Http2Error, Http2Stream};
 use crate::message_length::AmbiguousLength;
 
 /// What the other side sends behind the head of its message.
@@ -31,11 +29,9 @@ pub(crate) enum PeerError {
     #[error(transparent)]
     Http1(#[from] Http1Error),
     #[error(transparent)]
-    Http2(#[from] h2::Error),
+    Http2(#[from] Http2Error),
     #[error(transparent)]
     Length(#[from] AmbiguousLength),
-    #[error("a field is malformed")]
-    Field,
     #[error("the request cannot be written in HTTP/2")]
     Request(#[from] http::Error),
     #[error("the request's body was not sent to its end")]
@@ -46,9 +42,9 @@ impl PeerError {
     /// Whether the other side said what is not HTTP: it is there, and would say it again.
     pub(crate) fn is_nonsense(&self) -> bool {
         match self {
-            Self::Http2(error) => error.is_library(),
+            Self::Http2(error) => error.is_violation(),
             Self::Http1(error) => error.is_nonsense(),
-            Self::Length(_) | Self::Field => true,
+            Self::Length(_) => true,
             Self::Request(_) | Self::RequestBody(_) => false,
         }
     }
@@ -69,10 +65,7 @@ impl PeerError {
 
     /// Whether the other side has said that it did nothing of what was asked (RFC 9113 8.7).
     pub(crate) fn is_unprocessed(&self) -> bool {
-        let Self::Http2(error) = self else {
-            return false;
-        };
-        error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+        matches!(self, Self::Http2(error) if error.is_unprocessed())
     }
 }
 
@@ -104,19 +97,6 @@ impl ReceivedBody {
     }
 }
 
-fn well_formed_frame(frame: Frame<Bytes>) -> Result<Frame<Bytes>, PeerError> {
-    frame.trailers_ref().map_or(Ok(()), check_fields)?;
-    Ok(frame)
-}
-
-/// Refuses what h2 lets through (RFC 9113 8.1.1).
-pub(crate) fn check_fields(fields: &HeaderMap) -> Result<(), PeerError> {
-    match has_malformed_field(fields) {
-        true => Err(PeerError::Field),
-        false => Ok(()),
-    }
-}
-
 impl Body for ReceivedBody {
     type Data = Bytes;
     type Error = PeerError;
@@ -133,7 +113,7 @@ impl Body for ReceivedBody {
             }
             Self::Http2(body) => {
                 let frame = ready!(body.poll_frame(context));
-                Poll::Ready(frame.map(|frame| well_formed_frame(frame?)))
+                Poll::Ready(frame.map(|frame| Ok(frame?)))
             }
             Self::Answer(body) => {
                 let frame = ready!(body.poll_frame(context));

@@ -1,35 +1,26 @@
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use h2::client::ResponseFuture;
-use h2::{Ping, PingPong, RecvStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
-use http::{Method, Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body::Body;
-use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::body::{RequestBody, RequestBodyError};
 use crate::http1::{Http1Connection, Stream};
-use crate::http2_stream::{Http2Body, Http2Stream, Unsent, send_body};
+use crate::http2::{
+    ConnectProtocol, Http2Body, Http2Error, Http2Stream, Incoming, Requests, Unsent, send_body,
+};
 use crate::interim::Hearing;
 use crate::message_length::settle_length;
-use crate::received::{PeerError, ReceivedBody, check_fields};
+use crate::received::{PeerError, ReceivedBody};
 use crate::upgrade::SEC_WEBSOCKET_KEY;
-
-/// What one answer may keep unread; a slow client holds up its own answer and no other one.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-const MAX_HEADER_BYTES: u32 = 64 * 1024;
-const MAX_UNSENT_BYTES: usize = 256 * 1024;
 
 /// The sending side of a connection to an upstream.
 pub(crate) enum Sender {
@@ -48,10 +39,9 @@ pub(crate) struct Unanswered {
 
 #[derive(Clone)]
 pub(crate) struct Http2Sender {
-    requests: h2::client::SendRequest<Bytes>,
+    requests: Requests,
     /// Some servers refuse one that is not the connection's.
     scheme: Scheme,
-    pings: Option<Arc<Mutex<PingPong>>>,
     /// Held by each sender, and by each exchange that goes on behind it.
     uses: Arc<()>,
 }
@@ -90,59 +80,34 @@ fn is_repeatable(request: &Request<RequestBody>) -> bool {
 
 impl Http2Sender {
     /// Begins to speak on a connection, which closes when no sender is left and no exchange is under way.
-    pub(crate) async fn handshake(stream: impl Stream + 'static, scheme: Scheme) -> Result<Self, h2::Error> {
-        let (requests, mut connection) = h2::client::Builder::new()
-            .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(MAX_HEADER_BYTES)
-            .max_send_buffer_size(MAX_UNSENT_BYTES)
-            .handshake(stream)
-            .await?;
-        let pings = connection.ping_pong().map(|pings| Arc::new(Mutex::new(pings)));
-        tokio::spawn(connection);
-        Ok(Self {
-            requests,
+    pub(crate) fn new(stream: impl Stream + 'static, scheme: Scheme) -> Self {
+        Self {
+            requests: Requests::new(stream),
             scheme,
-            pings,
             uses: Arc::default(),
-        })
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        let mut requests = self.requests.clone();
-        let ready = poll_fn(|context| requests.poll_ready(context));
-        matches!(ready.now_or_never(), Some(Err(_)))
+        self.requests.is_closed()
     }
 
-    /// Whether the upstream takes a further exchange at once, where nobody but a pool has a sender without one. h2 would
-    /// let it wait until another one is over (RFC 9113 5.1.2).
+    /// Whether the upstream takes a further exchange at once (RFC 9113 5.1.2).
     pub(crate) fn has_room(&self) -> bool {
-        let under_way = Arc::strong_count(&self.uses) - 1;
-        under_way < self.requests.current_max_send_streams()
+        self.requests.has_room()
     }
 
-    /// Whether the upstream makes tunnels (RFC 8441 3). It says so first of all: when it has answered a ping,
-    /// it has.
-    pub(crate) async fn makes_tunnels(&self) -> Result<bool, h2::Error> {
-        if let (false, Some(pings)) = (self.requests.is_extended_connect_protocol_enabled(), &self.pings) {
-            pings.lock().await.ping(Ping::opaque()).await?;
-        }
-        Ok(self.requests.is_extended_connect_protocol_enabled())
+    /// Whether the upstream makes tunnels (RFC 8441 3).
+    pub(crate) async fn makes_tunnels(&self) -> Result<bool, Http2Error> {
+        self.requests.makes_tunnels().await
     }
 
     async fn exchange(
-        mut self,
+        self,
         request: Box<Request<RequestBody>>,
         hearing: Option<&Hearing>,
         stall_limit: Duration,
     ) -> Result<Response<ReceivedBody>, Unanswered> {
-        if let Err(error) = poll_fn(|context| self.requests.poll_ready(context)).await {
-            return Err(Unanswered {
-                error: error.into(),
-                again: Some(request),
-            });
-        }
         let is_repeatable = is_repeatable(&request);
         let copy = request.body().is_end_stream().then(|| copy(&request));
         let answered = self.send(*request, hearing, stall_limit).await;
@@ -153,7 +118,7 @@ impl Http2Sender {
     }
 
     async fn send(
-        &mut self,
+        self,
         mut request: Request<RequestBody>,
         hearing: Option<&Hearing>,
         stall_limit: Duration,
@@ -161,40 +126,38 @@ impl Http2Sender {
         ask_by_connect(&mut request);
         name_in_target(&mut request, self.scheme.clone())?;
         let (parts, body) = request.into_parts();
-        if parts.method == Method::CONNECT {
-            return self.open_tunnel(Request::from_parts(parts, ()), hearing).await;
+        let head = Request::from_parts(parts, ());
+        if head.method() == Method::CONNECT {
+            return self.open_tunnel(&head, hearing).await;
         }
         let is_whole = body.is_end_stream();
-        let (answer, stream) = self
-            .requests
-            .send_request(Request::from_parts(parts, ()), is_whole)?;
-        let mut sending = (!is_whole).then(|| send_body(stream, body, Some(stall_limit)).boxed());
-        let mut answer = hear_out(answer, hearing, &mut sending).await?;
+        let (mut incoming, outgoing) = self.requests.send(&head, is_whole).await?;
+        let mut sending = (!is_whole).then(|| send_body(outgoing, body, stall_limit).boxed());
+        let mut answer = hear_out(&mut incoming, hearing, &mut sending).await?;
         // What is held back was not asked for, and will not be.
         let is_held_back = hearing.is_some_and(Hearing::holds_body_back);
         let sending = sending.filter(|_| !is_held_back).map(send_beside);
         settle_length(&mut answer)?;
-        let (parts, stream) = answer.into_parts();
-        let body = Http2Body::new(stream, &parts.headers)
+        let body = Http2Body::new(incoming, answer.headers())
             .beside(sending)
-            .using(self.uses.clone());
-        Ok(Response::from_parts(parts, ReceivedBody::Http2(body)))
+            .using(self.uses);
+        Ok(answer.map(|()| ReceivedBody::Http2(body)))
     }
 
     async fn open_tunnel(
-        &mut self,
-        request: Request<()>,
+        self,
+        head: &Request<()>,
         hearing: Option<&Hearing>,
     ) -> Result<Response<ReceivedBody>, PeerError> {
-        let (answer, mut sending) = self.requests.send_request(request, false)?;
-        let (parts, stream) = hear_out(answer, hearing, &mut None).await?.into_parts();
-        let body = if parts.status.is_success() {
-            ReceivedBody::Tunnel(Http2Stream::new(sending, stream).using(self.uses.clone()))
+        let (mut incoming, mut outgoing) = self.requests.send(head, false).await?;
+        let answer = hear_out(&mut incoming, hearing, &mut None).await?;
+        let body = if answer.status().is_success() {
+            ReceivedBody::Tunnel(Http2Stream::new(outgoing, incoming).using(self.uses))
         } else {
-            sending.send_data(Bytes::new(), true)?;
-            ReceivedBody::Http2(Http2Body::new(stream, &parts.headers))
+            outgoing.finish()?;
+            ReceivedBody::Http2(Http2Body::new(incoming, answer.headers()))
         };
-        Ok(Response::from_parts(parts, body))
+        Ok(answer.map(|()| body))
     }
 }
 
@@ -203,24 +166,23 @@ type Sending = BoxFuture<'static, Result<(), Unsent<RequestBodyError>>>;
 
 /// Waits for an answer while the body is sent, and tells what comes before it.
 async fn hear_out(
-    mut answer: ResponseFuture,
+    incoming: &mut Incoming,
     hearing: Option<&Hearing>,
     sending: &mut Option<Sending>,
-) -> Result<Response<RecvStream>, PeerError> {
-    let answer = poll_fn(|context| {
+) -> Result<Response<()>, PeerError> {
+    poll_fn(|context| {
         send_on(sending, context)?;
-        while let Poll::Ready(Some(interim)) = answer.poll_informational(context) {
-            let interim = interim?;
-            check_fields(interim.headers())?;
+        loop {
+            let head = ready!(incoming.poll_head(context))?;
+            if !head.status().is_informational() {
+                return Poll::Ready(Ok(head));
+            }
             if let Some(hearing) = hearing {
-                hearing.hear(interim.status(), interim.headers());
+                hearing.hear(head.status(), head.headers());
             }
         }
-        Pin::new(&mut answer).poll(context).map_err(PeerError::from)
-    });
-    let answer = answer.await?;
-    check_fields(answer.headers())?;
-    Ok(answer)
+    })
+    .await
 }
 
 /// Fails if the body broke off. An upstream that does not want to have it may still answer.
@@ -277,9 +239,8 @@ fn ask_by_connect(request: &mut Request<RequestBody>) {
         .to_str()
         .ok()
         .and_then(|protocols| protocols.split(',').next());
-    if let Some(protocol) = wanted {
-        let protocol = h2::ext::Protocol::from(protocol.trim());
-        request.extensions_mut().insert(protocol);
+    if let Some(protocol) = wanted.and_then(|protocol| HeaderValue::from_str(protocol.trim()).ok()) {
+        request.extensions_mut().insert(ConnectProtocol(protocol));
         *request.method_mut() = Method::CONNECT;
     }
 }

@@ -1,23 +1,20 @@
-use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, mem};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use fairlead_contract::Host;
-use h2::ext::Protocol;
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use sha1::{Digest, Sha1};
 use tokio::io::copy_bidirectional;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::headers::names_option;
 use crate::http1::Stream;
-use crate::http2_stream::{Http2Stream, LAST_WORDS};
+use crate::http2::{ConnectProtocol, Http2Stream};
 use crate::received::ReceivedBody;
 
 pub(crate) const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
@@ -42,8 +39,8 @@ impl Wish {
     pub(crate) fn find(parts: &mut Parts) -> Option<Self> {
         let is_http2 = parts.version == Version::HTTP_2;
         let protocol = if is_http2 {
-            let protocol = parts.extensions.remove::<Protocol>()?;
-            HeaderValue::try_from(protocol.as_str()).ok()?
+            let ConnectProtocol(protocol) = parts.extensions.remove()?;
+            protocol
         } else {
             let protocol = parts.headers.get(UPGRADE);
             protocol
@@ -165,12 +162,7 @@ async fn join(client: Tunnel, upstream: UpstreamSide) -> io::Result<()> {
         return Ok(());
     };
     let mut upstream = upstream.into_stream();
-    let copied = copy_bidirectional(&mut client, &mut upstream).await;
-    if copied.is_err() {
-        // A stream of HTTP/2 is reset when it is dropped, which would take back what came before.
-        let _ = timeout(LAST_WORDS, pending::<()>()).await;
-    }
-    copied.map(drop)
+    copy_bidirectional(&mut client, &mut upstream).await.map(drop)
 }
 
 /// The client's side of a tunnel, which begins with the response.
@@ -206,9 +198,8 @@ impl Tunnel {
 /// Only the extended CONNECT of RFC 8441 is a request to a site.
 pub(crate) fn is_refused_connect<B>(request: &Request<B>) -> bool {
     let is_for_a_site = || {
-        let protocol = request.extensions().get::<Protocol>()?;
-        let protocol = HeaderValue::try_from(protocol.as_str()).ok()?;
-        Some(!names_http(&protocol))
+        let ConnectProtocol(protocol) = request.extensions().get()?;
+        Some(!names_http(protocol))
     };
     request.method() == Method::CONNECT && is_for_a_site() != Some(true)
 }

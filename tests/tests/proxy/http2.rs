@@ -95,7 +95,8 @@ async fn a_body_with_a_malformed_field_behind_it_is_seen_to_break_off() {
         .unwrap();
     let rest = upstream.read_rest().await;
     assert!(!rest.contains("0\r\n"), "{rest:?}");
-    assert_eq!(within(answer).await.unwrap().status(), StatusCode::BAD_REQUEST);
+    let refusal = within(answer).await.unwrap_err();
+    assert_eq!(refusal.reason(), Some(Reason::PROTOCOL_ERROR));
 }
 
 /// RFC 9113 8.1.1, RFC 8441 4.

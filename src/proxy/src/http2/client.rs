@@ -1,0 +1,100 @@
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use super::Http2Error;
+use super::connection::Connection;
+use super::handles::{Incoming, Outgoing};
+use super::settings::OwnSettings;
+use super::state::{Role, Streams};
+
+/// What one answer may keep unread; a slow client holds up its own answer and no other one.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+
+/// Begins exchanges on a connection to a server, which closes when there is no handle left and no exchange is
+/// under way.
+pub(crate) struct Requests(Streams);
+
+impl Requests {
+    /// Begins to speak.
+    pub(crate) fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        let settings = OwnSettings {
+            max_streams: None,
+            initial_window: STREAM_WINDOW,
+            max_header_bytes: MAX_HEADER_BYTES,
+        };
+        let mut connection = Connection::new(stream, Role::Client, settings, CONNECTION_WINDOW);
+        let requests = Self::of(connection.streams());
+        tokio::spawn(async move {
+            // Nobody may begin a stream towards a client.
+            if let Some(Err(error)) = poll_fn(|context| connection.poll_accept(context)).await {
+                let error = &error as &dyn std::error::Error;
+                debug!(error, "a connection to an upstream broke");
+            }
+            connection.close().await;
+        });
+        requests
+    }
+
+    fn of(streams: &Streams) -> Self {
+        streams.lock().count_opener();
+        Self(streams.clone())
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.lock().closed().is_some()
+    }
+
+    /// Whether the server takes a further exchange at once (RFC 9113 5.1.2).
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.lock().has_room()
+    }
+
+    /// Sends a head, all of the request or what its content follows, as soon as the server takes a further exchange.
+    pub(crate) async fn send(
+        &self,
+        head: &Request<()>,
+        is_last: bool,
+    ) -> Result<(Incoming, Outgoing), Http2Error> {
+        let id = poll_fn(|context| {
+            let mut state = self.0.lock();
+            ready!(state.poll_room(context))?;
+            let id = state.open(head, is_last);
+            state.notify();
+            Poll::Ready(id)
+        })
+        .await?;
+        Ok((Incoming::new(&self.0, id), Outgoing::new(&self.0, id)))
+    }
+
+    /// Whether the server makes tunnels (RFC 8441 3). It says so first of all: when it has answered a ping, it has.
+    pub(crate) async fn makes_tunnels(&self) -> Result<bool, Http2Error> {
+        if !self.0.lock().peer().takes_connect {
+            let ping = {
+                let mut state = self.0.lock();
+                let ping = state.ping();
+                state.notify();
+                ping
+            };
+            poll_fn(|context| self.0.lock().poll_answered(ping, context)).await?;
+        }
+        Ok(self.0.lock().peer().takes_connect)
+    }
+}
+
+impl Clone for Requests {
+    fn clone(&self) -> Self {
+        Self::of(&self.0)
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        self.0.lock().drop_opener();
+    }
+}
