@@ -21,7 +21,7 @@ use super::head::Fields;
 use super::hpack::Decoder;
 use super::output::Output;
 use super::settings::OwnSettings;
-use super::state::{Role, State, Streams};
+use super::state::{Role, SMALL_WRITE, State, Streams};
 
 /// How much is read at once: a record of TLS.
 const READ: usize = 16 * 1024;
@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             max_header_bytes: settings.max_header_bytes,
             decoder: Decoder::new(),
             unread: BytesMut::new(),
-            writing: Output::default(),
+            writing: Output::new(SMALL_WRITE),
             awaits_preface: role == Role::Server,
             awaits_settings: true,
             block: None,

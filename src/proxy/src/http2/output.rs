@@ -3,12 +3,10 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// So little data is copied behind what goes before it: a part of its own costs more.
-const SMALL: usize = 1024;
-
 /// Bytes on their way, in parts.
-#[derive(Default)]
 pub(super) struct Output {
+    /// So little data is copied behind what goes before it: a part of its own costs more.
+    small: usize,
     parts: VecDeque<Bytes>,
     in_parts: usize,
     /// Behind the parts.
@@ -16,6 +14,15 @@ pub(super) struct Output {
 }
 
 impl Output {
+    pub(super) fn new(small: usize) -> Self {
+        Self {
+            small,
+            parts: VecDeque::new(),
+            in_parts: 0,
+            tail: BytesMut::new(),
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.remaining() == 0
     }
@@ -26,7 +33,7 @@ impl Output {
     }
 
     pub(super) fn push(&mut self, data: Bytes) {
-        if data.len() <= SMALL {
+        if data.len() <= self.small {
             self.tail.extend_from_slice(&data);
             return;
         }
@@ -57,10 +64,14 @@ impl Output {
         first
     }
 
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.small);
+    }
+
     /// Takes no room any more, if nothing is there.
     pub(super) fn let_go(&mut self) {
         if self.is_empty() {
-            *self = Self::default();
+            self.clear();
         }
     }
 }
@@ -107,7 +118,8 @@ mod tests {
 
     #[test]
     fn bytes_leave_in_the_order_in_which_they_came() {
-        let mut output = Output::default();
+        const SMALL: usize = 8;
+        let mut output = Output::new(SMALL);
         output.tail().extend_from_slice(b"head ");
         output.push(Bytes::from("small "));
         output.push(Bytes::from(vec![b'x'; SMALL + 1]));

@@ -272,7 +272,10 @@ fn take(request: Request<Incoming>) -> (Box<Request<ReceivedBody>>, Option<(Tunn
         let request = Request::from_parts(parts, ReceivedBody::None);
         return (Box::new(request), Some((offer, incoming)));
     }
-    let body = ReceivedBody::Http2(Http2Body::new(incoming, &parts.headers));
+    let body = match incoming.is_end_stream() {
+        true => ReceivedBody::None,
+        false => ReceivedBody::Http2(Http2Body::new(incoming, &parts.headers)),
+    };
     (Box::new(Request::from_parts(parts, body)), None)
 }
 

@@ -19,6 +19,8 @@ use super::window::{ReceiveWindow, SendWindow};
 
 /// What waits to be written at most: then nothing more is read, and no stream has its turn.
 const MOST_WAITING: usize = 64 * 1024;
+/// So little is copied into one piece with what is written before it.
+pub(super) const SMALL_WRITE: usize = 1024;
 /// How many streams that are over are remembered, for what is under way on them.
 const MOST_REMEMBERED: usize = 256;
 /// The highest number of a stream.
@@ -53,7 +55,7 @@ pub(super) struct State {
     highest: u32,
     /// The next to begin ourselves.
     next: u32,
-    sending: SendWindow,
+    pub(super) sending: SendWindow,
     receiving: ReceiveWindow,
     /// Streams that have something to send, in their turn.
     ready: VecDeque<u32>,
@@ -140,7 +142,7 @@ impl Streams {
 impl State {
     fn new(role: Role, own: OwnSettings, connection_window: u32) -> Self {
         let peer = PeerSettings::default();
-        let mut out = Output::default();
+        let mut out = Output::new(SMALL_WRITE);
         if role == Role::Client {
             out.tail().extend_from_slice(PREFACE);
         }
@@ -715,7 +717,7 @@ impl State {
         let allowed = length.min(self.sending.available());
         let is_stuck = allowed == 0 && !stream.unsent.is_empty();
         match (is_stuck, &stream.ending) {
-            (true, Ending::Reset(_)) => stream.unsent = Output::default(),
+            (true, Ending::Reset(_)) => stream.unsent.clear(),
             (true, _) if length > 0 => {
                 stream.is_queued = true;
                 self.blocked.push_back(id);

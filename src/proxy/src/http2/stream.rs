@@ -12,6 +12,8 @@ use super::window::{ReceiveWindow, SendWindow};
 
 /// What is kept for the other side to take. It has room for so much in its window, or it is not kept.
 const MOST_UNSENT: usize = 64 * 1024;
+/// So small parts of it are kept in one piece.
+const SMALL_UNSENT: usize = 64;
 /// Interim responses that are not taken.
 const MOST_HEADS: usize = 16;
 /// Less is copied behind what has come before: it would keep the whole buffer it came in.
@@ -76,7 +78,7 @@ impl Stream {
             is_active: true,
             is_queued: false,
             is_wanted: true,
-            unsent: Output::default(),
+            unsent: Output::new(SMALL_UNSENT),
             ending: Ending::Open,
             broken: None,
             heads: VecDeque::new(),
@@ -103,7 +105,7 @@ impl Stream {
     pub(super) fn break_off(&mut self, broken: Broken) {
         if self.broken.is_none() {
             self.broken = Some(broken);
-            self.unsent = Output::default();
+            self.unsent.clear();
         }
         self.wake_reader();
         self.wake_writer();
@@ -137,9 +139,17 @@ impl Stream {
         self.poll_writable(Self::has_room, context)
     }
 
-    /// Ready when all has been given to the connection.
-    pub(super) fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
-        self.poll_writable(|stream| matches!(stream.ending, Ending::Over), context)
+    /// Ready when all has been sent, or will be with the windows there are: its own, and its connection's.
+    pub(super) fn poll_sent(
+        &mut self,
+        window: SendWindow,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Http2Error>> {
+        let fits = |stream: &Self| {
+            let room = window.available().min(stream.sending.available());
+            stream.unsent.remaining() <= room
+        };
+        self.poll_writable(fits, context)
     }
 
     /// Ready when it is broken.
