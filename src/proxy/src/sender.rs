@@ -1,5 +1,4 @@
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -42,8 +41,6 @@ pub(crate) struct Http2Sender {
     requests: Requests,
     /// Some servers refuse one that is not the connection's.
     scheme: Scheme,
-    /// Held by each sender, and by each exchange that goes on behind it.
-    uses: Arc<()>,
 }
 
 impl Sender {
@@ -84,7 +81,6 @@ impl Http2Sender {
         Self {
             requests: Requests::new(stream),
             scheme,
-            uses: Arc::default(),
         }
     }
 
@@ -92,7 +88,8 @@ impl Http2Sender {
         self.requests.is_closed()
     }
 
-    /// Whether the upstream takes a further exchange at once (RFC 9113 5.1.2).
+    /// Whether the upstream takes a further exchange at once (RFC 9113 5.1.2), where nobody but a pool has a sender without
+    /// one.
     pub(crate) fn has_room(&self) -> bool {
         self.requests.has_room()
     }
@@ -138,9 +135,7 @@ impl Http2Sender {
         let is_held_back = hearing.is_some_and(Hearing::holds_body_back);
         let sending = sending.filter(|_| !is_held_back).map(send_beside);
         settle_length(&mut answer)?;
-        let body = Http2Body::new(incoming, answer.headers())
-            .beside(sending)
-            .using(self.uses);
+        let body = Http2Body::new(incoming, answer.headers()).beside(sending);
         Ok(answer.map(|()| ReceivedBody::Http2(body)))
     }
 
@@ -152,7 +147,7 @@ impl Http2Sender {
         let (mut incoming, mut outgoing) = self.requests.send(head, false).await?;
         let answer = hear_out(&mut incoming, hearing, &mut None).await?;
         let body = if answer.status().is_success() {
-            ReceivedBody::Tunnel(Http2Stream::new(outgoing, incoming).using(self.uses))
+            ReceivedBody::Tunnel(Http2Stream::new(outgoing, incoming))
         } else {
             outgoing.finish()?;
             ReceivedBody::Http2(Http2Body::new(incoming, answer.headers()))

@@ -5,7 +5,6 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,7 +26,6 @@ pub(crate) struct Http2Body {
     left: Option<u64>,
     /// Sends what belongs to the same exchange, for as long as anybody hears of it.
     sending: Option<AbortOnDropHandle<()>>,
-    _use: Option<Arc<()>>,
 }
 
 impl Http2Body {
@@ -37,18 +35,11 @@ impl Http2Body {
             incoming,
             left: length.and_then(|length| length.to_str().ok()?.parse().ok()),
             sending: None,
-            _use: None,
         }
     }
 
     pub(crate) fn beside(mut self, sending: Option<AbortOnDropHandle<()>>) -> Self {
         self.sending = sending;
-        self
-    }
-
-    /// Holds this as long as it lasts.
-    pub(crate) fn using(mut self, it: Arc<()>) -> Self {
-        self._use = Some(it);
         self
     }
 
@@ -177,7 +168,6 @@ pub(crate) struct Http2Stream {
     incoming: Incoming,
     unread: Bytes,
     is_finished: bool,
-    _use: Option<Arc<()>>,
 }
 
 impl Http2Stream {
@@ -187,14 +177,7 @@ impl Http2Stream {
             incoming,
             unread: Bytes::new(),
             is_finished: false,
-            _use: None,
         }
-    }
-
-    /// Holds this as long as it lasts.
-    pub(crate) fn using(mut self, it: Arc<()>) -> Self {
-        self._use = Some(it);
-        self
     }
 }
 

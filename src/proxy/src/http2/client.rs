@@ -50,14 +50,15 @@ impl Requests {
         self.0.lock().closed().is_some()
     }
 
-    /// Whether the server takes a further exchange at once (RFC 9113 5.1.2).
+    /// Whether the server takes a further exchange at once (RFC 9113 5.1.2): every handle but this one is there to begin
+    /// one.
     pub(crate) fn has_room(&self) -> bool {
-        self.0.lock().has_room()
+        self.0.lock().has_room_for_all()
     }
 
     /// Sends a head, all of the request or what its content follows, as soon as the server takes a further exchange.
     pub(crate) async fn send(
-        &self,
+        self,
         head: &Request<()>,
         is_last: bool,
     ) -> Result<(Incoming, Outgoing), Http2Error> {
