@@ -87,23 +87,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Poll<Option<Result<Received, Http2Error>>> {
         self.lock().register(context.waker());
         loop {
-            let received = self.poll_read(context);
-            let Err(error) = received else {
-                if let Ok(Some(received)) = received {
-                    return Poll::Ready(Some(Ok(received)));
+            let read = self.poll_read(context);
+            if let Poll::Ready(Ok(Some(received))) = read {
+                return Poll::Ready(Some(Ok(received)));
+            }
+            if let Poll::Ready(Err(error)) = read {
+                return self.fail(error);
+            }
+            match self.poll_write(context) {
+                Poll::Ready(Err(error)) => return self.fail(error.into()),
+                Poll::Ready(Ok(())) if self.lock().is_over() => {
+                    self.lock().fail(&Http2Error::Over);
+                    return Poll::Ready(None);
                 }
-                match self.poll_write(context) {
-                    Poll::Ready(Err(error)) => return self.fail(error.into()),
-                    Poll::Ready(Ok(())) if self.lock().is_over() => {
-                        self.lock().fail(&Http2Error::Over);
-                        return Poll::Ready(None);
-                    }
-                    // What could not be read before has its turn now.
-                    Poll::Ready(Ok(())) if self.has_frame() => continue,
-                    _ => return Poll::Pending,
-                }
-            };
-            return self.fail(error);
+                Poll::Ready(Ok(())) if read.is_ready() => {}
+                _ => return Poll::Pending,
+            }
         }
     }
 
@@ -126,35 +125,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Takes frames until one brings a request, or no more are there, or their answers have to be written first.
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Result<Option<Received>, Http2Error> {
+    /// Takes frames until one brings a request. `None` if no more are taken before their answers are written.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Received>, Http2Error>> {
         loop {
             while self.lock().takes_more()
                 && let Some((head, payload)) = self.next_frame()?
             {
                 if let Some(received) = self.receive(head, payload)? {
-                    return Ok(Some(received));
+                    return Poll::Ready(Ok(Some(received)));
                 }
             }
             if !self.lock().takes_more() {
-                return Ok(None);
+                return Poll::Ready(Ok(None));
             }
             self.unread.reserve(READ);
             match poll_read_buf(Pin::new(&mut self.stream), context, &mut self.unread) {
-                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+                }
                 Poll::Ready(read) => read.map(drop)?,
                 Poll::Pending => {
                     if self.unread.is_empty() {
                         self.unread = BytesMut::new();
                     }
-                    return Ok(None);
+                    return Poll::Pending;
                 }
             }
         }
-    }
-
-    fn has_frame(&self) -> bool {
-        FrameHead::read(&self.unread).is_some_and(|head| self.unread.len() >= HEAD + head.length)
     }
 
     /// `None` if not all of it is there.
@@ -300,5 +297,206 @@ fn continue_block(mut block: Block, payload: &[u8], max_header_bytes: u32) -> Re
 impl From<io::Error> for Http2Error {
     fn from(error: io::Error) -> Self {
         Self::Io(Arc::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use bytes::{Buf, Bytes};
+    use http::Response;
+    use tokio::io::ReadBuf;
+
+    use super::super::frame;
+    use super::super::hpack::{Encoder, Pseudo};
+    use super::*;
+
+    const SETTINGS_OF_SERVER: OwnSettings = OwnSettings {
+        max_streams: Some(128),
+        initial_window: 1 << 20,
+        max_header_bytes: 1000,
+    };
+
+    /// What a client sends, as far as it is there, and each write of the answer.
+    #[derive(Default)]
+    struct Wire {
+        sent: BytesMut,
+        is_ended: bool,
+        writes: Vec<usize>,
+    }
+
+    impl AsyncRead for Wire {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.sent.is_empty() && !self.is_ended {
+                return Poll::Pending;
+            }
+            let length = self.sent.len().min(buffer.remaining());
+            buffer.put_slice(&self.sent.split_to(length));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Wire {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.writes.push(bytes.len());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn connection() -> Connection<Wire> {
+        let mut wire = Wire::default();
+        wire.sent.extend_from_slice(PREFACE);
+        frame::write(&mut wire.sent, SETTINGS, 0, 0, &[]);
+        Connection::new(wire, Role::Server, SETTINGS_OF_SERVER, 1 << 20)
+    }
+
+    fn head() -> BytesMut {
+        let mut block = BytesMut::new();
+        for (name, value) in [
+            (Pseudo::Method, "GET"),
+            (Pseudo::Scheme, "https"),
+            (Pseudo::Path, "/"),
+            (Pseudo::Authority, "a.test"),
+        ] {
+            Encoder::new().pseudo(name, value.as_bytes(), &mut block);
+        }
+        block
+    }
+
+    /// All that has come, and how the connection ended if it did.
+    fn accepted(connection: &mut Connection<Wire>) -> (Vec<Received>, Option<Http2Error>) {
+        let context = &mut Context::from_waker(Waker::noop());
+        let mut all = Vec::new();
+        loop {
+            match connection.poll_accept(context) {
+                Poll::Ready(Some(Ok(received))) => all.push(received),
+                Poll::Ready(Some(Err(error))) => return (all, Some(error)),
+                Poll::Ready(None) | Poll::Pending => return (all, None),
+            }
+        }
+    }
+
+    #[test]
+    fn answers_that_are_there_together_leave_in_one_write() {
+        let mut connection = connection();
+        for id in (1..16).step_by(2) {
+            frame::write_block(&mut connection.stream.sent, id, &head(), true);
+        }
+        let (mut all, _) = accepted(&mut connection);
+        assert_eq!(all.len(), 8);
+        connection.stream.writes.clear();
+        for (_, outgoing) in &mut all {
+            outgoing.send_head(&Response::new(()), false).unwrap();
+            outgoing.send_data(Bytes::from(vec![0; SMALL_WRITE])).unwrap();
+            outgoing.finish().unwrap();
+        }
+        accepted(&mut connection);
+        let writes = &connection.stream.writes;
+        assert!(
+            matches!(writes[..], [length] if length > 8 * SMALL_WRITE),
+            "{writes:?}"
+        );
+    }
+
+    #[test]
+    fn nothing_more_is_read_from_who_does_not_take_the_answers() {
+        let mut connection = connection();
+        let ping = [0; 8];
+        for _ in 0..20_000 {
+            frame::write(&mut connection.stream.sent, frame::PING, 0, 0, &ping);
+        }
+        let context = &mut Context::from_waker(Waker::noop());
+        // As if nothing could be written.
+        assert!(matches!(connection.poll_read(context), Poll::Ready(Ok(None))));
+        let left = connection.stream.sent.remaining() + connection.unread.remaining();
+        assert!(left > 200_000, "{left}");
+        accepted(&mut connection);
+        assert_eq!(
+            connection.stream.sent.remaining() + connection.unread.remaining(),
+            0
+        );
+        assert!(connection.stream.writes.iter().sum::<usize>() > 20_000 * 17);
+    }
+
+    #[test]
+    fn who_waits_has_no_buffers() {
+        let mut connection = connection();
+        accepted(&mut connection);
+        assert_eq!(connection.unread.capacity(), 0);
+        let mut empty = Output::new(0);
+        connection.lock().take_out(&mut empty);
+        assert!(empty.is_empty());
+        assert_eq!(connection.writing.tail().capacity() + empty.tail().capacity(), 0);
+    }
+
+    #[test]
+    fn an_end_in_the_middle_of_all_is_seen_by_who_uses_a_stream() {
+        let mut connection = connection();
+        frame::write_block(&mut connection.stream.sent, 1, &head(), false);
+        connection.stream.is_ended = true;
+        let (mut all, error) = accepted(&mut connection);
+        assert!(matches!(error, Some(Http2Error::Io(_))));
+        let (request, outgoing) = &mut all[0];
+        let context = &mut Context::from_waker(Waker::noop());
+        let frame = request.body_mut().poll_frame(context);
+        assert!(matches!(frame, Poll::Ready(Some(Err(Http2Error::Io(_))))));
+        assert!(outgoing.poll_broken(context).is_ready());
+    }
+
+    #[test]
+    fn what_is_no_header_block_is_the_end() {
+        let begin = |flags: u8| {
+            let mut bytes = BytesMut::new();
+            frame::write(&mut bytes, HEADERS, flags, 1, &head());
+            bytes
+        };
+        let further = |kind: u8, stream: u32| {
+            let mut bytes = begin(0);
+            frame::write(&mut bytes, kind, END_HEADERS, stream, &[]);
+            bytes
+        };
+        let mut long = begin(0);
+        for _ in 0..MAX_BLOCK_FRAMES {
+            frame::write(&mut long, CONTINUATION, 0, 1, &[]);
+        }
+        let mut packed = BytesMut::new();
+        frame::write(&mut packed, HEADERS, END_HEADERS, 1, &[0x80]);
+        let mut alone = BytesMut::new();
+        frame::write(&mut alone, CONTINUATION, END_HEADERS, 1, &[]);
+        for (bytes, reason) in [
+            (further(CONTINUATION, 3), Reason::PROTOCOL_ERROR),
+            (further(frame::PING, 0), Reason::PROTOCOL_ERROR),
+            (alone, Reason::PROTOCOL_ERROR),
+            (long, Reason::ENHANCE_YOUR_CALM),
+            (packed, Reason::COMPRESSION_ERROR),
+        ] {
+            let mut connection = connection();
+            connection.stream.sent.unsplit(bytes);
+            let (_, error) = accepted(&mut connection);
+            assert!(
+                matches!(&error, Some(Http2Error::Violation(violation)) if violation.reason == reason),
+                "{error:?}"
+            );
+        }
+        let mut connection = connection();
+        connection.stream.sent.unsplit(further(CONTINUATION, 1));
+        assert_eq!(accepted(&mut connection).0.len(), 1);
     }
 }
