@@ -23,6 +23,7 @@ mod framing;
 mod half_closed;
 mod headers;
 mod http2;
+mod http2_conformance;
 mod http2_upstreams;
 mod interim;
 mod limits;
