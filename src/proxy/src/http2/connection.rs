@@ -270,8 +270,7 @@ fn begin_block(head: FrameHead, mut payload: BytesMut) -> Result<Block, Violatio
     if head.stream == 0 {
         return Err(Violation::protocol("fields of no stream"));
     }
-    head.strip_padding(&mut payload)?;
-    let dependency = head.strip_priority(&mut payload)?;
+    let dependency = head.strip_padding_and_priority(&mut payload)?;
     Ok(Block {
         stream: head.stream,
         is_last: head.has(END_STREAM),

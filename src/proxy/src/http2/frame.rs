@@ -61,24 +61,36 @@ impl FrameHead {
         self.flags & flag != 0
     }
 
-    /// Takes the padding off the payload of DATA and HEADERS (RFC 9113 6.1).
+    /// Takes off the payload of DATA what is not content (RFC 9113 6.1).
     pub(super) fn strip_padding(self, payload: &mut BytesMut) -> Result<(), Violation> {
-        if !self.has(PADDED) {
-            return Ok(());
-        }
-        let padding = take_front(payload, 1)?[0];
-        let length = payload.len().checked_sub(usize::from(padding));
-        payload.truncate(length.ok_or(Violation::protocol("padding as long as its frame"))?);
-        Ok(())
+        let padding = self.take_padding_length(payload)?;
+        cut(payload, padding)
     }
 
-    /// Takes the deprecated priority off the payload of HEADERS: the stream on which it depends.
-    pub(super) fn strip_priority(self, payload: &mut BytesMut) -> Result<Option<u32>, Violation> {
-        if !self.has(HAS_PRIORITY) {
-            return Ok(None);
-        }
-        Ok(Some(read_number(&take_front(payload, 5)?)))
+    /// Takes off the payload of HEADERS what is no field (RFC 9113 6.2): padding, and the deprecated priority. The stream
+    /// on which it depends by that.
+    pub(super) fn strip_padding_and_priority(self, payload: &mut BytesMut) -> Result<Option<u32>, Violation> {
+        let padding = self.take_padding_length(payload)?;
+        let priority = self
+            .has(HAS_PRIORITY)
+            .then(|| take_front(payload, 5))
+            .transpose()?;
+        cut(payload, padding)?;
+        Ok(priority.map(|priority| read_number(&priority)))
     }
+
+    fn take_padding_length(self, payload: &mut BytesMut) -> Result<usize, Violation> {
+        match self.has(PADDED) {
+            true => Ok(take_front(payload, 1)?[0].into()),
+            false => Ok(0),
+        }
+    }
+}
+
+fn cut(payload: &mut BytesMut, padding: usize) -> Result<(), Violation> {
+    let length = payload.len().checked_sub(padding);
+    payload.truncate(length.ok_or(Violation::protocol("padding as long as its frame"))?);
+    Ok(())
 }
 
 fn take_front(payload: &mut BytesMut, length: usize) -> Result<BytesMut, Violation> {

@@ -114,7 +114,10 @@ impl Fields {
         const INVALID: Violation = Violation::protocol("a target that is no URI");
         let mut parts = Parts::default();
         if let Some(authority) = self.take(Pseudo::Authority) {
-            parts.authority = Some(Authority::from_maybe_shared(authority).map_err(|_| INVALID)?);
+            // With userinfo it is none (RFC 9113 8.3.1).
+            let is_authority = !authority.contains(&b'@');
+            let authority = is_authority.then(|| Authority::from_maybe_shared(authority).ok());
+            parts.authority = Some(authority.flatten().ok_or(INVALID)?);
         }
         let is_plain_connect = method == Method::CONNECT && !is_extended;
         if (is_plain_connect || is_extended) && parts.authority.is_none() {
@@ -306,6 +309,7 @@ mod tests {
             path("x"),
             path("*"),
             path("/#x"),
+            [&[(":authority", "me@a.test")][..], &GET[..2], &GET[3..]].concat(),
             [&[(":method", "G T")][..], &GET[1..]].concat(),
             [&[(":scheme", "")][..], &GET[..1], &GET[2..]].concat(),
             vec![(":method", "CONNECT"), GET[1], GET[2], GET[3]],

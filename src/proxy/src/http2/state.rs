@@ -332,8 +332,9 @@ impl State {
         }
         match self.end_of(id) {
             Some(End::ResetByUs) => self.refuse_late(id, true),
-            Some(End::ResetByThem) => self.refuse_late(id, false),
-            _ => Err(Violation::closed("a frame on a stream that is over")),
+            // Of what is forgotten, nobody knows.
+            Some(End::ResetByThem) | None => self.refuse_late(id, false),
+            Some(End::Regular) => Err(Violation::closed("a frame on a stream that is over")),
         }
     }
 
