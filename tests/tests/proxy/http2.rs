@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fairlead_tests::{Proxy, Site, Upstream, accept, body, get, request_on, within};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
-use http::header::{ETAG, HeaderName};
+use http::header::ETAG;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
@@ -16,8 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::frames::{
-    self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PROTOCOL_ERROR, RST_STREAM, SETTINGS, field,
-    frame, head, read_frame,
+    self, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, SETTINGS, frame, head, read_frame,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,27 +60,6 @@ async fn the_upstream_decides_whether_an_upload_may_start() {
     assert_eq!(within(answer).await.unwrap().status(), StatusCode::NO_CONTENT);
 }
 
-/// RFC 9113 8.2.1.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_value_with_a_space_around_it_is_malformed_and_a_name_with_a_quotation_mark() {
-    let (_listener, _site, _proxy, mut client) = connected().await;
-    let quoted = HeaderName::from_lowercase(b"x-\"own").unwrap();
-    let own = HeaderName::from_static("x-own");
-    for (name, value) in [(&own, " a"), (&own, "a "), (&own, "\ta"), (&quoted, "a")] {
-        let request = Request::get("https://a.test/")
-            .header(name, value)
-            .body(())
-            .unwrap();
-        let (answer, _) = client.send_request(request, true).unwrap();
-        let refusal = within(answer).await.unwrap_err();
-        assert_eq!(
-            refusal.reason(),
-            Some(Reason::PROTOCOL_ERROR),
-            "{name}: {value:?}"
-        );
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_with_a_malformed_field_behind_it_is_seen_to_break_off() {
     let (listener, _site, _proxy, mut client) = connected().await;
@@ -97,42 +75,6 @@ async fn a_body_with_a_malformed_field_behind_it_is_seen_to_break_off() {
     assert!(!rest.contains("0\r\n"), "{rest:?}");
     let refusal = within(answer).await.unwrap_err();
     assert_eq!(refusal.reason(), Some(Reason::PROTOCOL_ERROR));
-}
-
-/// RFC 9113 8.1.1, RFC 8441 4.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_without_one_path_length_or_protocol_is_malformed() {
-    let (_listener, site, proxy, _client) = connected().await;
-    let mut client = frames::connect(&site, &proxy).await;
-    let blocks = [
-        [
-            field(":method", "GET"),
-            field(":scheme", "https"),
-            field("host", "a.test"),
-        ]
-        .concat(),
-        [head("POST"), field("content-length", "")].concat(),
-        [
-            head("POST"),
-            field("content-length", "1"),
-            field("content-length", "2"),
-        ]
-        .concat(),
-        [head("CONNECT"), field(":protocol", "")].concat(),
-        [head("CONNECT"), field(":protocol", " websocket")].concat(),
-        [head("CONNECT"), field(":protocol", "websocket, chat")].concat(),
-    ];
-    for (stream, block) in (1..).step_by(2).zip(blocks) {
-        let head = frame(HEADERS, END_HEADERS, stream, &block);
-        client.write_all(&head).await.unwrap();
-        let reason = loop {
-            match read_frame(&mut client).await.unwrap() {
-                (RST_STREAM, reset, reason) if reset == stream => break reason,
-                (kind, ..) => assert_ne!(kind, HEADERS, "{block:?} was answered"),
-            }
-        };
-        assert_eq!(reason, PROTOCOL_ERROR.to_be_bytes());
-    }
 }
 
 /// It would find a question where it looks for the answer to its own.
