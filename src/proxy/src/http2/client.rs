@@ -99,3 +99,17 @@ impl Drop for Requests {
         self.0.lock().drop_opener();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::frame::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Reason};
+    use super::super::peer::Peer;
+    use super::*;
+
+    async fn begin(requests: &Requests, is_last: bool) -> (Incoming, Outgoing) {
+        let head = Request::post("http://a.test/").body(()).unwrap();
+        requests.clone().send(&head, is_last).await.unwrap()
+    }
+}

@@ -12,6 +12,8 @@ mod handles;
 mod head;
 mod hpack;
 mod output;
+#[cfg(test)]
+mod peer;
 mod server;
 mod settings;
 mod state;
