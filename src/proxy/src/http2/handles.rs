@@ -87,7 +87,12 @@ impl Outgoing {
     }
 
     pub(crate) fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), Http2Error> {
-        self.change(|state, id| state.finish(id, Ending::Trailers(trailers)))
+        // A block without fields would be no frame at all.
+        let ending = match trailers.is_empty() {
+            true => Ending::End,
+            false => Ending::Trailers(trailers),
+        };
+        self.change(|state, id| state.finish(id, ending))
     }
 
     pub(crate) fn finish(&mut self) -> Result<(), Http2Error> {

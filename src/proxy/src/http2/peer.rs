@@ -151,4 +151,16 @@ mod tests {
             peer.frames_before_answer().await;
         }
     }
+
+    #[tokio::test]
+    async fn trailers_without_a_field_are_an_end() {
+        let (mut peer, ours) = Peer::client(&[]).await;
+        let (mut requests, _streams) = serve(ours);
+        peer.send(HEADERS, END_HEADERS | END_STREAM, 1, &post(&[])).await;
+        let (_request, mut outgoing) = requests.recv().await.unwrap();
+        outgoing.send_head(&Response::new(()), false).unwrap();
+        outgoing.send_trailers(HeaderMap::new()).unwrap();
+        let (head, _) = peer.next_of(DATA).await;
+        assert!(head.has(END_STREAM));
+    }
 }
