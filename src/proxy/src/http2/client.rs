@@ -112,4 +112,22 @@ mod tests {
         let head = Request::post("http://a.test/").body(()).unwrap();
         requests.clone().send(&head, is_last).await.unwrap()
     }
+
+    #[tokio::test]
+    async fn an_upstream_may_give_up_any_number_of_requests() {
+        let (mut peer, ours) = Peer::server(&[]).await;
+        let requests = Requests::new(ours);
+        peer.take_preface().await;
+        for _ in 0..600 {
+            let (mut incoming, _outgoing) = begin(&requests, false).await;
+            let (head, _) = peer.next_of(HEADERS).await;
+            peer.send(RST_STREAM, 0, head.stream, &[0; 4]).await;
+            let answered = poll_fn(|context| incoming.poll_head(context)).await;
+            assert!(
+                matches!(answered, Err(Http2Error::Reset(Reason::NO_ERROR))),
+                "{answered:?}"
+            );
+        }
+        assert!(!requests.is_closed());
+    }
 }

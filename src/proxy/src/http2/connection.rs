@@ -257,7 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 fn check(state: &State) -> Result<(), Violation> {
-    match state.tally.is_too_much() {
+    match state.is_abused() {
         true => Err(Violation::new(
             Reason::ENHANCE_YOUR_CALM,
             "exchanges begun to be given up",

@@ -119,7 +119,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn is_too_much(&self) -> bool {
+    fn is_too_much(&self) -> bool {
         self.given_up > MOST_GIVEN_UP && self.given_up > self.begun / 2
     }
 
@@ -345,6 +345,11 @@ impl State {
             self.tally.given_up += 1;
         }
         Ok(())
+    }
+
+    /// Whether a client begins exchanges in order to give them up. An upstream can give up only what we have begun.
+    pub(super) fn is_abused(&self) -> bool {
+        self.role == Role::Server && self.tally.is_too_much()
     }
 
     fn is_idle(&self, id: u32) -> bool {
