@@ -130,4 +130,23 @@ mod tests {
         }
         assert!(!requests.is_closed());
     }
+
+    #[tokio::test]
+    async fn what_comes_long_after_a_cancellation_does_no_harm() {
+        let (mut peer, ours) = Peer::server(&[]).await;
+        let requests = Requests::new(ours);
+        peer.take_preface().await;
+        drop(begin(&requests, true).await);
+        let (cancelled, _) = peer.next_of(RST_STREAM).await;
+        for _ in 0..300 {
+            let (mut incoming, _outgoing) = begin(&requests, true).await;
+            let (head, _) = peer.next_of(HEADERS).await;
+            peer.send(HEADERS, END_HEADERS | END_STREAM, head.stream, &[0x88])
+                .await;
+            poll_fn(|context| incoming.poll_head(context)).await.unwrap();
+        }
+        peer.send(DATA, 0, cancelled.stream, b"late").await;
+        peer.frames_before_answer().await;
+        assert!(!requests.is_closed());
+    }
 }
