@@ -149,4 +149,19 @@ mod tests {
         peer.frames_before_answer().await;
         assert!(!requests.is_closed());
     }
+
+    #[tokio::test]
+    async fn a_request_that_nobody_waits_for_is_cancelled_though_its_content_cannot_leave() {
+        // No window for a stream (RFC 9113 6.5.2).
+        let (mut peer, ours) = Peer::server(&[0, 4, 0, 0, 0, 0]).await;
+        let requests = Requests::new(ours);
+        peer.take_preface().await;
+        peer.frames_before_answer().await;
+        let (incoming, mut outgoing) = begin(&requests, false).await;
+        outgoing.send_data(Bytes::from_static(b"content")).unwrap();
+        outgoing.finish().unwrap();
+        drop((incoming, outgoing));
+        let (_, reason) = peer.next_of(RST_STREAM).await;
+        assert_eq!(reason[..], [0, 0, 0, 8]);
+    }
 }

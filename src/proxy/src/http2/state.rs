@@ -657,7 +657,10 @@ impl State {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        let is_left = stream.handles == 0 && stream.is_sent();
+        // What answers a request that nobody waits for is not wanted, even if the request is not sent yet.
+        let is_whole = matches!(stream.ending, Ending::End | Ending::Trailers(_));
+        let is_moot = self.role == Role::Client && is_whole && !stream.is_received;
+        let is_left = stream.handles == 0 && (stream.is_sent() || is_moot);
         if is_left && !stream.is_closed() {
             // The rest is not wanted (RFC 9113 8.1).
             let reason = match self.role {
