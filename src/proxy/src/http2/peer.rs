@@ -163,4 +163,22 @@ mod tests {
         let (head, _) = peer.next_of(DATA).await;
         assert!(head.has(END_STREAM));
     }
+
+    #[tokio::test]
+    async fn what_comes_with_a_wrong_end_makes_room_once() {
+        let (mut peer, ours) = Peer::client(&[]).await;
+        let (mut requests, _streams) = serve(ours);
+        let declared = post(b"\x0f\x0d\x0599999");
+        peer.frames_before_answer().await;
+        // Less than half of the window, if it is counted once.
+        for stream in [1, 3, 5] {
+            peer.send(HEADERS, END_HEADERS, stream, &declared).await;
+            peer.send(DATA, END_STREAM, stream, &[0; MAX_PAYLOAD]).await;
+            let (mut request, _outgoing) = requests.recv().await.unwrap();
+            let incoming = request.body_mut();
+            while let Some(Ok(_)) = poll_fn(|context| incoming.poll_frame(context)).await {}
+        }
+        let frames = peer.frames_before_answer().await;
+        assert!(frames.iter().all(|head| head.kind != WINDOW_UPDATE), "{frames:?}");
+    }
 }

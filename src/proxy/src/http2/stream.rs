@@ -183,11 +183,11 @@ impl Stream {
                 .checked_sub(data.len() as u64)
                 .ok_or(Violation::protocol("more content than was declared"))?;
         }
-        if self.is_wanted {
-            self.keep(data);
-        }
         if is_last {
             self.end(None)?;
+        }
+        if self.is_wanted {
+            self.keep(data);
         }
         self.wake_reader();
         Ok(())
