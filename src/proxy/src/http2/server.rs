@@ -210,6 +210,7 @@ impl Life {
         self.ping = match self.ping {
             Some((ping, intervals)) if !state.pings.is_answered(ping) => {
                 if intervals + 1 == patience {
+                    state.fail(&Http2Error::Silent);
                     return Err(Http2Error::Silent);
                 }
                 Some((ping, intervals + 1))
@@ -324,8 +325,11 @@ mod tests {
     use fairlead_contract::{Files, Paths};
     use jiff::Timestamp;
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::yield_now;
 
     use super::super::Requests;
+    use super::super::frame::{END_HEADERS, END_STREAM, HEADERS};
+    use super::super::peer::Peer;
     use super::*;
     use crate::listeners::Ports;
     use crate::snapshot::Snapshot;
@@ -337,8 +341,7 @@ mod tests {
     };
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    /// How the connection ends whose other end this is.
-    async fn end_of(stream: DuplexStream) -> Result<(), Http2Error> {
+    fn shared() -> Arc<Shared> {
         let snapshot = Snapshot::build(&Files::default(), None, Timestamp::UNIX_EPOCH).snapshot;
         let nowhere = || "/nonexistent".into();
         let paths = Paths {
@@ -350,7 +353,11 @@ mod tests {
             http: None,
             https: None,
         };
-        let shared = Arc::new(Shared::new(snapshot, &paths, ports));
+        Arc::new(Shared::new(snapshot, &paths, ports))
+    }
+
+    /// How the connection ends whose other end this is.
+    async fn end_of(stream: DuplexStream, shared: Arc<Shared>) -> Result<(), Http2Error> {
         let address = "127.0.0.1:1".parse().unwrap();
         let client = Client::new(address, address, None);
         let (asked, leaving) = (CancellationToken::new(), CancellationToken::new());
@@ -365,7 +372,7 @@ mod tests {
             .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
             .await
             .unwrap();
-        assert!(matches!(end_of(ours).await, Err(Http2Error::Silent)));
+        assert!(matches!(end_of(ours, shared()).await, Err(Http2Error::Silent)));
     }
 
     #[tokio::test]
@@ -373,7 +380,26 @@ mod tests {
         let (ours, theirs) = duplex(1 << 16);
         let requests = Requests::new(theirs);
         // The client may be gone before it has heard the last of it.
-        assert!(!matches!(end_of(ours).await, Err(Http2Error::Silent)));
+        assert!(!matches!(end_of(ours, shared()).await, Err(Http2Error::Silent)));
         assert!(requests.is_closed());
+    }
+
+    #[tokio::test]
+    async fn who_answers_a_client_that_is_given_up_hears_of_it() {
+        // No window for a stream, so that the answer waits.
+        let (mut peer, ours) = Peer::client(&[0, 4, 0, 0, 0, 0]).await;
+        let get = b"\x82\x87\x84\x01\x06a.test";
+        peer.send(HEADERS, END_HEADERS | END_STREAM, 1, get).await;
+        let shared = shared();
+        assert!(matches!(
+            end_of(ours, shared.clone()).await,
+            Err(Http2Error::Silent)
+        ));
+        let is_alone = async {
+            while Arc::strong_count(&shared) > 1 {
+                yield_now().await;
+            }
+        };
+        timeout(DEADLINE, is_alone).await.expect("the answer still waits");
     }
 }
