@@ -149,7 +149,8 @@ impl Http2Sender {
         let body = if answer.status().is_success() {
             ReceivedBody::Tunnel(Http2Stream::new(outgoing, incoming))
         } else {
-            outgoing.finish()?;
+            // An upstream that refuses may have reset the stream behind its answer (RFC 9113 8.1).
+            let _ = outgoing.finish();
             ReceivedBody::Http2(Http2Body::new(incoming, answer.headers()))
         };
         Ok(answer.map(|()| body))

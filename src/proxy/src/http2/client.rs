@@ -102,11 +102,18 @@ impl Drop for Requests {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
+    use http::header::{HOST, UPGRADE};
+    use http::uri::Scheme;
+    use http::{HeaderValue, StatusCode};
 
     use super::super::frame::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Reason};
     use super::super::peer::Peer;
     use super::*;
+    use crate::body::RequestBody;
+    use crate::sender::{Http2Sender, Sender};
 
     async fn begin(requests: &Requests, is_last: bool) -> (Incoming, Outgoing) {
         let head = Request::post("http://a.test/").body(()).unwrap();
@@ -163,5 +170,26 @@ mod tests {
         drop((incoming, outgoing));
         let (_, reason) = peer.next_of(RST_STREAM).await;
         assert_eq!(reason[..], [0, 0, 0, 8]);
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_refuses_a_tunnel_and_resets_the_rest_is_heard() {
+        let (mut peer, ours) = Peer::server(&[]).await;
+        let sender = Sender::Http2(Http2Sender::new(ours, Scheme::HTTP));
+        let asking = tokio::spawn(async move {
+            let mut request = Request::new(RequestBody::empty());
+            let headers = request.headers_mut();
+            headers.insert(HOST, HeaderValue::from_static("a.test"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            let answered = sender.exchange(Box::new(request), None, Duration::MAX).await;
+            answered.map_err(|unanswered| unanswered.error)
+        });
+        peer.take_preface().await;
+        let (head, _) = peer.next_of(HEADERS).await;
+        let not_found = [0x8d];
+        peer.send(HEADERS, END_HEADERS | END_STREAM, head.stream, &not_found)
+            .await;
+        peer.send(RST_STREAM, 0, head.stream, &[0; 4]).await;
+        assert_eq!(asking.await.unwrap().unwrap().status(), StatusCode::NOT_FOUND);
     }
 }
