@@ -181,4 +181,30 @@ mod tests {
         let frames = peer.frames_before_answer().await;
         assert!(frames.iter().all(|head| head.kind != WINDOW_UPDATE), "{frames:?}");
     }
+
+    #[tokio::test]
+    async fn an_answer_that_is_given_whole_and_not_taken_is_given_up() {
+        // The largest window for a stream; that of the connection is the usual one.
+        let (mut peer, ours) = Peer::client(&[0, 4, 0x7f, 0xff, 0xff, 0xff]).await;
+        let (mut requests, streams) = serve(ours);
+        for stream in [1, 3] {
+            peer.send(HEADERS, END_HEADERS | END_STREAM, stream, &post(&[]))
+                .await;
+            let (_request, mut outgoing) = requests.recv().await.unwrap();
+            outgoing.send_head(&Response::new(()), false).unwrap();
+            outgoing.send_data(vec![0; 60_000].into()).unwrap();
+            outgoing.finish().unwrap();
+        }
+        let mut content = 0;
+        while content < 65_535 {
+            content += peer.next_of(DATA).await.0.length;
+        }
+        let mut resets = Vec::new();
+        for _ in 0..2 {
+            streams.lock().give_up_stuck();
+            let frames = peer.frames_before_answer().await;
+            resets.push(frames.iter().filter(|head| head.kind == RST_STREAM).count());
+        }
+        assert_eq!(resets, [0, 1]);
+    }
 }

@@ -207,6 +207,7 @@ impl Life {
     ) -> Result<(), Http2Error> {
         let mut state = connection.lock();
         state.tally.forget();
+        state.give_up_stuck();
         self.ping = match self.ping {
             Some((ping, intervals)) if !state.pings.is_answered(ping) => {
                 if intervals + 1 == patience {

@@ -712,6 +712,20 @@ impl State {
         }
     }
 
+    /// Resets streams that nobody looks after any more, and for which there has been no window since this was last
+    /// called: they would be kept for as long as their connection.
+    pub(super) fn give_up_stuck(&mut self) {
+        let window = self.sending.available();
+        let stuck = self.streams.iter_mut().filter_map(|(id, stream)| {
+            let is_held_up = stream.handles == 0 && window.min(stream.sending.available()) == 0;
+            (is_held_up && std::mem::replace(&mut stream.is_stuck, true)).then_some(*id)
+        });
+        let ids: Vec<_> = stuck.collect();
+        for id in ids {
+            self.reset(id, Reason::CANCEL);
+        }
+    }
+
     /// One frame of content, and the end when there is nothing before it.
     fn send_turn(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -762,6 +776,7 @@ impl State {
             }
             self.sending.take(length);
             stream.sending.take(length);
+            stream.is_stuck = false;
         }
         if !is_rest {
             stream.offer_room();

@@ -29,6 +29,8 @@ pub(super) struct Stream {
     pub(super) is_active: bool,
     /// Waits for its turn to send.
     pub(super) is_queued: bool,
+    /// Nothing of it could be sent when that was last asked.
+    pub(super) is_stuck: bool,
     /// Whether anybody takes what comes.
     pub(super) is_wanted: bool,
     pub(super) unsent: Output,
@@ -77,6 +79,7 @@ impl Stream {
             handles: 2,
             is_active: true,
             is_queued: false,
+            is_stuck: false,
             is_wanted: true,
             unsent: Output::new(SMALL_UNSENT),
             ending: Ending::Open,
