@@ -192,4 +192,18 @@ mod tests {
         peer.send(RST_STREAM, 0, head.stream, &[0; 4]).await;
         assert_eq!(asking.await.unwrap().unwrap().status(), StatusCode::NOT_FOUND);
     }
+
+    #[tokio::test]
+    async fn an_answer_that_ends_without_the_content_it_declares_is_none() {
+        let (mut peer, ours) = Peer::server(&[]).await;
+        let requests = Requests::new(ours);
+        peer.take_preface().await;
+        let (mut incoming, _outgoing) = begin(&requests, true).await;
+        let (head, _) = peer.next_of(HEADERS).await;
+        let answer = b"\x88\x0f\x0d\x015";
+        peer.send(HEADERS, END_HEADERS | END_STREAM, head.stream, answer)
+            .await;
+        let answered = poll_fn(|context| incoming.poll_head(context)).await;
+        assert!(answered.is_err_and(|error| error.is_violation()));
+    }
 }

@@ -980,8 +980,11 @@ fn receive_answer(stream: &mut Stream, is_last: bool, fields: Fields) -> Result<
         (Some(Method::HEAD), _) | (_, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => Some(0),
         _ => length,
     };
+    if is_last {
+        stream.end(None)?;
+    }
     stream.receive_head(response);
-    if is_last { stream.end(None) } else { Ok(()) }
+    Ok(())
 }
 
 #[cfg(test)]
