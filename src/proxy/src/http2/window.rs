@@ -52,10 +52,11 @@ impl ReceiveWindow {
         Some(())
     }
 
-    /// Makes room again for what was taken: what to announce, when it is worth a frame.
+    /// Makes room again for what was taken: what to announce, when it is worth a frame. That is the case earlier if little
+    /// is left: what stays untaken of one stream must not keep the room of the others.
     pub(super) fn give_back(&mut self, bytes: usize) -> Option<u32> {
         self.owed += u32::try_from(bytes).unwrap_or(0);
-        if self.owed < self.size / 2 {
+        if self.owed < self.left.clamp(self.size / 8, self.size / 2) {
             return None;
         }
         self.left += self.owed;
@@ -81,13 +82,22 @@ mod tests {
 
     #[test]
     fn what_was_taken_is_announced_by_halves_and_may_come_again() {
-        let mut window = ReceiveWindow::new(10);
-        window.receive(10).unwrap();
+        let mut window = ReceiveWindow::new(16);
+        window.receive(8).unwrap();
+        assert_eq!(window.give_back(7), None);
+        window.receive(1).unwrap();
+        assert_eq!(window.give_back(1), Some(8));
+        window.receive(15).unwrap();
         assert_eq!(window.receive(1), None);
-        assert_eq!(window.give_back(4), None);
-        assert_eq!(window.receive(1), None);
-        assert_eq!(window.give_back(2), Some(6));
-        window.receive(6).unwrap();
-        assert_eq!(window.receive(1), None);
+    }
+
+    #[test]
+    fn what_is_not_taken_does_not_keep_the_rest_from_being_announced() {
+        let mut window = ReceiveWindow::new(16);
+        let untaken = 9;
+        window.receive(untaken).unwrap();
+        window.receive(7).unwrap();
+        assert_eq!(window.give_back(1), None);
+        assert_eq!(window.give_back(6), Some(7));
     }
 }
