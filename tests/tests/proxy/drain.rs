@@ -91,6 +91,24 @@ async fn a_client_of_http2_is_told_that_the_connection_ends() {
     while read_frame(&mut client).await.unwrap().0 != HEADERS {}
 }
 
+/// One that is asleep, and has asked before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_http2_that_answers_no_ping_does_not_hold_up_the_end() {
+    let (listener, site) = site("1h").await;
+    let proxy = site.start();
+    let mut client = frames::connect(&site, &proxy).await;
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("GET"));
+    client.write_all(&request).await.unwrap();
+    let mut upstream = accept(&listener).await;
+    upstream.read_head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    while read_frame(&mut client).await.unwrap().0 != HEADERS {}
+    proxy.terminate();
+    assert_eq!(proxy.finish().0.status.code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_is_an_exchange_too() {
     let (listener, site) = site("30s").await;

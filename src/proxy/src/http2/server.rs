@@ -1,6 +1,6 @@
 //! HTTP/2 towards clients.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -132,6 +132,7 @@ async fn accept_from<S: AsyncRead + AsyncWrite + Unpin>(
     // Not at once: a client that has just come is there, and does not expect a question.
     let mut ticks = interval_at(Instant::now() + patience.between_pings, patience.between_pings);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last_call = pin!(last_call(leaving).fuse());
     let mut leaving = pin!(leaving.cancelled().fuse());
     loop {
         let accepted = tokio::select! {
@@ -139,6 +140,10 @@ async fn accept_from<S: AsyncRead + AsyncWrite + Unpin>(
             accepted = poll_fn(|context| turn.poll_accept(connection, context)) => accepted,
             () = &mut leaving => {
                 connection.lock().leave();
+                continue;
+            }
+            () = &mut last_call => {
+                connection.lock().name_last();
                 continue;
             }
             _ = ticks.tick() => {
@@ -159,6 +164,12 @@ async fn accept_from<S: AsyncRead + AsyncWrite + Unpin>(
         // Boxed: a task moves its future several times.
         tokio::spawn(Box::pin(serving));
     }
+}
+
+/// Waits until a client that is left has had the time to say that it knows. One that is asleep would hold up the drain.
+async fn last_call(leaving: &CancellationToken) {
+    leaving.cancelled().await;
+    let _ = timeout(FAREWELL, pending::<()>()).await;
 }
 
 /// Lets every other task that can go on do so before the connection does: what many streams have to send by

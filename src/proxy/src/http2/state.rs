@@ -243,6 +243,14 @@ impl State {
         }
     }
 
+    /// Names the last stream, whether or not the other side has answered that it knows of our leaving.
+    pub(super) fn name_last(&mut self) {
+        if matches!(self.leaving, Leaving::Announced(_)) {
+            frame::write_goaway(self.out.tail(), self.highest, Reason::NO_ERROR);
+            self.leaving = Leaving::Final;
+        }
+    }
+
     pub(super) fn ping(&mut self) -> u64 {
         self.pings.sent += 1;
         let payload = self.pings.sent.to_be_bytes();
@@ -470,8 +478,7 @@ impl State {
             self.pings.wake();
         }
         if matches!(self.leaving, Leaving::Announced(ping) if self.pings.is_answered(ping)) {
-            frame::write_goaway(self.out.tail(), self.highest, Reason::NO_ERROR);
-            self.leaving = Leaving::Final;
+            self.name_last();
         }
         Ok(())
     }
