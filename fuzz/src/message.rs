@@ -215,9 +215,12 @@ pub(crate) fn number(digits: &[u8]) -> Option<usize> {
         .flatten()
 }
 
-/// RFC 9112 7.1: what follows a semicolon is an extension. Some fill up the line with spaces.
+/// RFC 9112 7.1: what follows a semicolon is an extension, and spaces stand before one alone.
 fn chunk_size(line: &[u8]) -> Option<usize> {
-    let digits = trim_end(line.split(|byte| *byte == b';').next()?);
+    let digits = match line.iter().position(|byte| *byte == b';') {
+        Some(extension) => trim_end(&line[..extension]),
+        None => line,
+    };
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
     is_number
         .then(|| usize::from_str_radix(str::from_utf8(digits).ok()?, 16).ok())
@@ -305,7 +308,7 @@ mod tests {
         ] {
             assert_eq!(shown(bytes), (vec![], "nonsense"), "{bytes:?}");
         }
-        for size in ["", "x", "-1", "0x1", "1 1", " 1", "+1", "1;a\nb"] {
+        for size in ["", "x", "-1", "0x1", "1 1", " 1", "1 ", "+1", "1;a\nb"] {
             let bytes =
                 format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\na\r\n0\r\n\r\n");
             assert_eq!(shown(&bytes).0, ["POST / …"], "{bytes:?}");

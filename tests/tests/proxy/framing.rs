@@ -212,6 +212,31 @@ async fn a_broken_chunk_does_not_turn_into_a_request() {
     }
 }
 
+/// RFC 9112 7.1: blanks stand before an extension alone, and an extension has its form.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_almost_a_chunk_is_refused() {
+    let site = Site::of("a.test", Upstream::echoing().await.address());
+    let proxy = site.start();
+    for chunks in [
+        "5 \r\nabcde\r\n0\r\n\r\n",
+        "5\t\r\nabcde\r\n0\r\n\r\n",
+        " 5\r\nabcde\r\n0\r\n\r\n",
+        "+5\r\nabcde\r\n0\r\n\r\n",
+        "0x5\r\nabcde\r\n0\r\n\r\n",
+        "5;\r\nabcde\r\n0\r\n\r\n",
+        "5;a=\"\r\nabcde\r\n0\r\n\r\n",
+        "5\nabcde\r\n0\r\n\r\n",
+        "5\r\nabcde \r\n0\r\n\r\n",
+        "5\r\nabcde\r\n0 \r\n\r\n",
+        "5\r\nabcde\r\n0\r\nX: y\r\n z\r\n\r\n",
+        "5\r\nabcde\r\n0\r\nX : y\r\n\r\n",
+    ] {
+        let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let answer = ask(&site, &proxy, &format!("{head}{chunks}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{chunks:?}: {answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelined_requests_are_answered_in_order() {
     let site = Site::of("a.test", Upstream::echoing().await.address());

@@ -122,15 +122,59 @@ impl Chunks {
     }
 }
 
-/// The number before the extensions, if there are any. Those mean nothing to anybody here, and so may neither be
-/// long nor hold what is no text.
+/// The number before the extensions. Those mean nothing to anybody here, and so may neither be long nor be none: where
+/// such a line ends could be read in two ways.
 fn size(line: &[u8]) -> Option<u64> {
-    let is_text = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
-    if line.len() >= MAX_LINE || !line.iter().all(is_text) {
+    if line.len() >= MAX_LINE {
         return None;
     }
-    let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
-    number(size.trim_ascii_end(), 16)
+    let (digits, mut extensions) = split(line, u8::is_ascii_hexdigit);
+    while !extensions.is_empty() {
+        extensions = behind_extension(extensions)?;
+    }
+    number(digits, 16)
+}
+
+/// RFC 9112 7.1.1: `;`, a name, and a value if there is one, with blanks before each.
+fn behind_extension(bytes: &[u8]) -> Option<&[u8]> {
+    let name = behind_blanks(bytes).strip_prefix(b";")?;
+    let rest = behind_token(behind_blanks(name))?;
+    let Some(value) = behind_blanks(rest).strip_prefix(b"=") else {
+        return Some(rest);
+    };
+    match behind_blanks(value) {
+        [b'"', quoted @ ..] => behind_quoted(quoted),
+        value => behind_token(value),
+    }
+}
+
+/// RFC 9110 5.6.4: what follows the second quotation mark.
+fn behind_quoted(mut bytes: &[u8]) -> Option<&[u8]> {
+    let is_text = |byte: u8| byte == b'\t' || !byte.is_ascii_control();
+    loop {
+        bytes = match bytes {
+            [b'"', rest @ ..] => return Some(rest),
+            [b'\\', byte, rest @ ..] | [byte, rest @ ..] if is_text(*byte) => rest,
+            _ => return None,
+        };
+    }
+}
+
+/// RFC 9110 5.6.2.
+fn behind_token(bytes: &[u8]) -> Option<&[u8]> {
+    let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let (token, rest) = split(bytes, is_of_token);
+    (!token.is_empty()).then_some(rest)
+}
+
+fn behind_blanks(bytes: &[u8]) -> &[u8] {
+    split(bytes, |byte| b" \t".contains(byte)).1
+}
+
+/// The bytes at the beginning that `belong`, and the others.
+fn split(bytes: &[u8], belong: impl Fn(&u8) -> bool) -> (&[u8], &[u8]) {
+    let end = bytes.iter().position(|byte| !belong(byte));
+    bytes.split_at(end.unwrap_or(bytes.len()))
 }
 
 /// Digits and nothing else, and not zeros without end.
@@ -181,7 +225,7 @@ mod tests {
                 ),
                 (
                     Rest::CHUNKS,
-                    "2;a=b\r\nhe\r\n00003 \r\nllo\r\n0\r\nX: y\r\nZ: 1\r\n\r\n",
+                    "2;a=b\r\nhe\r\n00003 ; a\t= \"\\\"; ä\";b\r\nllo\r\n0;c\r\nX: y\r\nZ: 1\r\n\r\n",
                     ("hello", vec!["x".to_owned(), "z".to_owned()], true),
                 ),
                 (Rest::CHUNKS, "5\r\nhello\r\n0\r\n", ("hello", vec![], false)),
@@ -208,9 +252,31 @@ mod tests {
             "5\r\nhello\n\n",
             "10000000000000000\r\n",
             "1 1\r\n",
+            " 5\r\n",
+            "\t5\r\n",
+            "5 \r\n",
+            "5\t\r\n",
+            "5\r\r\n",
+            "+5\r\n",
+            "5x\r\n",
+            "000000000000000000005\r\n",
+            "\r\n5\r\nhello",
+            ";a\r\n",
+            "5;\r\n",
+            "5;a \r\n",
+            "5;a b\r\n",
+            "5;=b\r\n",
+            "5;a=\r\n",
+            "5;a=b;\r\n",
+            "5;a=\"b\r\n",
+            "5;a=\"b\\\"\r\n",
+            "5;a=\"b\"c\r\n",
+            "5;a=\"\r\n\"\r\nhello",
+            "5\r\nhello \r\n",
             "5;\u{1}\r\n",
             "5;a=\"\u{7f}\"\r\n",
             "5;a\nb\r\n",
+            "0 \r\n\r\n",
             "0\r\nX: y\n\r\n",
             "0\r\n\n",
             &long,
@@ -236,6 +302,26 @@ mod tests {
         ] {
             let got = read(Rest::CHUNKS, format!("{bytes}0\r\n\r\n").as_bytes(), 4096);
             assert_eq!(got.is_ok(), is_read, "{:.20}", bytes);
+        }
+    }
+
+    #[test]
+    fn trailers_are_fields() {
+        for trailers in [
+            " X: y",
+            "X: y\r\n z",
+            "X : y",
+            ": y",
+            "X",
+            "X: a\rb",
+            "X: a\0b",
+            "X y: z",
+        ] {
+            let bytes = format!("0\r\n{trailers}\r\n\r\n");
+            for size in [1, 4096] {
+                let got = read(Rest::CHUNKS, bytes.as_bytes(), size);
+                assert!(matches!(got, Err(Http1Error::NotHttp1(_))), "{bytes:?}: {got:?}");
+            }
         }
     }
 
