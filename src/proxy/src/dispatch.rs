@@ -53,6 +53,29 @@ impl ForwardError {
     }
 }
 
+/// No upstream gave an answer.
+pub(crate) struct Failure {
+    pub(crate) error: ForwardError,
+    /// The request, if other upstreams may get it.
+    pub(crate) again: Option<Box<Request<RequestBody>>>,
+}
+
+impl From<ForwardError> for Failure {
+    fn from(error: ForwardError) -> Self {
+        Self { error, again: None }
+    }
+}
+
+impl From<Unanswered> for Failure {
+    /// An answer that is not HTTP comes from a living connection; asking again would not help.
+    fn from(Unanswered { error, again }: Unanswered) -> Self {
+        Self {
+            again: again.filter(|_| !error.is_nonsense()),
+            error: error.into(),
+        }
+    }
+}
+
 impl From<Stalled> for ForwardError {
     fn from(stalled: Stalled) -> Self {
         match stalled {
@@ -96,8 +119,8 @@ impl Dispatch<'_> {
         request: Box<Request<RequestBody>>,
         mut upload: Option<&mut Upload>,
         wants_tunnel: bool,
-    ) -> Result<(Response<ReceivedBody>, Lease), ForwardError> {
-        let (sender, lease) = self.connect(true).await?;
+    ) -> Result<(Response<ReceivedBody>, Lease), Failure> {
+        let (request, sender, lease) = self.connect(request, true).await?;
         if let Sender::Http2(sender) = &sender
             && wants_tunnel
         {
@@ -105,15 +128,16 @@ impl Dispatch<'_> {
         }
         let may_repeat = lease.is_reused || !self.peers.is_alone();
         let answered = self.exchange(sender, &lease, request, upload.as_deref_mut());
-        let Unanswered { error, again } = match answered.await? {
+        let unanswered = match answered.await? {
             Ok(response) => return Ok((response, lease)),
             Err(unanswered) => unanswered,
         };
-        // An answer that is not HTTP comes from a living connection; asking again would not help.
-        let may_repeat = may_repeat || error.is_unprocessed();
-        match again.filter(|_| may_repeat && !error.is_nonsense()) {
-            Some(request) => Box::pin(self.send_anew(request, upload)).await,
-            None => Err(error.into()),
+        let may_repeat = may_repeat || unanswered.error.is_unprocessed();
+        match unanswered.into() {
+            Failure {
+                again: Some(request), ..
+            } if may_repeat => Box::pin(self.send_anew(request, upload)).await,
+            failure => Err(failure),
         }
     }
 
@@ -131,12 +155,10 @@ impl Dispatch<'_> {
         &self,
         request: Box<Request<RequestBody>>,
         upload: Option<&mut Upload>,
-    ) -> Result<(Response<ReceivedBody>, Lease), ForwardError> {
-        let (sender, lease) = self.connect(false).await?;
-        match self.exchange(sender, &lease, request, upload).await? {
-            Ok(response) => Ok((response, lease)),
-            Err(unanswered) => Err(unanswered.error.into()),
-        }
+    ) -> Result<(Response<ReceivedBody>, Lease), Failure> {
+        let (request, sender, lease) = self.connect(request, false).await?;
+        let answered = self.exchange(sender, &lease, request, upload).await?;
+        Ok((answered?, lease))
     }
 
     /// One try. A connection that was idle may break without meaning anything.
@@ -181,18 +203,25 @@ impl Dispatch<'_> {
     }
 
     /// Tries one upstream after the other: a request that reached none of them is lost by nobody.
-    async fn connect(&self, may_reuse: bool) -> Result<(Sender, Lease), ConnectError> {
+    async fn connect(
+        &self,
+        request: Box<Request<RequestBody>>,
+        may_reuse: bool,
+    ) -> Result<(Box<Request<RequestBody>>, Sender, Lease), Failure> {
         let limit = self.connect_timeout;
         let mut failure = ConnectError::Nobody;
         for peer in self.peers.in_order(self.home) {
-            if let Some(line) = may_reuse.then(|| peer.reuse()).flatten() {
-                return Ok(line);
+            if let Some((sender, lease)) = may_reuse.then(|| peer.reuse()).flatten() {
+                return Ok((request, sender, lease));
             }
             match peer.connect(limit, self.link, self.route).await {
-                Ok(line) => return Ok(line),
+                Ok((sender, lease)) => return Ok((request, sender, lease)),
                 Err(error) => failure = error,
             }
         }
-        Err(failure)
+        Err(Failure {
+            error: failure.into(),
+            again: Some(request),
+        })
     }
 }

@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::future::pending;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::access_log::Record;
 use crate::body::{Allowance, ReplyBody, RequestBody, UpstreamBody};
 use crate::caller::Caller;
 use crate::compress::{Wanted, compress};
-use crate::dispatch::{Dispatch, ForwardError, Settled};
+use crate::dispatch::{Dispatch, Failure, ForwardError, Settled};
 use crate::forward_auth::Vouched;
 use crate::headers::{
     add_forwarded, add_via, count_hop, dress, edit, set_forwarding, strip_claims, strip_hop_by_hop,
@@ -29,7 +30,7 @@ use crate::headers::{
 use crate::interim::{Hearing, InterimSender};
 use crate::message_length::settle_request_length;
 use crate::paths::rewritten;
-use crate::pool::Lease;
+use crate::pool::{Lease, Peer};
 use crate::proxy_protocol::Link;
 use crate::received::ReceivedBody;
 use crate::reply;
@@ -100,7 +101,7 @@ impl Exchange<'_> {
             return Err(Box::new(Ok(reply::page(last_stop(&parts.method)))));
         }
         let wish = Wish::find(&mut parts);
-        self.rewrite(&mut parts)?;
+        let asked = self.rewrite(&mut parts)?;
         if let Some(wish) = &wish {
             wish.pass_on(&mut parts);
         }
@@ -109,6 +110,7 @@ impl Exchange<'_> {
         let (body, upload) = RequestBody::new(body, gate, allowance);
         Ok(Outgoing {
             request: Box::new(Request::from_parts(parts, body)),
+            asked,
             hearing: Hearing::new(opener, self.interim.clone()),
             upload,
             wish,
@@ -131,6 +133,7 @@ impl Exchange<'_> {
     async fn forward(&self, outgoing: Outgoing) -> Result<Response<ReplyBody>, ForwardError> {
         let Outgoing {
             request,
+            asked,
             hearing,
             mut upload,
             wish,
@@ -138,16 +141,15 @@ impl Exchange<'_> {
         } = outgoing;
         let sticky = self.site.sticky.as_ref();
         let home = sticky.and_then(|sticky| sticky.find(request.headers()));
-        let dispatch = Dispatch {
-            hearing: hearing.as_ref(),
-            link: Some(Link {
-                source: self.client.address,
-                destination: self.client.local,
-            }),
-            ..self.site.dispatch(home)
-        };
-        let answered = dispatch.send(request, upload.as_mut(), wish.is_some()).await;
-        let (response, lease) = answered.map_err(|error| match exceeded {
+        let dispatch = self.dispatch(self.site, home, hearing.as_ref());
+        let mut answered = dispatch.send(request, upload.as_mut(), wish.is_some()).await;
+        if let Err(Failure { again, .. }) = &mut answered
+            && let Some((request, site)) = again.take().zip(self.successor(&asked))
+        {
+            let dispatch = self.dispatch(&site, None, hearing.as_ref());
+            answered = Box::pin(dispatch.send(request, upload.as_mut(), wish.is_some())).await;
+        }
+        let (response, lease) = answered.map_err(|Failure { error, .. }| match exceeded {
             Some(exceeded) if exceeded.load(Ordering::Relaxed) => ForwardError::TooLarge,
             _ => error,
         })?;
@@ -164,8 +166,32 @@ impl Exchange<'_> {
         Ok(response)
     }
 
-    /// What holds for the client's connection goes, what the upstream must know comes.
-    fn rewrite(&self, parts: &mut Parts) -> Result<(), ForwardError> {
+    fn dispatch<'a>(
+        &self,
+        site: &'a Site,
+        home: Option<&'a Arc<Peer>>,
+        hearing: Option<&'a Hearing>,
+    ) -> Dispatch<'a> {
+        Dispatch {
+            hearing,
+            link: Some(Link {
+                source: self.client.address,
+                destination: self.client.local,
+            }),
+            ..site.dispatch(home)
+        }
+    }
+
+    /// The route that the request would take if it came now, if that is the one it took, with further upstreams.
+    fn successor(&self, asked: &Uri) -> Option<Arc<Site>> {
+        let snapshot = self.shared.snapshot();
+        let site = snapshot.site(self.host, asked.path()).ok().flatten();
+        site.filter(|site| site.succeeds(self.site)).cloned()
+    }
+
+    /// What holds for the client's connection goes, what the upstream must know comes. Gives the target that was
+    /// asked for.
+    fn rewrite(&self, parts: &mut Parts) -> Result<Uri, ForwardError> {
         let host = self.client_host(parts)?;
         if parts.version == Version::HTTP_2 {
             join_cookies(&mut parts.headers)?;
@@ -187,12 +213,12 @@ impl Exchange<'_> {
         tell_prefix(parts, &self.site.route);
         parts.headers.insert(HOST, host);
         edit(&mut parts.headers, &self.site.route.request_headers);
-        parts.uri = rewritten(&parts.uri, &self.site.route)
-            .parse::<Uri>()
+        let target = rewritten(&parts.uri, &self.site.route)
+            .parse()
             .map_err(http::Error::from)?;
         settle_request_length(&mut parts.headers);
         parts.version = Version::HTTP_11;
-        Ok(())
+        Ok(mem::replace(&mut parts.uri, target))
     }
 
     /// The host and port as the client wrote them.
@@ -247,6 +273,8 @@ fn require_upgrade(headers: &mut HeaderMap, protocol: &HeaderValue) {
 /// A request as the upstream gets it, how its body gets on, and the tunnel it asks for.
 struct Outgoing {
     request: Box<Request<RequestBody>>,
+    /// The target as the client wrote it.
+    asked: Uri,
     hearing: Option<Hearing>,
     upload: Option<Upload>,
     wish: Option<Wish>,

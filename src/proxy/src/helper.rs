@@ -67,7 +67,8 @@ impl Helper {
             response_timeout: patience,
             stall_timeout: patience,
         };
-        dispatch.send(Box::new(request), None, false).await
+        let answered = dispatch.send(Box::new(request), None, false).await;
+        answered.map_err(|failure| failure.error)
     }
 
     /// For the log: what is asked for in place of `path`.

@@ -71,6 +71,18 @@ impl Site {
         }
     }
 
+    /// Whether it is `before` after a reload that gave it further upstreams and changed nothing else: who has been
+    /// admitted to that one is admitted to this one.
+    pub(crate) fn succeeds(&self, before: &Self) -> bool {
+        let is_new = |upstream| !before.route.upstreams.contains(upstream);
+        let otherwise = Route {
+            upstreams: before.route.upstreams.clone(),
+            waiting: before.route.waiting.clone(),
+            ..self.route.clone()
+        };
+        self.route.upstreams.iter().any(is_new) && otherwise == before.route
+    }
+
     fn checks(&self) -> Vec<Check> {
         let Some(HealthCheck { path, interval }) = &self.route.health_check else {
             return Vec::new();

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
 use fairlead_tests::{Pair, Proxy, Signal, Site, Upstream, Wire, accept, body, get, route, within};
+use http::Request;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpListener;
 
@@ -68,6 +69,85 @@ async fn open_connections_see_the_new_routes() {
         site.serve_with(&["a.test"], &[Upstream::saying("new").await.address()], "");
         proxy.reload();
     }
+}
+
+/// As in a deploy, which takes the old upstreams away while requests are on their way to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_for_a_dead_upstream_goes_to_the_one_of_the_reload() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = Site::of("a.test", Upstream::saying("new").await.address());
+    let file = site.environment.paths().routes_dir().join("a.test.toml");
+    let after = fs::read_to_string(file).unwrap();
+    let secure = format!("https://{}", listener.local_addr().unwrap());
+    let before = format!("[[route]]\nhosts = [\"a.test\"]\nupstreams = [\"{secure}\"]\n");
+    site.environment.write_routes("a.test.toml", &before);
+    let proxy = site.start();
+    let post = Request::post("https://a.test/").body(body::full("once")).unwrap();
+    let reloading = async {
+        let dead = within(listener.accept()).await.unwrap();
+        site.environment.write_routes("a.test.toml", &after);
+        proxy.reload();
+        drop(dead);
+    };
+    let client = site.client();
+    let (response, ()) = tokio::join!(client.fetch(&proxy, post), reloading);
+    assert_eq!((response.status().as_u16(), &response.body()[..]), (200, "new"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_may_be_repeated_goes_to_the_upstream_of_the_reload_when_its_own_breaks_off() {
+    for (method, status) in [("GET", 200), ("POST", 502)] {
+        let (response, connections) = breaks_off_after_reload(method, "/", "", "", "").await;
+        assert_eq!(
+            (response, connections),
+            (status, usize::from(status == 200)),
+            "{method}"
+        );
+    }
+}
+
+/// Who was admitted under the old rules was not admitted under the new ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_stays_with_its_upstreams_when_more_of_its_route_has_changed() {
+    let below = route(&["a.test"], &[super::dead_end().await]) + "path = \"/below\"\n";
+    for (before, after, further) in [
+        ("", "deny = [\"127.0.0.0/8\"]\n", ""),
+        ("path = \"/below\"\n", "path = \"/\"\n", ""),
+        ("", "", &below[..]),
+    ] {
+        let asked = breaks_off_after_reload("GET", "/below/x", before, after, further).await;
+        assert_eq!(asked, (502, 0), "{before}{after}{further}");
+    }
+}
+
+/// The status of a request whose upstream breaks off after a reload in which the route got another one, and the lines
+/// `after` for those `before`; and how many connections that one saw.
+async fn breaks_off_after_reload(
+    method: &str,
+    path: &str,
+    before: &str,
+    after: &str,
+    further: &str,
+) -> (u16, usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let new = Upstream::saying("new").await;
+    let site = Site::new();
+    site.serve_with(&["a.test"], &[listener.local_addr().unwrap()], before);
+    let proxy = site.start();
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("https://a.test{path}"));
+    let request = request.body(body::empty()).unwrap();
+    let reloading = async {
+        let mut upstream = accept(&listener).await;
+        upstream.read_head().await;
+        site.serve_with(&["a.test"], &[new.address()], &format!("{after}{further}"));
+        let said = proxy.reload();
+        assert!(!said.contains("refused"), "{said}");
+    };
+    let client = site.client();
+    let (response, ()) = tokio::join!(client.fetch(&proxy, request), reloading);
+    (response.status().as_u16(), new.connections())
 }
 
 #[tokio::test(flavor = "multi_thread")]
