@@ -1,11 +1,14 @@
 //! Bodies that stand still: whoever owes the next bytes is waited for only so long, and nobody else is hurried.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fairlead_tests::{Proxy, Site, Wire, accept, body, request_on, within};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
 use crate::drain::start_download;
@@ -83,6 +86,56 @@ async fn an_upload_that_nobody_takes_behind_its_answer_is_given_up() {
     drop(upstream);
 }
 
+/// What it has to say is said, so that nobody waits for as long as for one that is silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_what_nobody_takes_behind_its_answer_hears_that_soon() {
+    let (listener, site) = crate::open_site().await;
+    let proxy = site.start();
+    let (mut upstream, uploading) = upload_behind_answer(&listener, &proxy).await;
+    within(uploading).await.unwrap();
+    assert!(upstream.read_rest().await.len() < MUCH);
+}
+
+/// Some answer at once and then read on.
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "it is to take its time")]
+async fn an_upload_that_goes_on_behind_its_answer_takes_the_time_it_takes() {
+    let (listener, site) = crate::open_site().await;
+    let proxy = site.start();
+    let (upstream, uploading) = upload_behind_answer(&listener, &proxy).await;
+    let mut upstream = upstream.into_inner();
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut part = vec![0; 4 << 20];
+        within(upstream.read_exact(&mut part)).await.unwrap();
+        assert!(!uploading.is_finished());
+    }
+    uploading.abort();
+}
+
+/// An upstream that has answered an upload without an end, and a client that has heard it and sends on until nobody
+/// takes that any more.
+async fn upload_behind_answer(listener: &TcpListener, proxy: &Proxy) -> (Wire<TcpStream>, JoinHandle<()>) {
+    let mut client = Wire::new(TcpStream::connect(proxy.http()).await.unwrap());
+    client
+        .write(format!(
+            "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n",
+            u64::MAX / 2
+        ))
+        .await;
+    let mut upstream = accept(listener).await;
+    upstream.read_head().await;
+    upstream
+        .write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
+    client.read_until("\r\n\r\nok").await;
+    let uploading = tokio::spawn(async move {
+        let (mut client, part) = (client.into_inner(), vec![b'x'; 1 << 20]);
+        while client.write_all(&part).await.is_ok() {}
+    });
+    (upstream, uploading)
+}
+
 /// The other way round: the answer is there, and the client sends nothing more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_silent_in_a_body_behind_its_answer_is_given_up() {
@@ -143,7 +196,7 @@ async fn an_upstream_may_be_silent_in_the_middle_of_a_response_unless_the_route_
 async fn still_open<F: Future + Unpin>(mut pending: F) -> F {
     tokio::select! {
         _ = &mut pending => panic!("it ended"),
-        () = tokio::time::sleep(std::time::Duration::from_secs(2)) => pending,
+        () = tokio::time::sleep(Duration::from_secs(2)) => pending,
     }
 }
 

@@ -3,13 +3,18 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body::{Frame, SizeHint};
+use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::rest::Rest;
 use super::{Http1Connection, Http1Error, Stream};
 
-/// Sends what is left of a request.
-pub(super) type Upload = AbortOnDropHandle<Result<(), Http1Error>>;
+/// Sends what is left of a request beside its answer.
+pub(super) struct Upload {
+    pub(super) sending: AbortOnDropHandle<Result<(), Http1Error>>,
+    /// As long as the answer is not over.
+    pub(super) _unanswered: oneshot::Sender<()>,
+}
 
 /// The body of an answer, and the connection it comes over. Dropped before its end, it closes that.
 pub(crate) struct AnswerBody {
@@ -18,8 +23,8 @@ pub(crate) struct AnswerBody {
     rest: Rest,
     /// The connection may carry a further exchange.
     stays_open: bool,
-    /// Sends the rest of the request, for as long as anybody hears of it.
-    sending: Option<Upload>,
+    /// The rest of the request, for as long as anybody hears of it.
+    upload: Option<Upload>,
 }
 
 impl AnswerBody {
@@ -27,13 +32,13 @@ impl AnswerBody {
         connection: Box<Http1Connection>,
         rest: Rest,
         stays_open: bool,
-        sending: Option<Upload>,
+        upload: Option<Upload>,
     ) -> Self {
         Self {
             connection: Some(connection),
             rest,
             stays_open,
-            sending,
+            upload,
         }
     }
 
@@ -66,7 +71,7 @@ impl AnswerBody {
         if frame.is_ready() {
             return frame;
         }
-        poll_break(&mut self.sending, context).map(|broken| Some(Err(broken)))
+        poll_break(&mut self.upload, context).map(|broken| Some(Err(broken)))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
@@ -80,12 +85,12 @@ impl AnswerBody {
 
 /// Why the rest of the request was not sent. That the upstream does not want to have it is no reason to hear nothing
 /// more of it.
-fn poll_break(sending: &mut Option<Upload>, context: &mut Context<'_>) -> Poll<Http1Error> {
-    let Some(upload) = sending else {
+fn poll_break(upload: &mut Option<Upload>, context: &mut Context<'_>) -> Poll<Http1Error> {
+    let Some(Upload { sending, .. }) = upload else {
         return Poll::Pending;
     };
-    let ended = ready!(upload.poll_unpin(context));
-    *sending = None;
+    let ended = ready!(sending.poll_unpin(context));
+    *upload = None;
     match ended {
         Ok(Err(Http1Error::Io(_) | Http1Error::Stalled)) | Ok(Ok(())) | Err(_) => Poll::Pending,
         Ok(Err(error)) => Poll::Ready(error),
@@ -96,7 +101,7 @@ impl Drop for AnswerBody {
     fn drop(&mut self) {
         // An answer may be over before its request is, as in HTTP/2.
         if self.is_end_stream()
-            && let Some(sending) = self.sending.take()
+            && let Some(Upload { sending, .. }) = self.upload.take()
         {
             sending.detach();
         }

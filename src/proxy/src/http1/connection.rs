@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWrite, empty, join, sink, split};
+use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -22,6 +23,9 @@ use crate::message_length::settle_length;
 
 /// So many steps towards an answer are made in one go: a line read, an interim response heard.
 const MOST_AT_ONCE: usize = 32;
+/// So long an upstream that has said all may take nothing of what its client still sends: most want no more of it, and
+/// the client, which waits for its next turn, is to hear that soon (RFC 9112 9.6).
+const LINGERING: Duration = Duration::from_secs(5);
 
 /// A connection to an upstream, for one exchange after the other. It closes when it is dropped.
 pub(crate) struct Http1Connection {
@@ -155,7 +159,12 @@ impl Http1Connection {
         let stream = mem::replace(&mut self.stream, Box::new(empty()));
         let (from_upstream, to_upstream) = split(stream);
         self.stream = Box::new(join(from_upstream, sink()));
-        AbortOnDropHandle::new(tokio::spawn(finish(sending, to_upstream, body, stall_limit)))
+        let (unanswered, answered) = oneshot::channel();
+        let sending = tokio::spawn(finish(sending, to_upstream, body, stall_limit, answered));
+        Upload {
+            sending: AbortOnDropHandle::new(sending),
+            _unanswered: unanswered,
+        }
     }
 
     /// What is spoken on behind an answer that leaves HTTP.
@@ -164,20 +173,24 @@ impl Http1Connection {
     }
 }
 
-/// Sends what is left, as long as the stream takes anything of it within `stall_limit`.
+/// Sends what is left, as long as the stream takes anything of it within `limit`, or sooner once it is `answered`.
 async fn finish(
     mut sending: Pieces,
     mut stream: impl AsyncWrite + Unpin,
     mut body: RequestBody,
-    stall_limit: Duration,
+    mut limit: Duration,
+    answered: oneshot::Receiver<()>,
 ) -> Result<(), Http1Error> {
-    let mut stall = Stall::default();
+    let (mut answered, mut stall) = (answered.fuse(), Stall::default());
     poll_fn(|context| {
+        if answered.poll_unpin(context).is_ready() {
+            (limit, stall) = (limit.min(LINGERING), Stall::default());
+        }
         let sent = sending.poll_send(&mut stream, &mut body, context);
         if sent.is_ready() {
             return sent.map_err(Http1Error::from);
         }
-        let stalled = stall.poll(&sending, stall_limit, context);
+        let stalled = stall.poll(&sending, limit, context);
         stalled.map(|()| Err(Http1Error::Stalled))
     })
     .await
