@@ -1,7 +1,8 @@
 //! A whole exchange: a client's bytes go into a proxy, and every byte that comes out at an upstream is looked at.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fairlead_contract::{Files, Paths};
 use fairlead_proxy::fuzzing;
@@ -50,30 +51,40 @@ impl Received {
     }
 }
 
-/// Both sockets are open for as long as the process lives.
-struct Sockets {
-    proxy: std::net::TcpListener,
-    upstream: std::net::TcpListener,
+/// Both are open for as long as their thread lives, and nobody else's.
+pub(crate) struct Sockets {
+    pub(crate) proxy: std::net::TcpListener,
+    pub(crate) upstream: std::net::TcpListener,
 }
 
-static SOCKETS: LazyLock<Sockets> = LazyLock::new(|| {
-    let listen = || {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
-        listener
-            .set_nonblocking(true)
-            .expect("a socket that does not block");
-        listener
-    };
-    Sockets {
-        proxy: listen(),
-        upstream: listen(),
+thread_local! {
+    static SOCKETS: Rc<Sockets> = Rc::new(Sockets::open());
+}
+
+pub(crate) fn sockets() -> Rc<Sockets> {
+    SOCKETS.with(Rc::clone)
+}
+
+impl Sockets {
+    fn open() -> Self {
+        let listen = || {
+            let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+            listener
+                .set_nonblocking(true)
+                .expect("a socket that does not block");
+            listener
+        };
+        Self {
+            proxy: listen(),
+            upstream: listen(),
+        }
     }
-});
+}
 
 /// What has come from the proxy, in all connections.
 #[derive(Default)]
 pub(crate) struct Upstream {
-    connections: Vec<Received>,
+    pub(crate) connections: Vec<Received>,
     pieces: usize,
     /// How often anything happened at either end.
     pub(crate) moves: usize,
@@ -88,12 +99,12 @@ pub(crate) fn lock(upstream: &Shared) -> MutexGuard<'_, Upstream> {
 /// Sends the pieces one after the other through a proxy of its own, and gives what came out of it.
 fn pass(pieces: &[&[u8]]) -> Vec<Received> {
     watch(async |upstream| {
-        tokio::spawn(proxy(listen(&SOCKETS.proxy)));
+        tokio::spawn(proxy(listen(&sockets().proxy)));
         send(pieces, upstream).await;
     })
 }
 
-fn listen(socket: &std::net::TcpListener) -> TcpListener {
+pub(crate) fn listen(socket: &std::net::TcpListener) -> TcpListener {
     let listener = socket.try_clone().and_then(TcpListener::from_std);
     listener.expect("a listener")
 }
@@ -106,20 +117,20 @@ pub(crate) fn watch(client: impl AsyncFnOnce(&Shared)) -> Vec<Received> {
         .expect("a runtime");
     let upstream = Shared::default();
     runtime.block_on(async {
-        tokio::spawn(accept(listen(&SOCKETS.upstream), upstream.clone()));
+        tokio::spawn(accept(listen(&sockets().upstream), upstream.clone()));
         client(&upstream).await;
     });
     drop(runtime);
     std::mem::take(&mut lock(&upstream).connections)
 }
 
-async fn proxy(listener: TcpListener) {
+pub(crate) async fn proxy(listener: TcpListener) {
     fuzzing::serve(&files(), &nowhere(), listener).await;
 }
 
 /// What a proxy reads that has a route to the upstream.
 pub(crate) fn files() -> Files {
-    let upstream = SOCKETS.upstream.local_addr().expect("its address");
+    let upstream = sockets().upstream.local_addr().expect("its address");
     let routes = format!(
         "[[route]]\nhosts = [\"a.test\", \"*.w.test\"]\nupstreams = [\"http://{upstream}\"]\nhttps-only = false\n"
     );
@@ -141,7 +152,7 @@ pub(crate) fn nowhere() -> Paths {
 
 /// The client takes what comes, ends its side when nothing happens any more, and hangs up.
 async fn send(pieces: &[&[u8]], upstream: &Shared) {
-    let proxy = SOCKETS.proxy.local_addr().expect("its address");
+    let proxy = sockets().proxy.local_addr().expect("its address");
     let stream = connect(proxy).await;
     let (from, mut to) = stream.into_split();
     let taking = tokio::spawn(take(from, upstream.clone()));
@@ -165,7 +176,7 @@ pub(crate) async fn take(mut from: impl AsyncRead + Unpin, upstream: Shared) {
     }
 }
 
-async fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) async fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address)
         .await
         .expect("a connection to the proxy");
@@ -174,7 +185,7 @@ async fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Thousands of closed connections that the kernel remembers would use up the ports.
-fn hang_up_at_once(stream: &TcpStream) {
+pub(crate) fn hang_up_at_once(stream: &TcpStream) {
     stream.set_zero_linger().expect("a socket");
 }
 
@@ -194,18 +205,13 @@ pub(crate) async fn until_quiet(upstream: &Shared) {
 async fn accept(listener: TcpListener, upstream: Shared) {
     while let Ok((stream, _)) = listener.accept().await {
         hang_up_at_once(&stream);
-        let connection = {
-            let mut upstream = lock(&upstream);
-            upstream.moves += 1;
-            upstream.connections.push(Received::default());
-            upstream.connections.len() - 1
-        };
+        let connection = lock(&upstream).open();
         tokio::spawn(answer(stream, connection, upstream.clone()));
     }
 }
 
 /// Answers each request when it has come whole.
-async fn answer(mut stream: TcpStream, connection: usize, upstream: Shared) {
+pub(crate) async fn answer(mut stream: TcpStream, connection: usize, upstream: Shared) {
     let mut buffer = [0; 4096];
     let mut unanswered = Vec::new();
     let mut told_to_continue = false;
@@ -237,7 +243,14 @@ fn waits(request: &Request) -> bool {
 }
 
 impl Upstream {
-    fn receive(&mut self, connection: usize, bytes: &[u8]) {
+    /// A connection has come: the how manyth.
+    pub(crate) fn open(&mut self) -> usize {
+        self.moves += 1;
+        self.connections.push(Received::default());
+        self.connections.len() - 1
+    }
+
+    pub(crate) fn receive(&mut self, connection: usize, bytes: &[u8]) {
         self.moves += 1;
         self.pieces += 1;
         let connection = &mut self.connections[connection];

@@ -66,7 +66,7 @@ fn read_stream(lines: &[&[u8]]) -> Stream {
     stream
 }
 
-fn decoded(mut text: &[u8]) -> Vec<u8> {
+pub(crate) fn decoded(mut text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let [first, rest @ ..] = text {
         let hex = rest.get(..2).and_then(|digits| str::from_utf8(digits).ok());

@@ -14,6 +14,7 @@ mod labels;
 mod message;
 mod names;
 mod proxy_header;
+mod tunnel;
 
 pub use answer::answer;
 pub use exchange::exchange;
@@ -23,3 +24,4 @@ pub use http2::exchange_http2;
 pub use labels::labels;
 pub use names::{host, token};
 pub use proxy_header::proxy_header;
+pub use tunnel::tunnel;

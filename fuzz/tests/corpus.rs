@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 9] = [
+const TARGETS: [(&str, Target); 10] = [
     ("answer", fairlead_fuzz::answer),
     ("configuration", fairlead_fuzz::configuration),
     ("exchange", fairlead_fuzz::exchange),
@@ -16,6 +16,7 @@ const TARGETS: [(&str, Target); 9] = [
     ("labels", fairlead_fuzz::labels),
     ("proxy_header", fairlead_fuzz::proxy_header),
     ("token", fairlead_fuzz::token),
+    ("tunnel", fairlead_fuzz::tunnel),
 ];
 
 fn entries(folder: &str) -> Vec<PathBuf> {
