@@ -33,18 +33,23 @@ async fn gets_its_answer(stream: impl AsyncRead + AsyncWrite + Unpin, listener: 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_requests_before_the_end_are_answered() {
-    let (listener, site) = super::open_site().await;
-    let proxy = site.start();
-    let stream = TcpStream::connect(proxy.http()).await.unwrap();
-    let mut client = end_after(&REQUEST.repeat(2), stream).await;
-    let mut upstream = accept(&listener).await;
-    for _ in 0..2 {
-        upstream.read_head().await;
-        upstream.write(ANSWER).await;
+    for count in [2, MANY] {
+        let (listener, site) = super::open_site().await;
+        let proxy = site.start();
+        let stream = TcpStream::connect(proxy.http()).await.unwrap();
+        let mut client = end_after(&REQUEST.repeat(count), stream).await;
+        let mut upstream = accept(&listener).await;
+        for _ in 0..count {
+            upstream.read_head().await;
+            upstream.write(ANSWER).await;
+        }
+        let answers = client.read_rest().await;
+        assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), count, "{answers}");
     }
-    let answers = client.read_rest().await;
-    assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 2, "{answers}");
 }
+
+/// More than is read ahead.
+const MANY: usize = 600;
 
 /// A client that says this and nothing more.
 async fn end_after<S: AsyncRead + AsyncWrite + Unpin>(words: &str, stream: S) -> Wire<S> {
@@ -66,6 +71,25 @@ async fn who_is_gone_costs_the_upstream_nothing_more() {
         upstream.read_head().await;
         drop(client);
         assert_eq!(upstream.read_rest().await, "", "HTTP/{version}");
+    }
+}
+
+/// Its end stands behind what is not read as long as it waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_asked_for_much_more_and_is_gone_costs_the_upstream_nothing_more() {
+    let (listener, site) = super::open_site().await;
+    let proxy = site.start();
+    for breaks in [false, true] {
+        let stream = TcpStream::connect(proxy.http()).await.unwrap();
+        if breaks {
+            stream.set_zero_linger().unwrap();
+        }
+        let mut client = Wire::new(stream);
+        client.write(REQUEST.repeat(MANY)).await;
+        let mut upstream = accept(&listener).await;
+        upstream.read_head().await;
+        drop(client);
+        assert_eq!(upstream.read_rest().await, "", "{breaks}");
     }
 }
 

@@ -20,9 +20,11 @@ mod wire;
 use std::io::{self, Cursor};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, join, split};
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
@@ -54,6 +56,9 @@ pub(crate) trait Transport: Stream {
 
     /// Whether the client has broken the connection, though there may be something unread before that.
     fn is_broken(&self) -> bool;
+
+    /// Whether the client has ended its side, though there may be something unread before that.
+    fn is_ended(&self) -> bool;
 }
 
 impl Transport for TcpStream {
@@ -69,6 +74,11 @@ impl Transport for TcpStream {
     fn is_broken(&self) -> bool {
         !matches!(self.take_error(), Ok(None))
     }
+
+    fn is_ended(&self) -> bool {
+        let ready = unconstrained(self.ready(Interest::READABLE)).now_or_never();
+        matches!(ready, Some(Ok(ready)) if ready.is_read_closed())
+    }
 }
 
 impl Transport for TlsStream<ReadAhead<TcpStream>> {
@@ -77,6 +87,10 @@ impl Transport for TlsStream<ReadAhead<TcpStream>> {
 
     fn is_broken(&self) -> bool {
         self.get_ref().0.get_ref().is_broken()
+    }
+
+    fn is_ended(&self) -> bool {
+        self.get_ref().0.get_ref().is_ended()
     }
 }
 

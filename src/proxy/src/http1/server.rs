@@ -277,10 +277,12 @@ impl Connection {
     /// every client has to understand and none has to heed (RFC 9110 15.2). What cannot be asked is taken for gone:
     /// who knows no interim responses, and who is in the midst of an answer that stands still.
     fn poll_gone(&mut self, can_be_asked: bool, context: &mut Context<'_>) -> Poll<Broken> {
+        // Only when that has read what it may is it known whether anything is held up.
+        let ended = self.wire.lock().poll_end(context);
         if let Poll::Ready(gone) = self.poll_broken(context) {
             return Poll::Ready(gone);
         }
-        if let Err(error) = ready!(self.wire.lock().poll_end(context)) {
+        if let Err(error) = ready!(ended) {
             return Poll::Ready(error.into());
         }
         // As long as it has not taken all, the system knows.
@@ -302,10 +304,10 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Ready when the client has broken the connection while its body waits to be read: what is read nowhere is not
-    /// found out by reading.
+    /// Ready when the client has broken the connection while something of it waits to be read: what is read nowhere is
+    /// not found out by reading.
     fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<Broken> {
-        while self.wire.lock().is_being_read() {
+        while self.wire.lock().is_held_up() {
             ready!(self.pause.poll(LOOK_INTERVAL, context));
             self.pause.renew();
             if self.wire.lock().stream.is_broken() {

@@ -142,6 +142,15 @@ impl Inner {
         matches!(self.body, BodyState::Taken(_))
     }
 
+    /// Whether what the client sends waits to be read: its body by somebody else, or more requests than are read ahead.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.is_being_read() || self.has_full_buffer()
+    }
+
+    fn has_full_buffer(&self) -> bool {
+        self.unread.bytes.len() >= MOST_AHEAD
+    }
+
     /// Waits until the client ends its side, or is gone. It may send further requests before.
     pub(super) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_ended {
@@ -152,9 +161,13 @@ impl Inner {
             if !self.discard(context) && matches!(self.body, BodyState::Abandoned(_)) {
                 return Poll::Pending;
             }
-            // Of who sends more ahead than that, the end is seen when its turn has come.
-            if self.unread.bytes.len() >= MOST_AHEAD {
-                return Poll::Pending;
+            // What is behind that is read when its turn has come.
+            if self.has_full_buffer() {
+                return if self.stream.is_ended() {
+                    Poll::Ready(Ok(()))
+                } else {
+                    Poll::Pending
+                };
             }
             let mut space = [const { MaybeUninit::uninit() }; 512];
             let mut part = ReadBuf::uninit(&mut space);
