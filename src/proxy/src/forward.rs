@@ -247,7 +247,9 @@ impl Exchange<'_> {
             require_upgrade(response.headers_mut(), protocol);
         }
         match (upstream, wish) {
-            (Some(upstream), Some(wish)) if wish.is_taken_up(&upstream, response.headers()) => {
+            (Some(upstream), Some(wish))
+                if wish.is_taken_up(&upstream, protocol.as_ref(), response.headers()) =>
+            {
                 let mut response = response.map(|_| ReplyBody::empty());
                 wish.fulfil(upstream, protocol, &mut response, &self.shared.tasks, self.host);
                 response

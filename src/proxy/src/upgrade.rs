@@ -79,9 +79,19 @@ impl Wish {
         }
     }
 
-    /// Whether the upstream's answer, with these fields, takes up what it was asked. A client of HTTP/1.1 sees to that
-    /// itself; for one of HTTP/2 it was us who asked for a websocket (RFC 6455 4.1).
-    pub(crate) fn is_taken_up(&self, upstream: &UpstreamSide, answer: &HeaderMap) -> bool {
+    /// Whether the upstream's answer, with these fields, takes up what it was asked, and switches to nothing else
+    /// (RFC 9110 7.8). The key a client of HTTP/1.1 sees to itself; for one of HTTP/2 it was us who asked for a
+    /// websocket (RFC 6455 4.1).
+    pub(crate) fn is_taken_up(
+        &self,
+        upstream: &UpstreamSide,
+        chosen: Option<&HeaderValue>,
+        answer: &HeaderMap,
+    ) -> bool {
+        let is_wished = |protocol| tokens(&self.protocol).any(|wished| wished.eq_ignore_ascii_case(protocol));
+        if !chosen.is_none_or(|chosen| tokens(chosen).all(is_wished)) {
+            return false;
+        }
         let is_ours = self.is_http2() && matches!(upstream, UpstreamSide::Http1(_));
         let (true, true, Some(key)) = (is_ours, self.is_for_websocket(), &self.key) else {
             return true;
@@ -212,6 +222,11 @@ fn names_http(protocols: &HeaderValue) -> bool {
         .split(',')
         .map(|protocol| protocol.trim().to_ascii_lowercase())
         .any(|protocol| protocol == "h2c" || protocol == "h2" || protocol.starts_with("http"))
+}
+
+fn tokens(protocols: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let tokens = protocols.as_bytes().split(|byte| *byte == b',');
+    tokens.map(<[u8]>::trim_ascii)
 }
 
 /// What answers a key in the name of an upstream that has none (RFC 6455 4.2.2).

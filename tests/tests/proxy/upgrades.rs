@@ -157,6 +157,39 @@ async fn a_switch_nobody_asked_for_is_a_bad_gateway() {
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
 }
 
+/// RFC 9110 7.8: a server switches to one of those that it was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_to_another_protocol_than_was_asked_for_is_a_bad_gateway() {
+    let (listener, site) = site().await;
+    let (proxy, client) = (site.start(), site.client());
+    for (wished, chosen, status) in [
+        ("one", "two", 502),
+        ("one", "one, two", 502),
+        ("one, Two", "two", 101),
+        ("one, two", "one,two", 101),
+    ] {
+        let connected = client.connect(proxy.https(), "a.test", &["http/1.1"]).await;
+        let mut client = Wire::new(connected.unwrap());
+        client
+            .write(format!(
+                "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: {wished}\r\n\r\n"
+            ))
+            .await;
+        let mut upstream = accept(&listener).await;
+        upstream.read_head().await;
+        upstream
+            .write(format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {chosen}\r\n\r\n"
+            ))
+            .await;
+        let answer = client.read_head().await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{wished}: {answer}"
+        );
+    }
+}
+
 /// What is left of the request would be taken for the first words of the tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_switch_in_the_middle_of_a_request_is_a_bad_gateway() {
