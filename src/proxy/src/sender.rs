@@ -105,6 +105,12 @@ impl Http2Sender {
         hearing: Option<&Hearing>,
         stall_limit: Duration,
     ) -> Result<Response<ReceivedBody>, Unanswered> {
+        if let Err(error) = self.requests.ready().await {
+            return Err(Unanswered {
+                error: error.into(),
+                again: Some(request),
+            });
+        }
         let is_repeatable = is_repeatable(&request);
         let copy = request.body().is_end_stream().then(|| copy(&request));
         let answered = self.send(*request, hearing, stall_limit).await;

@@ -56,6 +56,11 @@ impl Requests {
         self.0.lock().has_room_for_all()
     }
 
+    /// Waits until it does. Nothing has been sent if it fails.
+    pub(crate) async fn ready(&self) -> Result<(), Http2Error> {
+        poll_fn(|context| self.0.lock().poll_room(context)).await
+    }
+
     /// Sends a head, all of the request or what its content follows, as soon as the server takes a further exchange.
     pub(crate) async fn send(
         self,

@@ -36,7 +36,7 @@ impl Incoming {
     ) -> Poll<Option<Result<Frame<Bytes>, Http2Error>>> {
         let mut state = self.streams.lock();
         let Some(stream) = state.stream(self.id) else {
-            return Poll::Ready(None);
+            return Poll::Ready(Some(Err(Http2Error::Over)));
         };
         let frame = ready!(stream.poll_frame(context));
         if let Some(Ok(frame)) = &frame

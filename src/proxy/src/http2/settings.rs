@@ -1,6 +1,7 @@
 use bytes::BytesMut;
 
 use super::frame::{self, ACK, SETTINGS, Violation};
+use super::state::Role;
 
 const HEADER_TABLE_SIZE: u16 = 0x1;
 const ENABLE_PUSH: u16 = 0x2;
@@ -36,20 +37,23 @@ impl Default for PeerSettings {
 }
 
 impl PeerSettings {
-    pub(super) fn read(&mut self, payload: &[u8]) -> Result<(), Violation> {
+    /// `from` is the role of who has sent them.
+    pub(super) fn read(&mut self, from: Role, payload: &[u8]) -> Result<(), Violation> {
         let (settings, []) = payload.as_chunks::<6>() else {
             return Err(Violation::frame_size("settings that are cut"));
         };
         for [a, b, value @ ..] in settings {
-            self.set(u16::from_be_bytes([*a, *b]), u32::from_be_bytes(*value))?;
+            self.set(from, u16::from_be_bytes([*a, *b]), u32::from_be_bytes(*value))?;
         }
         Ok(())
     }
 
-    fn set(&mut self, setting: u16, value: u32) -> Result<(), Violation> {
+    fn set(&mut self, from: Role, setting: u16, value: u32) -> Result<(), Violation> {
         match (setting, value) {
             (HEADER_TABLE_SIZE, size) => self.header_table_size = size,
-            (ENABLE_PUSH, 0 | 1) => {}
+            (ENABLE_PUSH, 0) => {}
+            // A server has nobody to allow it to (RFC 9113 6.5.2).
+            (ENABLE_PUSH, 1) if from == Role::Client => {}
             (MAX_CONCURRENT_STREAMS, count) => self.max_streams = count,
             (INITIAL_WINDOW_SIZE, 0..=0x7fff_ffff) => self.initial_window = value,
             (INITIAL_WINDOW_SIZE, _) => {
@@ -109,13 +113,17 @@ mod tests {
     use super::*;
 
     fn read(settings: &[(u16, u32)]) -> Result<PeerSettings, Reason> {
+        read_from(Role::Client, settings)
+    }
+
+    fn read_from(role: Role, settings: &[(u16, u32)]) -> Result<PeerSettings, Reason> {
         let mut payload = Vec::new();
         for (setting, value) in settings {
             payload.extend(setting.to_be_bytes());
             payload.extend(value.to_be_bytes());
         }
         let mut read = PeerSettings::default();
-        read.read(&payload)
+        read.read(role, &payload)
             .map(|()| read)
             .map_err(|violation| violation.reason)
     }
@@ -145,7 +153,10 @@ mod tests {
         ] {
             assert_eq!(read(settings).unwrap_err(), reason, "{settings:?}");
         }
-        let cut = PeerSettings::default().read(&[0; 5]);
+        assert!(read(&[(2, 1)]).is_ok());
+        let allowed = read_from(Role::Server, &[(2, 1)]);
+        assert_eq!(allowed.unwrap_err(), Reason::PROTOCOL_ERROR);
+        let cut = PeerSettings::default().read(Role::Client, &[0; 5]);
         assert_eq!(cut.unwrap_err().reason, Reason::FRAME_SIZE_ERROR);
     }
 }

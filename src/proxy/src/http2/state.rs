@@ -38,6 +38,15 @@ pub(super) enum Role {
     Server,
 }
 
+impl Role {
+    fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
 /// What a connection is used with at the same time: its streams, and what is to be sent.
 #[derive(Clone)]
 pub(super) struct Streams(Arc<Mutex<State>>);
@@ -436,7 +445,7 @@ impl State {
             };
         }
         let before = self.peer.initial_window;
-        self.peer.read(payload)?;
+        self.peer.read(self.role.other(), payload)?;
         self.encoder.limit(self.peer.header_table_size);
         settings::acknowledge(self.out.tail());
         let change = i64::from(self.peer.initial_window) - i64::from(before);
