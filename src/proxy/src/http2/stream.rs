@@ -126,9 +126,10 @@ impl Stream {
         }
     }
 
-    /// Whether more may be given to be sent: a slow receiver slows its sender down.
+    /// Whether more may be given to be sent: a slow receiver slows its sender down. What comes next may be the end,
+    /// which needs no window.
     fn has_room(&self) -> bool {
-        self.unsent.remaining() < MOST_UNSENT.min(self.sending.available())
+        self.unsent.is_empty() || self.unsent.remaining() < MOST_UNSENT.min(self.sending.available())
     }
 
     /// Tells who waits for room that there is some. It is not told of every byte.
@@ -264,5 +265,19 @@ impl Stream {
         self.trailers = None;
         self.heads.clear();
         std::mem::take(&mut self.unread).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_needs_no_window_and_more_than_an_end_waits_for_it() {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut stream = Stream::new(0, 0);
+        assert!(stream.poll_room(&mut context).is_ready());
+        stream.unsent.push(Bytes::from("a"));
+        assert!(stream.poll_room(&mut context).is_pending());
     }
 }
