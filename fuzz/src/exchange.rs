@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 use crate::judge::judge;
 use crate::message::{Next, Request, read, values};
 
-/// An upstream that has nothing to say.
+/// Of an upstream that has nothing to say.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// After so many looks at all sockets at which nothing moved, nothing will.
@@ -41,6 +41,8 @@ pub(crate) struct Received {
     pub(crate) bytes: Vec<u8>,
     /// Where a piece begins, and the how manyth of all pieces it is.
     pieces: Vec<(usize, usize)>,
+    /// The proxy has hung up.
+    is_over: bool,
 }
 
 impl Received {
@@ -48,6 +50,18 @@ impl Received {
     pub(crate) fn moment(&self, place: usize) -> usize {
         let piece = self.pieces.partition_point(|(start, _)| *start <= place);
         self.pieces[piece - 1].1
+    }
+
+    /// Whether the rest of a request is to come.
+    fn is_under_way(&self) -> bool {
+        let mut rest = &self.bytes[..];
+        while let Next::Request(request, behind) = read(rest) {
+            if !request.is_whole {
+                return !self.is_over;
+            }
+            rest = behind;
+        }
+        false
     }
 }
 
@@ -90,6 +104,12 @@ pub(crate) struct Upstream {
     pub(crate) moves: usize,
 }
 
+impl Upstream {
+    pub(crate) fn is_at_rest(&self) -> bool {
+        !self.connections.iter().any(Received::is_under_way)
+    }
+}
+
 pub(crate) type Shared = Arc<Mutex<Upstream>>;
 
 pub(crate) fn lock(upstream: &Shared) -> MutexGuard<'_, Upstream> {
@@ -98,7 +118,7 @@ pub(crate) fn lock(upstream: &Shared) -> MutexGuard<'_, Upstream> {
 
 /// Sends the pieces one after the other through a proxy of its own, and gives what came out of it.
 fn pass(pieces: &[&[u8]]) -> Vec<Received> {
-    watch(async |upstream| {
+    watch(nothing, async |upstream| {
         tokio::spawn(proxy(listen(&sockets().proxy)));
         send(pieces, upstream).await;
     })
@@ -109,15 +129,23 @@ pub(crate) fn listen(socket: &std::net::TcpListener) -> TcpListener {
     listener.expect("a listener")
 }
 
+/// What answers a request.
+pub(crate) type Answers = fn(&Request) -> &'static [u8];
+
+/// There is nothing to say.
+pub(crate) fn nothing(_: &Request) -> &'static [u8] {
+    ANSWER
+}
+
 /// Gives what comes at the upstream until the client has done what it wants.
-pub(crate) fn watch(client: impl AsyncFnOnce(&Shared)) -> Vec<Received> {
+pub(crate) fn watch(answers: Answers, client: impl AsyncFnOnce(&Shared)) -> Vec<Received> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     let upstream = Shared::default();
     runtime.block_on(async {
-        tokio::spawn(accept(listen(&sockets().upstream), upstream.clone()));
+        tokio::spawn(accept(listen(&sockets().upstream), answers, upstream.clone()));
         client(&upstream).await;
     });
     drop(runtime);
@@ -202,16 +230,16 @@ pub(crate) async fn until_quiet(upstream: &Shared) {
     }
 }
 
-async fn accept(listener: TcpListener, upstream: Shared) {
+async fn accept(listener: TcpListener, answers: Answers, upstream: Shared) {
     while let Ok((stream, _)) = listener.accept().await {
         hang_up_at_once(&stream);
         let connection = lock(&upstream).open();
-        tokio::spawn(answer(stream, connection, upstream.clone()));
+        tokio::spawn(answer(stream, answers, connection, upstream.clone()));
     }
 }
 
 /// Answers each request when it has come whole.
-pub(crate) async fn answer(mut stream: TcpStream, connection: usize, upstream: Shared) {
+pub(crate) async fn answer(mut stream: TcpStream, answers: Answers, connection: usize, upstream: Shared) {
     let mut buffer = [0; 4096];
     let mut unanswered = Vec::new();
     let mut told_to_continue = false;
@@ -220,7 +248,7 @@ pub(crate) async fn answer(mut stream: TcpStream, connection: usize, upstream: S
         unanswered.extend(&buffer[..length]);
         while let Next::Request(request, rest) = read(&unanswered) {
             let answer = if request.is_whole {
-                ANSWER
+                answers(&request)
             } else if waits(&request) && !told_to_continue {
                 CONTINUE
             } else {
@@ -231,11 +259,13 @@ pub(crate) async fn answer(mut stream: TcpStream, connection: usize, upstream: S
                 unanswered = rest.to_vec();
             }
             if stream.write_all(answer).await.is_err() {
-                return;
+                break;
             }
         }
     }
-    lock(&upstream).moves += 1;
+    let mut upstream = lock(&upstream);
+    upstream.moves += 1;
+    upstream.connections[connection].is_over = true;
 }
 
 fn waits(request: &Request) -> bool {

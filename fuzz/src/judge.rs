@@ -28,12 +28,8 @@ const CLAIMS: [&str; 5] = [
 /// For every request that was received there is one that was sent: the same one, in the same order. Gives the
 /// number of those that were received whole.
 pub(crate) fn judge(sent: &[u8], received: &[Received]) -> usize {
-    judge_requests(&read_sent(sent), received, sent)
-}
-
-/// The same of requests that were read already from what was sent.
-pub(crate) fn judge_requests(meant: &[Request], received: &[Received], sent: &[u8]) -> usize {
-    let requests = in_order(received).unwrap_or_else(|fault| panic!("{fault}\n{}", Shown(sent, received)));
+    let requests = requests(sent, received);
+    let meant = read_sent(sent);
     let mut open = meant.iter();
     for request in &requests {
         let mut faults = Vec::new();
@@ -46,6 +42,53 @@ pub(crate) fn judge_requests(meant: &[Request], received: &[Received], sent: &[u
         );
     }
     requests.iter().filter(|request| request.is_whole).count()
+}
+
+/// The same of requests that were sent side by side, and may come in any order.
+pub(crate) fn judge_beside(meant: &[Request], sent: &[u8], received: &[Received]) -> usize {
+    let requests = requests(sent, received);
+    let mut owners = vec![None; meant.len()];
+    for request in 0..requests.len() {
+        let is_meant = assign(
+            request,
+            &requests,
+            meant,
+            &mut owners,
+            &mut vec![false; meant.len()],
+        );
+        assert!(
+            is_meant,
+            "nobody sent the request for {}: {:?}\n{}",
+            requests[request].target.escape_ascii(),
+            meant
+                .iter()
+                .map(|meant| differs(&requests[request], meant))
+                .collect::<Vec<_>>(),
+            Shown(sent, received)
+        );
+    }
+    requests.iter().filter(|request| request.is_whole).count()
+}
+
+/// Finds one that was meant for each that was received; those that have one may take another.
+fn assign(
+    request: usize,
+    requests: &[Request],
+    meant: &[Request],
+    owners: &mut [Option<usize>],
+    seen: &mut [bool],
+) -> bool {
+    for place in 0..meant.len() {
+        if differs(&requests[request], &meant[place]).is_some() || std::mem::replace(&mut seen[place], true) {
+            continue;
+        }
+        let is_free = owners[place].is_none_or(|owner| assign(owner, requests, meant, owners, seen));
+        if is_free {
+            owners[place] = Some(request);
+            return true;
+        }
+    }
+    false
 }
 
 /// The client's requests. Empty lines before one are ignored (RFC 9112 2.2).
@@ -61,6 +104,10 @@ fn read_sent(mut bytes: &[u8]) -> Vec<Request> {
         requests.push(request);
         bytes = rest;
     }
+}
+
+fn requests(sent: &[u8], received: &[Received]) -> Vec<Request> {
+    in_order(received).unwrap_or_else(|fault| panic!("{fault}\n{}", Shown(sent, received)))
 }
 
 /// All requests as they came.
@@ -153,7 +200,7 @@ fn has_own_fields(received: &Request, sent: &Request, host: &[u8]) -> bool {
         ("x-forwarded-host", host),
         ("x-forwarded-proto", b"http"),
     ];
-    let named = named_in_connection(&sent.fields);
+    let is_upgrade = named_in_connection(&sent.fields).contains(&b"upgrade".to_vec());
     let is_own = |(name, value): &&(Vec<u8>, Vec<u8>)| match &name[..] {
         b"host" | b"content-length" => true,
         b"x-forwarded-for" | b"x-forwarded-host" | b"x-forwarded-proto" => true,
@@ -161,7 +208,8 @@ fn has_own_fields(received: &Request, sent: &Request, host: &[u8]) -> bool {
         b"transfer-encoding" => value == b"chunked",
         b"te" => value == b"trailers" && values(&sent.fields, "te").next().is_some(),
         b"connection" => value == b"te" || value == b"upgrade",
-        b"upgrade" => named.iter().any(|name| name == b"upgrade"),
+        b"upgrade" => is_upgrade,
+        b"sec-websocket-key" => is_upgrade && sent.version == Version::HTTP_2,
         b"max-forwards" => [&b"OPTIONS"[..], b"TRACE"].contains(&&sent.method[..]),
         _ => false,
     };

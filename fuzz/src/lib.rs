@@ -20,7 +20,7 @@ pub use answer::answer;
 pub use exchange::exchange;
 pub use files::configuration;
 pub use forwarding::forwarding;
-pub use http2::exchange_http2;
+pub use http2::{answer_http2, exchange_http2, hpack};
 pub use labels::labels;
 pub use names::{host, token};
 pub use proxy_header::proxy_header;

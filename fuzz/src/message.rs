@@ -27,8 +27,11 @@ impl Version {
     pub(crate) const HTTP_2: Self = Self { major: 2, minor: 0 };
 }
 
-/// Names in lower case and values, in their order.
-pub(crate) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+/// A name in lower case, and a value.
+pub(crate) type Field = (Vec<u8>, Vec<u8>);
+
+/// In their order.
+pub(crate) type Fields = Vec<Field>;
 
 /// What bytes begin with.
 pub(crate) enum Next<'a> {

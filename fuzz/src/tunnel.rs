@@ -316,7 +316,12 @@ async fn accept(listener: TcpListener, orders: UnboundedReceiver<Order>, ear: Ea
                 Role::Upstream(connection),
                 upstream.clone(),
             )),
-            None => tokio::spawn(exchange::answer(stream, connection, upstream.clone())),
+            None => tokio::spawn(exchange::answer(
+                stream,
+                exchange::nothing,
+                connection,
+                upstream.clone(),
+            )),
         };
     }
 }
@@ -354,7 +359,7 @@ async fn converse(
                     Some(Order::Say(text)) => stream.write_all(&text).await,
                     Some(Order::End) => stream.shutdown().await,
                     Some(Order::Serve) if let Role::Upstream(connection) = role => {
-                        return exchange::answer(stream, connection, upstream).await;
+                        return exchange::answer(stream, exchange::nothing, connection, upstream).await;
                     }
                     Some(Order::Break | Order::Serve) | None => break,
                 };

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 10] = [
+const TARGETS: [(&str, Target); 12] = [
     ("answer", fairlead_fuzz::answer),
+    ("answer_http2", fairlead_fuzz::answer_http2),
     ("configuration", fairlead_fuzz::configuration),
     ("exchange", fairlead_fuzz::exchange),
     ("exchange_http2", fairlead_fuzz::exchange_http2),
     ("forwarding", fairlead_fuzz::forwarding),
     ("host", fairlead_fuzz::host),
+    ("hpack", fairlead_fuzz::hpack),
     ("labels", fairlead_fuzz::labels),
     ("proxy_header", fairlead_fuzz::proxy_header),
     ("token", fairlead_fuzz::token),

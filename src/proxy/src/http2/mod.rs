@@ -10,7 +10,7 @@ mod connection;
 mod frame;
 mod handles;
 mod head;
-mod hpack;
+pub(crate) mod hpack;
 mod output;
 #[cfg(test)]
 mod peer;

@@ -52,7 +52,7 @@ impl Pseudo {
         }
     }
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Method => ":method",
             Self::Scheme => ":scheme",
