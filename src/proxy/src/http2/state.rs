@@ -408,7 +408,7 @@ impl State {
         } else {
             return Ok(());
         };
-        if !self.streams.contains_key(&head.stream) {
+        if self.is_idle(head.stream) {
             return Err(violation);
         }
         self.refuse(head.stream, violation);
@@ -1101,6 +1101,16 @@ mod tests {
 
     fn is_broken(state: &mut State, id: u32) -> bool {
         state.stream(id).is_none_or(|stream| stream.broken.is_some())
+    }
+
+    #[test]
+    fn a_wrong_priority_of_a_stream_that_is_over_harms_no_other() {
+        let mut state = asked(1);
+        state.reset(1, Reason::CANCEL);
+        state.let_go(1);
+        state.let_go(1);
+        receive(&mut state, PRIORITY, 0, 1, &[]).unwrap();
+        receive(&mut state, PRIORITY, 0, 3, &[]).unwrap_err();
     }
 
     #[test]
