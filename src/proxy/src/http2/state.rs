@@ -3,12 +3,13 @@ mod sending;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
+use rustc_hash::FxHashMap;
 
 use super::Http2Error;
 use super::frame::{self, PING, PREFACE, Reason};
@@ -55,7 +56,8 @@ pub(super) struct State {
     role: Role,
     own: OwnSettings,
     peer: PeerSettings,
-    streams: HashMap<u32, Stream>,
+    /// Few at once: nobody gains anything by the choice of their numbers.
+    streams: FxHashMap<u32, Stream>,
     /// Those that count for how many there may be.
     active: u32,
     /// The last ones that are over, and how each ended.
@@ -161,7 +163,7 @@ impl State {
             role,
             own,
             peer,
-            streams: HashMap::new(),
+            streams: FxHashMap::default(),
             active: 0,
             over: VecDeque::new(),
             highest: 0,
