@@ -1,11 +1,15 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use fairlead_contract::Host;
 use http::header::HOST;
 use http::{Method, Request, Uri, Version};
 use thiserror::Error;
 
-/// Why a request's host cannot be known; always answered with 400 (RFC 9112 3.2).
+/// Why a request's host cannot be known; answered with 400 (RFC 9112 3.2) unless it is an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum InvalidAuthority {
+    #[error("the Host is an address, which no route has")]
+    Address,
     #[error("the request has no Host")]
     Missing,
     #[error("the request has more than one Host")]
@@ -57,7 +61,7 @@ pub(crate) fn find_host<B>(request: &Request<B>) -> Result<Host, InvalidAuthorit
         }
         // HTTP/1.1 asks for the field even beside an absolute target (RFC 9112 3.2).
         (Some(_), None) if request.version() == Version::HTTP_11 => Err(InvalidAuthority::Missing),
-        (Some((host, _)), _) | (None, Some((host, _))) => Ok(host),
+        (Some((host, _)), _) | (None, Some((host, _))) => host.ok_or(InvalidAuthority::Address),
         (None, None) => Err(InvalidAuthority::Missing),
     }
 }
@@ -76,16 +80,30 @@ fn has_form_of_method<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// `host[:port]`, nothing else: user information would be shown to upstreams as part of the host.
-fn parse(text: &str) -> Result<(Host, Option<u16>), InvalidAuthority> {
+/// `host[:port]`, nothing else: user information would be shown to upstreams as part of the host. No host: it is an
+/// address.
+fn parse(text: &str) -> Result<(Option<Host>, Option<u16>), InvalidAuthority> {
     let (name, port) = match text.rsplit_once(':') {
         // An empty port means the default one (RFC 3986 3.2.3).
         Some((name, "")) => (name, None),
+        Some(_) if text.ends_with(']') => (text, None),
         Some((name, port)) => (name, Some(parse_port(port)?)),
         None => (text, None),
     };
+    if is_address(name) {
+        return Ok((None, port));
+    }
     let host = Host::parse(name).map_err(|_| InvalidAuthority::Malformed)?;
-    Ok((host, port))
+    Ok((Some(host), port))
+}
+
+/// RFC 3986 3.2.2.
+fn is_address(name: &str) -> bool {
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().is_ok(),
+        None => name.as_bytes().first().is_some_and(u8::is_ascii_digit) && name.parse::<Ipv4Addr>().is_ok(),
+    }
 }
 
 fn parse_port(text: &str) -> Result<u16, InvalidAuthority> {
@@ -148,8 +166,16 @@ mod tests {
             ("/", &["a.test:+80"], Malformed),
             ("/", &["a.test:80:80"], Malformed),
             ("/", &[":80"], Malformed),
-            ("/", &["127.0.0.1"], Malformed),
-            ("/", &["[::1]"], Malformed),
+            ("/", &["127.0.0.1"], Address),
+            ("/", &["127.0.0.1:80"], Address),
+            ("/", &["[::1]"], Address),
+            ("/", &["[::1]:80"], Address),
+            ("http://[::1]/", &["a.test"], Address),
+            ("/", &["::1"], Malformed),
+            ("/", &["[::1"], Malformed),
+            ("/", &["[::1]x"], Malformed),
+            ("/", &["[::1%eth0]"], Malformed),
+            ("/", &["127.0.0.1.1"], Malformed),
             ("http://a.test/", &["b.test", "b.test"], Doubled),
             ("http://a.test/", &["b test"], Malformed),
             ("http://a.test/", &[], Missing),
@@ -164,8 +190,10 @@ mod tests {
 
     #[test]
     fn an_absolute_target_of_http_1_counts_more_than_the_host_field() {
-        let host = host_of("http://a.test/", Version::HTTP_11, &["b.test"]);
-        assert_eq!(host, Ok("a.test".to_owned()));
+        for field in ["b.test", "127.0.0.1"] {
+            let host = host_of("http://a.test/", Version::HTTP_11, &[field]);
+            assert_eq!(host, Ok("a.test".to_owned()));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::{AccessLog, Record};
-use crate::authority::{find_host, path_and_query};
+use crate::authority::{InvalidAuthority, find_host, path_and_query};
 use crate::body::ReplyBody;
 use crate::caller::Caller;
 use crate::certificate::Certificate;
@@ -167,8 +167,10 @@ impl Shared {
         request: Box<Request<ReceivedBody>>,
         record: Option<&Record>,
     ) -> Decision {
-        let Ok(host) = find_host(&request) else {
-            return reply::refusal(StatusCode::BAD_REQUEST).into();
+        let host = match find_host(&request) {
+            Ok(host) => host,
+            Err(InvalidAuthority::Address) => return reply::page(unknown(client)).into(),
+            Err(_) => return reply::refusal(StatusCode::BAD_REQUEST).into(),
         };
         if let Some(record) = record {
             record.host(&host);
@@ -255,6 +257,14 @@ impl Shared {
             Some(port) => format!("{scheme}://{host}:{port}{path}"),
             None => format!("{scheme}://{host}{path}"),
         }
+    }
+}
+
+/// What is said of an address: no certificate covers one, and no route has one.
+fn unknown(client: &Client) -> StatusCode {
+    match client.certificate {
+        Some(_) => StatusCode::MISDIRECTED_REQUEST,
+        None => StatusCode::NOT_FOUND,
     }
 }
 

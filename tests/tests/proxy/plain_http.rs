@@ -48,8 +48,11 @@ async fn one_connection_takes_several_requests_and_head_brings_no_body() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_undeclared_host_gets_nothing() {
     let site = Site::of("a.test", Upstream::saying("a").await.address());
-    let answer = ask(&site.start(), "GET / HTTP/1.1\r\nHost: b.test\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    let proxy = site.start();
+    for host in ["b.test", "127.0.0.1", "[::1]:80"] {
+        let answer = ask(&proxy, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{host}: {answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,8 +42,8 @@ async fn a_host_the_certificate_does_not_cover_is_misdirected() {
     site.serve(&["b.test"], &[upstream.address()]);
     let proxy = site.start();
     let client = site.client();
-    // One host is declared, the other is not: nobody learns which.
-    for host in ["b.test", "c.test"] {
+    // One host is declared, the others are not: nobody learns which.
+    for host in ["b.test", "c.test", "127.0.0.1", "[::1]"] {
         let uri = format!("https://{host}/");
         let mut h1 = client.h1(&proxy, "a.test").await;
         assert_eq!(
