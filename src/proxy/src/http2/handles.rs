@@ -42,7 +42,7 @@ impl Incoming {
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            state.taken(self.id, data.len());
+            state.give_back(self.id, data.len());
             state.notify();
         }
         Poll::Ready(frame)

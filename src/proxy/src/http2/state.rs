@@ -267,8 +267,8 @@ impl State {
         self.pings.sent
     }
 
-    /// Makes room again on the connection, and on the stream if one is named.
-    fn give_back(&mut self, id: u32, bytes: usize) {
+    /// Makes room again, for as much as was taken or passed over: on the connection, and on the stream if one is named.
+    pub(super) fn give_back(&mut self, id: u32, bytes: usize) {
         if bytes == 0 {
             return;
         }
@@ -423,11 +423,6 @@ impl State {
         } else {
             self.reset(id, reason);
         }
-    }
-
-    /// So much has been taken off a stream, and may come again.
-    pub(super) fn taken(&mut self, id: u32, bytes: usize) {
-        self.give_back(id, bytes);
     }
 
     pub(super) fn pass_over(&mut self, id: u32) {

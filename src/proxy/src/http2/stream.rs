@@ -114,13 +114,13 @@ impl Stream {
         self.wake_writer();
     }
 
-    pub(super) fn wake_reader(&mut self) {
+    fn wake_reader(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
     }
 
-    pub(super) fn wake_writer(&mut self) {
+    fn wake_writer(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.wake();
         }

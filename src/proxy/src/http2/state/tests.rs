@@ -182,7 +182,7 @@ fn every_byte_that_comes_makes_room_again_whether_it_is_taken_or_not() {
         ("taken", |state| {
             let context = &mut Context::from_waker(Waker::noop());
             assert!(state.stream(1).unwrap().poll_frame(context).is_ready());
-            state.taken(1, ROOM as usize / 2);
+            state.give_back(1, ROOM as usize / 2);
         }),
         ("passed over before it came", |state| state.pass_over(1)),
         ("passed over", |state| state.pass_over(1)),
