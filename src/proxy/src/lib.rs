@@ -243,9 +243,10 @@ async fn drain(shared: &Shared, stops: &mut Stops) {
     let limit = shared.snapshot().config.proxy.drain_timeout.get();
     // Not the enum's own ExtendTimeoutUsec, whose 32 bits end after an hour.
     let extension = format!("EXTEND_TIMEOUT_USEC={}", (limit + AFTER_DRAIN).as_micros());
-    notify(&[NotifyState::Stopping, NotifyState::Custom(&extension)]);
     shared.draining.cancel();
     shared.tasks.close();
+    // Whoever hears of it finds it begun.
+    notify(&[NotifyState::Stopping, NotifyState::Custom(&extension)]);
     tokio::select! {
         waited = timeout(limit, shared.tasks.wait()) => {
             if waited.is_err() {
