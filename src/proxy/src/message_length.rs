@@ -103,7 +103,7 @@ fn find_length(headers: &HeaderMap) -> Result<Option<HeaderValue>, AmbiguousLeng
 }
 
 /// In digits, and not so many that nobody can count so far.
-fn is_number(text: &[u8]) -> bool {
+pub(crate) fn is_number(text: &[u8]) -> bool {
     (1..=MAX_DIGITS).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
 }
 

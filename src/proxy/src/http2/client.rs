@@ -9,7 +9,7 @@ use super::Http2Error;
 use super::connection::Connection;
 use super::handles::{Incoming, Outgoing};
 use super::settings::OwnSettings;
-use super::state::{Role, Streams};
+use super::state::Streams;
 
 /// What one answer may keep unread; a slow client holds up its own answer and no other one.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -28,7 +28,7 @@ impl Requests {
             initial_window: STREAM_WINDOW,
             max_header_bytes: MAX_HEADER_BYTES,
         };
-        let mut connection = Connection::new(stream, Role::Client, settings, CONNECTION_WINDOW);
+        let mut connection = Connection::new(stream, settings, CONNECTION_WINDOW);
         let requests = Self::of(connection.streams());
         tokio::spawn(async move {
             // Nobody may begin a stream towards a client.

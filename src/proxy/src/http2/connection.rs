@@ -58,15 +58,15 @@ struct Block {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub(super) fn new(stream: S, role: Role, settings: OwnSettings, window: u32) -> Self {
+    pub(super) fn new(stream: S, settings: OwnSettings, window: u32) -> Self {
         Self {
             stream,
-            streams: Streams::new(role, settings, window),
+            streams: Streams::new(settings, window),
             max_header_bytes: settings.max_header_bytes,
             decoder: Decoder::new(),
             unread: BytesMut::new(),
             writing: Output::new(SMALL_WRITE),
-            awaits_preface: role == Role::Server,
+            awaits_preface: settings.role() == Role::Server,
             awaits_settings: true,
             block: None,
         }
@@ -363,7 +363,7 @@ mod tests {
         let mut wire = Wire::default();
         wire.sent.extend_from_slice(PREFACE);
         frame::write(&mut wire.sent, SETTINGS, 0, 0, &[]);
-        Connection::new(wire, Role::Server, SETTINGS_OF_SERVER, 1 << 20)
+        Connection::new(wire, SETTINGS_OF_SERVER, 1 << 20)
     }
 
     fn head() -> BytesMut {

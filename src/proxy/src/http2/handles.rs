@@ -7,8 +7,7 @@ use http_body::Frame;
 use super::Http2Error;
 use super::frame::Reason;
 use super::state::{State, Streams};
-use super::stream::{Ending, Stream};
-use super::window::SendWindow;
+use super::stream::Ending;
 
 /// What the other side sends on a stream.
 pub(crate) struct Incoming {
@@ -111,29 +110,24 @@ impl Outgoing {
 
     /// Ready when more may be given to be sent.
     pub(crate) fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
-        self.look(|stream, _| stream.poll_room(context))
+        let mut state = self.streams.lock();
+        let stream = state.stream(self.id).ok_or(Http2Error::Over)?;
+        stream.poll_room(context)
     }
 
     /// Ready when what is finished has been sent.
     pub(crate) fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
-        self.look(|stream, window| stream.poll_sent(window, context))
+        let mut state = self.streams.lock();
+        let window = state.sending;
+        let stream = state.stream(self.id).ok_or(Http2Error::Over)?;
+        stream.poll_sent(window, context)
     }
 
     /// Ready when nothing can be sent any more.
     pub(crate) fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<Http2Error> {
-        let broken = self.look(|stream, _| stream.poll_broken(context).map(Err));
-        broken.map(|broken: Result<(), _>| broken.err().unwrap_or(Http2Error::Over))
-    }
-
-    fn look(
-        &mut self,
-        poll: impl FnOnce(&mut Stream, SendWindow) -> Poll<Result<(), Http2Error>>,
-    ) -> Poll<Result<(), Http2Error>> {
-        let mut state = self.streams.lock();
-        let window = state.sending;
-        match state.stream(self.id) {
-            Some(stream) => poll(stream, window),
-            None => Poll::Ready(Err(Http2Error::Over)),
+        match self.streams.lock().stream(self.id) {
+            Some(stream) => stream.poll_broken(context),
+            None => Poll::Ready(Http2Error::Over),
         }
     }
 

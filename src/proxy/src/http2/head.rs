@@ -7,11 +7,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 
 use super::frame::Violation;
 use super::hpack::{Encoder, Field, Pseudo};
+use crate::message_length::is_number;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// Of a length: all numbers of so many fit into 64 bits.
-const MAX_DIGITS: usize = 19;
 
 /// The protocol of an extended CONNECT (RFC 8441 4), an extension of its request.
 #[derive(Clone, Debug)]
@@ -189,9 +188,7 @@ pub(super) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Violat
     let Some(first) = lengths.next() else {
         return Ok(None);
     };
-    let digits = first.as_bytes();
-    let is_number = (1..=MAX_DIGITS).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-    if !is_number || lengths.any(|other| other != first) {
+    if !is_number(first.as_bytes()) || lengths.any(|other| other != first) {
         return Err(INVALID);
     }
     let length = first.to_str().ok().and_then(|digits| digits.parse().ok());

@@ -105,7 +105,7 @@ mod tests {
         DATA, END_HEADERS, END_STREAM, HEADERS, MAX_PAYLOAD, RST_STREAM, WINDOW_UPDATE,
     };
     use super::super::settings::OwnSettings;
-    use super::super::state::{Role, Streams};
+    use super::super::state::Streams;
     use super::*;
 
     const WINDOW: u32 = 1 << 17;
@@ -122,7 +122,7 @@ mod tests {
             initial_window: WINDOW,
             max_header_bytes: 1024,
         };
-        let mut connection = Connection::new(stream, Role::Server, settings, WINDOW);
+        let mut connection = Connection::new(stream, settings, WINDOW);
         let streams = connection.streams().clone();
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {

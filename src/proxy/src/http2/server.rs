@@ -18,7 +18,6 @@ use tracing::debug;
 
 use super::connection::{Connection, Received};
 use super::settings::OwnSettings;
-use super::state::Role;
 use super::{ConnectProtocol, Http2Body, Http2Error, Http2Stream, Incoming, Outgoing, Unsent, send_body};
 use crate::body::{ReplyBody, ReplyBodyError};
 use crate::date;
@@ -112,7 +111,7 @@ async fn accept_streams(
         initial_window: STREAM_WINDOW,
         max_header_bytes: MAX_HEADER_BYTES,
     };
-    let mut connection = Connection::new(stream, Role::Server, settings, CONNECTION_WINDOW);
+    let mut connection = Connection::new(stream, settings, CONNECTION_WINDOW);
     let ended = accept_from(&mut connection, client, shared, asked, leaving, patience).await;
     connection.close().await;
     ended

@@ -85,6 +85,13 @@ pub(super) struct OwnSettings {
 }
 
 impl OwnSettings {
+    pub(super) fn role(self) -> Role {
+        match self.max_streams {
+            Some(_) => Role::Server,
+            None => Role::Client,
+        }
+    }
+
     pub(super) fn write(self, bytes: &mut BytesMut) {
         let mut settings = vec![
             (INITIAL_WINDOW_SIZE, self.initial_window),

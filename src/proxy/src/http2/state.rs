@@ -140,8 +140,8 @@ impl Tally {
 }
 
 impl Streams {
-    pub(super) fn new(role: Role, own: OwnSettings, connection_window: u32) -> Self {
-        Self(Arc::new(Mutex::new(State::new(role, own, connection_window))))
+    pub(super) fn new(own: OwnSettings, connection_window: u32) -> Self {
+        Self(Arc::new(Mutex::new(State::new(own, connection_window))))
     }
 
     /// Nobody panics who holds it in a way that leaves it half-changed.
@@ -151,7 +151,8 @@ impl Streams {
 }
 
 impl State {
-    fn new(role: Role, own: OwnSettings, connection_window: u32) -> Self {
+    fn new(own: OwnSettings, connection_window: u32) -> Self {
+        let role = own.role();
         let peer = PeerSettings::default();
         let mut out = Output::new(SMALL_WRITE);
         if role == Role::Client {
@@ -234,6 +235,10 @@ impl State {
         frame::write_goaway(self.out.tail(), self.highest, reason);
         self.break_all(error, |_| true);
         self.pings.wake();
+        self.wake_openers();
+    }
+
+    fn wake_openers(&mut self) {
         self.waiting_to_open.drain(..).for_each(Waker::wake);
     }
 
@@ -350,7 +355,7 @@ impl State {
         }
         if stream.is_closed() && std::mem::replace(&mut stream.is_active, false) {
             self.active -= 1;
-            self.waiting_to_open.drain(..).for_each(Waker::wake);
+            self.wake_openers();
         }
         if is_left && let Some(stream) = self.streams.remove(&id) {
             let end = match stream.broken {

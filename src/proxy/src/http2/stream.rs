@@ -158,8 +158,11 @@ impl Stream {
 
     /// Ready when it is broken.
     pub(super) fn poll_broken(&mut self, context: &mut Context<'_>) -> Poll<Http2Error> {
-        self.poll_writable(|_| false, context)
-            .map(|broken| broken.err().unwrap_or(Http2Error::Over))
+        if let Some(broken) = &self.broken {
+            return Poll::Ready(broken.error.clone());
+        }
+        self.writer = Some(context.waker().clone());
+        Poll::Pending
     }
 
     fn poll_writable(
@@ -167,14 +170,10 @@ impl Stream {
         is_ready: impl FnOnce(&Self) -> bool,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Http2Error>> {
-        if let Some(broken) = &self.broken {
-            return Poll::Ready(Err(broken.error.clone()));
-        }
-        if is_ready(self) {
+        if self.broken.is_none() && is_ready(self) {
             return Poll::Ready(Ok(()));
         }
-        self.writer = Some(context.waker().clone());
-        Poll::Pending
+        self.poll_broken(context).map(Err)
     }
 
     /// Keeps what has come, or passes it over; an end in the wrong place is a violation.

@@ -1,7 +1,5 @@
 //! What comes over a connection.
 
-use std::task::Waker;
-
 use bytes::BytesMut;
 use http::{HeaderMap, Method, Request, StatusCode};
 
@@ -148,7 +146,7 @@ impl State {
             self.widen(id, change)
                 .ok_or(Violation::flow_control("a window of more than 2^31-1 bytes"))?;
         }
-        self.waiting_to_open.drain(..).for_each(Waker::wake);
+        self.wake_openers();
         Ok(())
     }
 
@@ -200,7 +198,7 @@ impl State {
         if self.role == Role::Client {
             let last = frame::read_number(last);
             self.break_all(&Http2Error::Unprocessed(reason), |id| id > last);
-            self.waiting_to_open.drain(..).for_each(Waker::wake);
+            self.wake_openers();
         }
         Ok(())
     }

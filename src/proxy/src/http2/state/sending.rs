@@ -2,7 +2,6 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::super::Http2Error;
 use super::super::frame::{self, DATA, END_STREAM, FrameHead, MAX_PAYLOAD, Reason};
 use super::super::head::write_fields;
 use super::super::hpack::Encoder;
@@ -117,10 +116,7 @@ impl State {
             Ending::Trailers(trailers) => self.write_head(id, true, |encoder, block| {
                 write_fields(encoder, &trailers, block);
             }),
-            Ending::Reset(reason) => {
-                frame::write_reset(self.out.tail(), id, reason);
-                self.break_off(id, Http2Error::Over, true);
-            }
+            Ending::Reset(reason) => self.reset(id, reason),
         }
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.unsent.let_go();

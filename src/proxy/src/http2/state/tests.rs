@@ -24,11 +24,7 @@ type Seen = (u8, u8, u32, u32);
 
 /// A connection that has said what it begins with.
 fn state(settings: OwnSettings) -> State {
-    let role = match settings.max_streams {
-        Some(_) => Role::Server,
-        None => Role::Client,
-    };
-    let mut state = State::new(role, settings, ROOM);
+    let mut state = State::new(settings, ROOM);
     state.take_out(&mut Output::new(0));
     state
 }
