@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::frames::{self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, frame, head, read_frame};
 
@@ -78,11 +79,7 @@ async fn silent_clients_do_not_hold_up_the_end() {
 async fn a_client_of_http2_is_told_that_the_connection_ends() {
     let (listener, site) = site("30s").await;
     let proxy = site.start();
-    let mut client = frames::connect(&site, &proxy).await;
-    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("GET"));
-    client.write_all(&request).await.unwrap();
-    let mut upstream = accept(&listener).await;
-    upstream.read_head().await;
+    let (mut client, mut upstream) = ask_by_frames(&site, &proxy, &listener).await;
     proxy.terminate();
     while read_frame(&mut client).await.unwrap().0 != GOAWAY {}
     upstream
@@ -96,11 +93,7 @@ async fn a_client_of_http2_is_told_that_the_connection_ends() {
 async fn a_client_of_http2_that_answers_no_ping_does_not_hold_up_the_end() {
     let (listener, site) = site("1h").await;
     let proxy = site.start();
-    let mut client = frames::connect(&site, &proxy).await;
-    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("GET"));
-    client.write_all(&request).await.unwrap();
-    let mut upstream = accept(&listener).await;
-    upstream.read_head().await;
+    let (mut client, mut upstream) = ask_by_frames(&site, &proxy, &listener).await;
     upstream
         .write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         .await;
@@ -211,6 +204,20 @@ async fn nobody_is_refused_between_two_proxies() {
 #[expect(clippy::disallowed_methods, reason = "that nothing happens has no event")]
 async fn give_time_to_end() {
     tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+/// A client that has asked, and an upstream that has heard it.
+async fn ask_by_frames(
+    site: &Site,
+    proxy: &Proxy,
+    listener: &TcpListener,
+) -> (TlsStream<TcpStream>, Wire<TcpStream>) {
+    let mut client = frames::connect(site, proxy).await;
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("GET"));
+    client.write_all(&request).await.unwrap();
+    let mut upstream = accept(listener).await;
+    upstream.read_head().await;
+    (client, upstream)
 }
 
 async fn site(drain_timeout: &str) -> (TcpListener, Site) {
