@@ -113,8 +113,9 @@ mod tests {
     use http::header::{HOST, UPGRADE};
     use http::uri::Scheme;
     use http::{HeaderValue, StatusCode};
+    use tokio::task::JoinHandle;
 
-    use super::super::frame::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Reason};
+    use super::super::frame::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Reason, SETTINGS};
     use super::super::peer::Peer;
     use super::*;
     use crate::body::RequestBody;
@@ -141,6 +142,50 @@ mod tests {
             );
         }
         assert!(!requests.is_closed());
+    }
+
+    /// An upstream that takes one exchange at once, with the one it has and another one that waits.
+    async fn waiting() -> (
+        Peer,
+        u32,
+        Incoming,
+        JoinHandle<Result<(Incoming, Outgoing), Http2Error>>,
+    ) {
+        let (mut peer, ours) = Peer::server(&[0, 3, 0, 0, 0, 1]).await;
+        let requests = Requests::new(ours);
+        peer.take_preface().await;
+        peer.frames_before_answer().await;
+        let (incoming, _outgoing) = begin(&requests, true).await;
+        let first = peer.next_of(HEADERS).await.0.stream;
+        let next = tokio::spawn(async move {
+            let head = Request::post("http://a.test/").body(()).unwrap();
+            requests.send(&head, true).await
+        });
+        let frames = peer.frames_before_answer().await;
+        assert!(frames.iter().all(|frame| frame.kind != HEADERS));
+        (peer, first, incoming, next)
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_until_there_is_room_for_it_and_no_longer() {
+        let (mut peer, first, _incoming, next) = waiting().await;
+        peer.send(HEADERS, END_HEADERS | END_STREAM, first, &[0x88]).await;
+        peer.next_of(HEADERS).await;
+        assert!(next.await.unwrap().is_ok());
+
+        let (mut peer, _, _incoming, next) = waiting().await;
+        peer.send(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 2]).await;
+        peer.next_of(HEADERS).await;
+        assert!(next.await.unwrap().is_ok());
+
+        let (mut peer, _, _incoming, next) = waiting().await;
+        peer.send(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]).await;
+        peer.frames_before_answer().await;
+        assert!(matches!(next.await.unwrap(), Err(Http2Error::Unprocessed(_))));
+
+        let (peer, _, _incoming, next) = waiting().await;
+        drop(peer);
+        assert!(matches!(next.await.unwrap(), Err(Http2Error::Io(_))));
     }
 
     #[tokio::test]
