@@ -189,6 +189,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_for_an_upstream_that_takes_nothing_hears_of_its_end() {
+        let (mut peer, ours) = Peer::server(&[0, 3, 0, 0, 0, 0]).await;
+        let requests = Requests::new(ours);
+        peer.take_preface().await;
+        peer.frames_before_answer().await;
+        let waiting = tokio::spawn(async move { requests.ready().await });
+        peer.frames_before_answer().await;
+        drop(peer);
+        assert!(matches!(waiting.await.unwrap(), Err(Http2Error::Io(_))));
+    }
+
+    #[tokio::test]
     async fn what_comes_long_after_a_cancellation_does_no_harm() {
         let (mut peer, ours) = Peer::server(&[]).await;
         let requests = Requests::new(ours);
